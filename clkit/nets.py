@@ -1,0 +1,111 @@
+"""Networks that several methods share. Each is built from the image shape (C, H, W) and the number of classes (K)."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class MLP(nn.Module):
+    """Fully connected ReLU network on flattened images: (B, C, H, W) -> (B, K).
+
+    With hidden=(400, 400) on 28x28 images and 10 classes it has 478,410 parameters, the usual one for split MNIST.
+    """
+
+    def __init__(self, shape, classes, hidden=(400, 400)):
+        super().__init__()
+        sizes = (math.prod(shape), *hidden)
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
+        self.head = nn.Linear(sizes[-1], classes)
+
+    def features(self, x):
+        x = x.flatten(1)                                                        # (B, C*H*W)
+        for layer in self.hidden:
+            x = F.relu(layer(x))                                                # (B, hidden)
+        return x
+
+    def forward(self, x):
+        return self.head(self.features(x))                                      # (B, K)
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, figure 2), batch normalisation after each convolution."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))                                     # (B, outputs, H/stride, W/stride)
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet18(nn.Module):
+    """Residual network with 18 layers for small images: 3x3 stem without max-pooling (B, C, H, W) -> (B, K).
+
+    width: channels of the first of four stages, doubled in each next one. 64 is the usual size for 32x32 images; 20 is
+    the reduced network of Lopez-Paz and Ranzato (2017), with 1,094,750 parameters for 10 classes of RGB images.
+    pool: side of the square of averaged features before the head; 1 averages over all positions.
+    """
+
+    def __init__(self, shape, classes, width=20, pool=1):
+        super().__init__()
+        self.pool = pool
+        self.stem = nn.Conv2d(shape[0], width, 3, 1, 1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        blocks, inputs = [], width
+        for stage in range(4):
+            outputs = width * 2**stage
+            blocks += [_Block(inputs, outputs, 1 if stage == 0 else 2), _Block(outputs, outputs, 1)]
+            inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(inputs * pool * pool, classes)
+
+    def features(self, x):
+        x = self.blocks(F.relu(self.bn(self.stem(x))))                          # (B, 8*width, H/8, W/8)
+        return F.adaptive_avg_pool2d(x, self.pool).flatten(1)                   # (B, 8*width*pool*pool)
+
+    def forward(self, x):
+        return self.head(self.features(x))                                      # (B, K)
+
+
+class ConvNet(nn.Module):
+    """Small convolutional network: four 3x3 convolutions in two stages with max-pooling, (B, C, H, W) -> (B, K).
+
+    Quick enough for a live lesson on a CPU. No normalisation layers: nothing but weights remembers the past.
+    """
+
+    def __init__(self, shape, classes, widths=(32, 32, 64, 64)):
+        super().__init__()
+        channels = (shape[0], *widths)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(channels, channels[1:]))
+        with torch.no_grad():
+            size = self.features(torch.zeros(1, *shape, device="cpu")).shape[1]
+        self.head = nn.Linear(size, classes)
+
+    def features(self, x):
+        for i, conv in enumerate(self.convs):
+            x = F.relu(conv(x))                                                 # (B, width, H, W)
+            if i % 2:
+                x = F.max_pool2d(x, 2)                                          # (B, width, H/2, W/2)
+        return x.flatten(1)
+
+    def forward(self, x):
+        return self.head(self.features(x))                                      # (B, K)
+
+
+NETS = {"mlp": MLP, "convnet": ConvNet, "resnet18": ResNet18}
+
+
+def build(name, shape, classes):
+    """The network called `name` in its usual size: shape (C, H, W), number of classes -> nn.Module with features()."""
+    if name not in NETS:
+        raise ValueError(f"there is no network '{name}': use one of {', '.join(NETS)}")
+    return NETS[name](shape, classes)

@@ -1,0 +1,293 @@
+"""Every experiment of the book, as a table: METHOD/BENCHMARK in three sizes, each row only what differs from the defaults.
+
+    smoke    seconds, embedded data: what the tests run
+    teach    a minute or less a seed on two CPU cores, embedded data: what the notebooks run live
+    paper    the setting of the literature on the published data: what the records in figures/results show
+
+A benchmark is a stream of tasks; its smoke and teach sizes stand in for the published set with an embedded one, and the
+result says so in its `stream` facts. A method's defaults stand in the Config of its file.
+"""
+
+import ast
+import dataclasses
+import difflib
+import os
+import types
+import typing
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from clkit import data
+from clkit.methods import METHODS
+from clkit.result import load, save
+from clkit.run import result_key, run
+from clkit.stream import Stream
+
+PRESETS = ("smoke", "teach", "paper")
+HOUSE = Path(__file__).resolve().parents[1]             # the checkout, where there is one
+RECORDS = HOUSE / "figures" / "results"
+
+
+class PresetError(ValueError):
+    """A name, setting or record that cannot be used; one sentence says what to do."""
+
+
+# ---- the streams
+
+@dataclass(frozen=True)
+class Benchmark:
+    """data: name of the set.   sizes: classes per task.   options: of data.load.   stream: options of Stream.
+
+    mixed: order the classes so that each task has one of each family, instead of one family after another.
+    """
+
+    data: str
+    sizes: tuple
+    options: dict = field(default_factory=dict)
+    stream: dict = field(default_factory=dict)
+    mixed: bool = False
+
+
+_PAIRS = (2,) * 5
+_TEN_SHAPES = {"families": 10, "siblings": 1}
+BENCHMARKS = {
+    "split-digits": {"smoke": Benchmark("digits", _PAIRS, stream={"cap": 30}), "teach": Benchmark("digits", _PAIRS),
+                     "paper": Benchmark("digits", _PAIRS)},
+    "split-mnist": {"smoke": Benchmark("digits28", _PAIRS, stream={"cap": 30}), "teach": Benchmark("digits28", _PAIRS),
+                    "paper": Benchmark("mnist", _PAIRS)},
+    "split-fashion": {"smoke": Benchmark("digits28", _PAIRS, stream={"cap": 30}), "teach": Benchmark("digits28", _PAIRS),
+                      "paper": Benchmark("fashion_mnist", _PAIRS)},
+    "split-cifar10": {"smoke": Benchmark("shapes", _PAIRS, _TEN_SHAPES, {"cap": 20}),
+                      "teach": Benchmark("shapes", _PAIRS, _TEN_SHAPES), "paper": Benchmark("cifar10", _PAIRS)},
+    "split-shapes": {"smoke": Benchmark("shapes", _PAIRS, {"families": 2}, {"cap": 20}, mixed=True),
+                     "teach": Benchmark("shapes", (4,) * 5, {"families": 4}, mixed=True),
+                     "paper": Benchmark("shapes", (20,) * 5, mixed=True)},
+    "shapes-families": {"smoke": Benchmark("shapes", (5,) * 2, {"families": 2}, {"cap": 20}),
+                        "teach": Benchmark("shapes", (5,) * 4, {"families": 4}), "paper": Benchmark("shapes", (5,) * 20)},
+}
+
+
+@lru_cache(maxsize=2)                                   # seeds of one experiment in one process share the images
+def stream(benchmark, preset):
+    """The Stream of a benchmark in one of its sizes. DataError if its data are not there."""
+    row = BENCHMARKS[benchmark][preset]
+    train, test = data.load(row.data, **row.options)
+    order = None
+    if row.mixed:                                       # siblings 0 of all families, then siblings 1, ...
+        families = list(dict.fromkeys(train.groups))
+        members = [[c for c, g in enumerate(train.groups) if g == f] for f in families]
+        order = [m[i] for i in range(len(members[0])) for m in members]
+    return Stream(train, test, row.sizes, order=order, **row.stream)
+
+
+# ---- the settings
+
+_CONV = {"smoke": {"net": "convnet", "epochs": 1, "batch": 32}, "teach": {"net": "convnet", "epochs": 10, "batch": 32},
+         "paper": {"net": "resnet18", "epochs": 20}}
+_MLP = {"smoke": {"epochs": 2, "batch": 32}, "teach": {"epochs": 20, "batch": 32}, "paper": {}}
+_BASELINES = {"split-digits": _MLP, "split-mnist": _MLP, "split-fashion": _MLP,
+              "split-cifar10": _CONV, "split-shapes": _CONV, "shapes-families": _CONV}
+_MEMORY = {"smoke": {"memory": 50, "replay": 32}, "teach": {"memory": 100, "replay": 32}, "paper": {}}
+
+# METHOD/BENCHMARK -> preset -> what differs from the method's Config
+SETTINGS = {f"{method}/{benchmark}": {p: rows[p] | (_MEMORY[p] if method == "er" else {}) for p in PRESETS}
+            for method in ("finetune", "joint", "cumulative", "lwf", "lwf-multihead", "er")
+            for benchmark, rows in _BASELINES.items()}
+
+# Minutes a seed takes on one CPU core, measured; what is not here takes less than one.
+MINUTES = {}
+SEEDS = {"smoke": (0,), "teach": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
+# CPU threads of a run belong to the preset, never to the machine: sums differ in their last bits with another number.
+THREADS = 1
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One row of the table, ready to run: name "METHOD/BENCHMARK", preset, the method's Config, what was overridden."""
+
+    name: str
+    preset: str
+    config: object
+    overrides: dict
+
+    @property
+    def method(self):
+        return self.name.partition("/")[0]
+
+    @property
+    def benchmark(self):
+        return self.name.partition("/")[2]
+
+    @property
+    def learner(self):
+        return METHODS[self.method].learner
+
+    @property
+    def data(self):
+        return BENCHMARKS[self.benchmark][self.preset].data
+
+    @property
+    def stem(self):
+        """The name of its record: METHOD_BENCHMARK_PRESET, then what was overridden."""
+        extra = "".join(f"_{k}-{v}" for k, v in sorted(self.overrides.items()))
+        return f"{self.method}_{self.benchmark}_{self.preset}{extra}".replace(" ", "").replace("/", "-")
+
+    @property
+    def command(self):
+        """The command that makes its record."""
+        extra = "".join(f" --set {k}={v}" for k, v in self.overrides.items())
+        seeds = _ranges(SEEDS[self.preset])
+        return f"python -m clkit run {self.name} --preset {self.preset} --seeds {seeds}{extra} --out figures/results"
+
+    @property
+    def minutes(self):
+        """Expected minutes a seed on one CPU core, at least 1."""
+        return MINUTES.get((self.name, self.preset), 1)
+
+
+def _ranges(seeds):
+    return f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)) else \
+        ",".join(map(str, seeds))
+
+
+def names():
+    """All experiment names, METHOD/BENCHMARK."""
+    return list(SETTINGS)
+
+
+def experiment(name, preset="teach", overrides=None):
+    """The Experiment of a name such as "er/split-mnist".
+
+    overrides: {field of the method's Config: value}; values given as text are read as the field's type. PresetError for
+    unknown names (the nearest are offered) and for values that do not fit.
+    """
+    if name not in SETTINGS:
+        raise PresetError(f"there is no experiment '{name}'{_nearest(name, SETTINGS)}; `python -m clkit list` shows all")
+    if preset not in PRESETS:
+        raise PresetError(f"there is no preset '{preset}'{_nearest(preset, PRESETS)}: use smoke, teach or paper")
+    method = METHODS[name.partition("/")[0]]
+    overrides = {k: _typed(method.config, k, v) for k, v in (overrides or {}).items()}
+    try:
+        config = method.config(**{**method.settings, **SETTINGS[name][preset], **overrides})
+    except ValueError as error:                         # a Config refuses what cannot work
+        raise PresetError(f"{name}: {error}") from None
+    return Experiment(name, preset, config, overrides)
+
+
+def _nearest(word, words):
+    close = difflib.get_close_matches(word, list(words), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _typed(config, name, value):
+    """A setting as the type of its Config field; text is parsed, anything that does not fit is refused."""
+    fields = {f.name: f.type for f in dataclasses.fields(config)}
+    if name not in fields:
+        raise PresetError(f"there is no setting '{name}'{_nearest(name, fields)}; the settings are {', '.join(fields)}")
+    kinds = typing.get_args(fields[name]) if isinstance(fields[name], types.UnionType) else (fields[name],)
+    parsed = value
+    if isinstance(value, str) and str not in kinds:
+        try:
+            parsed = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value.lower(), value))
+        except (ValueError, SyntaxError):
+            parsed = value
+    if isinstance(parsed, list):
+        parsed = tuple(parsed)
+    if float in kinds and type(parsed) is int:
+        parsed = float(parsed)
+    if type(parsed) not in kinds and not (parsed is None and type(None) in kinds):
+        expected = " or ".join(k.__name__ for k in kinds)
+        raise PresetError(f"the setting '{name}' takes {expected}, not {value!r}")
+    return parsed
+
+
+# ---- running
+
+def runs_root():
+    """Where run folders are: $CLKIT_RUNS, else runs/ in the checkout or, without one, in the working folder."""
+    if os.environ.get("CLKIT_RUNS"):
+        return Path(os.environ["CLKIT_RUNS"])
+    return (HOUSE if (HOUSE / "pyproject.toml").is_file() else Path.cwd()) / "runs"
+
+
+def run_seed(name, preset, seed, device="auto", overrides=None, keep=(), progress=None):
+    """One seed of an experiment, gone on with or read back where its run folder has it. Returns (learner, Result)."""
+    chosen = experiment(name, preset, overrides)
+    tasks = stream(chosen.benchmark, preset)
+    facts = {"experiment": name, "benchmark": chosen.benchmark, "preset": preset, "method": chosen.method}
+    learned = tasks.merged() if chosen.learner.joint else tasks
+    mark = result_key(chosen.learner, chosen.config, learned.about())[:8]
+    kept = "".join(f"+{k}" for k in sorted([keep] if isinstance(keep, str) else keep)).replace("*", "all")
+    folder = runs_root() / f"{chosen.stem}-{mark}{kept}" / f"seed-{seed}"
+    return run(chosen.learner, chosen.config, tasks, seed=seed, device=device, folder=folder, keep=keep,
+               threads=THREADS, about=facts, progress=progress)
+
+
+def run_experiment(name, preset="teach", seeds=None, device="auto", jobs=1, overrides=None, out=None, keep=("loss",),
+                   progress=None):
+    """All seeds of an experiment; list of Results in the order of `seeds`.
+
+    jobs: processes to spread the seeds over; results do not depend on it.   out: folder that gets the record too.
+    keep: trace tables to keep.   progress: bars; None means in a terminal or notebook, and never with several jobs.
+    """
+    chosen = experiment(name, preset, overrides)
+    seeds = SEEDS[preset] if seeds is None else tuple(seeds)
+    if jobs < 1 or not seeds:
+        raise PresetError("give at least one seed, and jobs of 1 or more")
+    if jobs == 1 or len(seeds) == 1:
+        results = [run_seed(name, preset, s, device, overrides, keep, progress)[1] for s in seeds]
+    else:
+        stream(chosen.benchmark, preset)                # what is wrong with the data is said once, here
+        from joblib import Parallel, delayed
+        work = (delayed(_seed_result)(name, preset, s, device, overrides, keep) for s in seeds)
+        results = Parallel(n_jobs=jobs)(work)
+    if out is not None:
+        save([_small(r) for r in results], Path(out) / chosen.stem)
+    return results
+
+
+def _seed_result(name, preset, seed, device, overrides, keep):
+    return run_seed(name, preset, seed, device, overrides, keep, progress=False)[1]
+
+
+def _small(result):
+    """A result as a record holds it: of the trace only the tables that are small whatever the method."""
+    return dataclasses.replace(result, trace={t: c for t, c in result.trace.items() if t == "loss"})
+
+
+# ---- results for notebooks and figures
+
+def obtain(name, preset="teach", seeds=None, overrides=None, compute=None, say=print):
+    """The results of an experiment, from its record if there is one, else computed; says in one line which.
+
+    A record made by other code, settings or data is refused. Without a record, the paper preset is not started unless
+    compute=True, because it may take hours: the PresetError names the command and the time.
+    """
+    chosen = experiment(name, preset, overrides)
+    path = RECORDS / f"{chosen.stem}.json"
+    if path.is_file() and not compute:
+        results = load(path)
+        check_record(chosen, results)
+        about = results[0].about
+        say(f"loaded {chosen.stem} ({about['date']}, commit {about['commit'] or 'unknown'}, n = {len(results)} seeds)")
+        return results
+    if preset == "paper" and not compute:
+        hours = chosen.minutes * len(SEEDS[preset])
+        raise PresetError(f"there is no record of {name} at the paper preset: make it with `{chosen.command}` (about {hours} "
+                          f"minutes on one core), or call obtain(..., compute=True)")
+    results = run_experiment(name, preset, seeds, overrides=overrides)
+    seconds = sum(float(r.learn_seconds.sum()) for r in results)
+    say(f"computed {chosen.stem} (n = {len(results)} seeds, {seconds:.0f} s of training)")
+    return results
+
+
+def check_record(chosen, results):
+    """Raise PresetError if results were not made by this experiment as it stands in the code now."""
+    row = BENCHMARKS[chosen.benchmark][chosen.preset]
+    for result in results:
+        about = result.about
+        if about["key"] != result_key(chosen.learner, chosen.config, about["stream"]) or about["stream"]["data"] != row.data \
+                or tuple(result.sizes) != row.sizes:
+            raise PresetError(f"the record {chosen.stem} is stale: other code, settings or data made it; make it anew "
+                              f"with `{chosen.command}`")

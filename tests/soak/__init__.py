@@ -1,0 +1,103 @@
+"""Kill runs at random instants and let them go on: the end must be that of a run never killed, bit for bit.
+
+``make soak``, or ``python -m tests.soak [--kills N] [--seed S] [SUBJECT ...]``. Subjects are the methods, each with its
+smallest experiment, and the fake learners of tests/fakes.py. Every attempt is a process of its own that is killed with
+SIGKILL after a random part of the time an undisturbed run takes.
+"""
+
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch._dynamo  # noqa: F401  the first optimizer would import it, and spend seconds of each attempt on that
+
+from clkit import presets
+from clkit.methods import METHODS
+from clkit.run import run
+from tests.fakes import FAKES, Config, small_stream
+
+SUBJECTS = (*METHODS, *FAKES)
+
+
+def smallest(method):
+    """The first smoke experiment of a method in the table."""
+    return next(name for name in presets.names() if name.partition("/")[0] == method)
+
+
+def attempt(subject, folder, every):
+    """Run a subject in a folder, or go on with it; (learner, Result)."""
+    if subject in FAKES:
+        single = subject == "online"
+        return run(FAKES[subject], Config(), small_stream(per_class=48, single_pass=single), seed=3, folder=folder, every=every,
+                   keep="*", threads=1, progress=False)
+    chosen = presets.experiment(smallest(subject), "smoke")
+    return run(chosen.learner, chosen.config, presets.stream(chosen.benchmark, "smoke"), seed=3, folder=folder, every=every,
+               keep="*", threads=1, progress=False)
+
+
+def _child(subject, folder, every, ready):
+    torch.set_num_threads(1)
+    ready.set()
+    attempt(subject, folder, every)
+
+
+class Killer:
+    """Starts attempts from one warm process (so that none spends its life importing torch) and kills them."""
+
+    def __init__(self, seed):
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["tests.soak"])
+        self.draw = random.Random(seed)
+
+    def go(self, subject, folder, every, limit=None):
+        """One attempt; killed after `limit` seconds of running if given. Returns (whether it was killed, seconds)."""
+        ready = self.context.Event()
+        process = self.context.Process(target=_child, args=(subject, str(folder), every, ready))
+        process.start()
+        ready.wait()
+        begin = time.perf_counter()
+        process.join(limit)
+        killed = process.is_alive()
+        if killed:
+            process.kill()
+            process.join()
+        elif process.exitcode:
+            raise AssertionError(f"{subject} in {folder} ended with status {process.exitcode}")
+        return killed, time.perf_counter() - begin
+
+    def soak(self, subject, folder, kills):
+        """Kill a run up to `kills` times, several rounds if it gets to its end. Returns what happened; raises if it differs."""
+        folder = Path(folder)
+        _, seconds = self.go(subject, folder / "whole", 1e9)
+        done, rounds, inside = 0, 0, 0
+        while done < kills:
+            here = folder / f"killed-{rounds}"
+            rounds += 1
+            while done < kills:
+                every = self.draw.choice((0.0, 0.02))
+                killed, _ = self.go(subject, here, every, self.draw.uniform(0, seconds))
+                if not killed:
+                    break
+                done += 1
+                inside += (here / "within.pt").exists()
+            self.go(subject, here, 1e9)
+            compare(folder / "whole", here, subject)
+        return {"subject": subject, "kills": done, "inside a task": inside, "rounds": rounds, "seconds": seconds}
+
+
+def compare(one, other, name=""):
+    """Raise AssertionError unless two finished run folders hold the same predictions, traces and weights, bit for bit."""
+    with np.load(one / "result.npz", allow_pickle=False) as a, np.load(other / "result.npz", allow_pickle=False) as b:
+        assert sorted(a.files) == sorted(b.files), f"{name}: other arrays"
+        for key in a.files:
+            if not key.endswith("_seconds"):
+                assert a[key].dtype == b[key].dtype and a[key].tobytes() == b[key].tobytes(), f"{name}: {key} differs"
+    a, b = (torch.load(f / "state.pt", weights_only=True)["learner"] for f in (one, other))
+    assert a["frozen"] == b["frozen"] and a["eval"] == b["eval"], f"{name}: modes differ"
+    for kind in ("parameters", "buffers"):
+        assert a[kind].keys() == b[kind].keys(), f"{name}: other {kind}"
+        for key in a[kind]:
+            assert torch.equal(a[kind][key], b[kind][key]), f"{name}: {key} differs"
