@@ -211,17 +211,21 @@ def runs_root():
     return (HOUSE if (HOUSE / "pyproject.toml").is_file() else Path.cwd()) / "runs"
 
 
-def run_seed(name, preset, seed, device="auto", overrides=None, keep=(), progress=None):
-    """One seed of an experiment, gone on with or read back where its run folder has it. Returns (learner, Result)."""
-    chosen = experiment(name, preset, overrides)
-    tasks = stream(chosen.benchmark, preset)
-    facts = {"experiment": name, "benchmark": chosen.benchmark, "preset": preset, "method": chosen.method}
+def run_folder(chosen, seed, keep=("loss",)):
+    """Where an Experiment's run of one seed lives; other settings, data or code lead to another folder."""
+    tasks = stream(chosen.benchmark, chosen.preset)
     learned = tasks.merged() if chosen.learner.joint else tasks
     mark = result_key(chosen.learner, chosen.config, learned.about())[:8]
     kept = "".join(f"+{k}" for k in sorted([keep] if isinstance(keep, str) else keep)).replace("*", "all")
-    folder = runs_root() / f"{chosen.stem}-{mark}{kept}" / f"seed-{seed}"
-    return run(chosen.learner, chosen.config, tasks, seed=seed, device=device, folder=folder, keep=keep,
-               threads=THREADS, about=facts, progress=progress)
+    return runs_root() / f"{chosen.stem}-{mark}{kept}" / f"seed-{seed}"
+
+
+def run_seed(name, preset, seed, device="auto", overrides=None, keep=("loss",), progress=None):
+    """One seed of an experiment, gone on with or read back where its run folder has it. Returns (learner, Result)."""
+    chosen = experiment(name, preset, overrides)
+    facts = {"experiment": name, "benchmark": chosen.benchmark, "preset": preset, "method": chosen.method}
+    return run(chosen.learner, chosen.config, stream(chosen.benchmark, preset), seed=seed, device=device,
+               folder=run_folder(chosen, seed, keep), keep=keep, threads=THREADS, about=facts, progress=progress)
 
 
 def run_experiment(name, preset="teach", seeds=None, device="auto", jobs=1, overrides=None, out=None, keep=("loss",),
@@ -259,7 +263,7 @@ def _small(result):
 # ---- results for notebooks and figures
 
 def obtain(name, preset="teach", seeds=None, overrides=None, compute=None, say=print):
-    """The results of an experiment, from its record if there is one, else computed; says in one line which.
+    """The results of an experiment, from its record if there is one, else from run folders or computed; says which.
 
     A record made by other code, settings or data is refused. Without a record, the paper preset is not started unless
     compute=True, because it may take hours: the PresetError names the command and the time.
@@ -276,9 +280,11 @@ def obtain(name, preset="teach", seeds=None, overrides=None, compute=None, say=p
         hours = chosen.minutes * len(SEEDS[preset])
         raise PresetError(f"there is no record of {name} at the paper preset: make it with `{chosen.command}` (about {hours} "
                           f"minutes on one core), or call obtain(..., compute=True)")
+    seeds = SEEDS[preset] if seeds is None else tuple(seeds)
+    known = all((run_folder(chosen, s) / "result.json").is_file() for s in seeds)
     results = run_experiment(name, preset, seeds, overrides=overrides)
-    seconds = sum(float(r.learn_seconds.sum()) for r in results)
-    say(f"computed {chosen.stem} (n = {len(results)} seeds, {seconds:.0f} s of training)")
+    say(f"{'read back' if known else 'computed'} {chosen.stem} ({results[0].about['date']}, commit "
+        f"{results[0].about['commit'] or 'unknown'}, n = {len(seeds)} seeds)")
     return results
 
 
@@ -287,7 +293,7 @@ def check_record(chosen, results):
     row = BENCHMARKS[chosen.benchmark][chosen.preset]
     for result in results:
         about = result.about
-        if about["key"] != result_key(chosen.learner, chosen.config, about["stream"]) or about["stream"]["data"] != row.data \
+        if about["key"] != result_key(chosen.learner, chosen.config, about["stream"]) or about["stream"]["data"].partition("(")[0] != row.data \
                 or tuple(result.sizes) != row.sizes:
             raise PresetError(f"the record {chosen.stem} is stale: other code, settings or data made it; make it anew "
                               f"with `{chosen.command}`")

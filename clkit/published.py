@@ -1,0 +1,90 @@
+"""The numbers that the papers print, from published.csv: the one place where they stand."""
+
+import csv
+import difflib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+
+class PublishedError(ValueError):
+    """A look-up in the published numbers that cannot be answered; the message offers what there is."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """One printed number.
+
+    paper, table, page: where it stands.   benchmark, method, metric: what it is.   value, unit: the number as printed.
+    spread: what stands behind the ±, or None; spread_kind: what the paper says that is ("not stated" where it does not).
+    n: number of runs, or None where the paper does not say.
+    """
+
+    paper: str
+    table: str
+    page: str
+    benchmark: str
+    method: str
+    metric: str
+    value: float
+    spread: float | None
+    spread_kind: str
+    n: int | None
+    unit: str
+    note: str
+    text: str = ""                                      # the digits as printed: 2.30 is not 2.3
+
+    @property
+    def place(self):
+        """Where it is printed, e.g. "SPACENET, Table 2, p. 6"."""
+        return f"{self.paper.upper()}, {self.table}" + (f", p. {self.page}" if self.page else "")
+
+    def __str__(self):
+        if self.spread is None:
+            return self.text
+        said = "spread of a kind not stated" if self.spread_kind == "not stated" else self.spread_kind
+        return f"{self.text} ({said} {self.spread:g}{f', n = {self.n}' if self.n else ', n not stated'})"
+
+
+@lru_cache
+def rows():
+    """All published numbers, a tuple of Published in the order of the file."""
+    path = Path(__file__).with_name("published.csv")
+    with path.open(newline="", encoding="utf-8") as file:
+        return tuple(Published(**{**row, "value": float(row["value"]), "text": row["value"],
+                                  "spread": float(row["spread"]) if row["spread"] else None,
+                                  "n": int(row["n"]) if row["n"] else None}) for row in csv.DictReader(file))
+
+
+def published(**wanted):
+    """The published numbers with the given values of paper, table, benchmark, method, metric, ...: list of Published.
+
+    published(benchmark="split-mnist", method="lwf", metric="average accuracy"). PublishedError for a column or value
+    that does not occur, with the nearest; an empty list only if each value occurs, but not together.
+    """
+    found = list(rows())
+    for column, value in wanted.items():
+        if column not in Published.__dataclass_fields__:
+            raise PublishedError(f"published numbers have no column '{column}'{_nearest(column, Published.__dataclass_fields__)}")
+        there = {getattr(row, column) for row in rows()}
+        if value not in there:
+            raise PublishedError(f"no published number has {column} '{value}'{_nearest(value, map(str, there))}")
+        found = [row for row in found if getattr(row, column) == value]
+    return found
+
+
+def one(**wanted):
+    """The single published number that fits; PublishedError where there are none or several."""
+    found = published(**wanted)
+    asked = ", ".join(f"{k} '{v}'" for k, v in wanted.items())
+    if not found:
+        raise PublishedError(f"no published number has {asked} together")
+    if len(found) > 1:
+        raise PublishedError(f"{len(found)} published numbers have {asked} ({'; '.join(sorted({r.place for r in found}))}): "
+                             f"give paper, table or metric too")
+    return found[0]
+
+
+def _nearest(word, words):
+    close = difflib.get_close_matches(str(word), list(words), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
