@@ -86,8 +86,9 @@ def stream(benchmark, preset):
 _CONV = {"smoke": {"net": "convnet", "epochs": 1, "batch": 32}, "teach": {"net": "convnet", "epochs": 10, "batch": 32},
          "paper": {"net": "resnet18", "epochs": 20}}
 _MLP = {"smoke": {"epochs": 2, "batch": 32}, "teach": {"epochs": 20, "batch": 32}, "paper": {}}
+_SHAPES = _CONV | {"paper": {"net": "resnet18", "epochs": 10}}     # of no paper: the whole set, and a residual network
 _BASELINES = {"split-digits": _MLP, "split-mnist": _MLP, "split-fashion": _MLP,
-              "split-cifar10": _CONV, "split-shapes": _CONV, "shapes-families": _CONV}
+              "split-cifar10": _CONV, "split-shapes": _SHAPES, "shapes-families": _SHAPES}
 _MEMORY = {"smoke": {"memory": 50, "replay": 32}, "teach": {"memory": 100, "replay": 32}, "paper": {}}
 
 # METHOD/BENCHMARK -> preset -> what differs from the method's Config

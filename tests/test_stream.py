@@ -1,0 +1,332 @@
+"""Streams: tasks, relabelling, validation, caps, isolation, and every complaint that stream.py makes."""
+
+import gc
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from clkit.data import ImageSet
+from clkit.stream import Stream, StreamError, Task
+
+
+def numbered(n=120, classes=10, start=0, groups=True):
+    """Images that each hold their own number in their first pixels, with labels in a mixed order."""
+    random = np.random.default_rng(start)
+    images = torch.zeros(n, 1, 2, 2, dtype=torch.uint8)
+    number = torch.arange(start, start + n)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = (number // 256).byte(), (number % 256).byte()
+    labels = torch.from_numpy(random.permutation(np.arange(n) % classes))
+    groups = [f"g{k // 2}" for k in range(classes)] if groups else None
+    return ImageSet(images, labels, [f"class {k}" for k in range(classes)], groups, name="numbered")
+
+
+def numbers(images):
+    return (images.images[:, 0, 0, 0].long() * 256 + images.images[:, 0, 0, 1].long()).tolist()
+
+
+@pytest.fixture
+def sets():
+    return numbered(), numbered(50, start=1000)
+
+
+def says(*words):
+    return pytest.raises(StreamError, match="^" + "".join(f"(?=.*{word})" for word in words) + ".*$")
+
+
+# Tasks
+
+
+def test_tasks_hold_their_classes_and_all_their_images(sets):
+    stream = Stream(*sets, (2,) * 5)
+    assert (len(stream), stream.sizes, stream.seen, stream.classes) == (5, (2,) * 5, (2, 4, 6, 8, 10), 10)
+    everything = []
+    for t, task in enumerate(stream):
+        assert isinstance(task, Task) and (task.index, task.first, task.seen) == (t, 2 * t, 2 * t + 2)
+        assert task.val is None and set(task.train.labels.tolist()) == {2 * t, 2 * t + 1}
+        everything += numbers(task.train)
+    assert sorted(everything) == list(range(120)) and stream.shape == (1, 2, 2)
+
+
+def test_uneven_sizes(sets):
+    stream = Stream(*sets, (5, 1, 4))
+    assert [(task.first, task.seen) for task in stream] == [(0, 5), (5, 6), (6, 10)]
+    assert [set(task.train.labels.tolist()) for task in stream] == [{0, 1, 2, 3, 4}, {5}, {6, 7, 8, 9}]
+
+
+@pytest.mark.parametrize("order", [
+    None, 7, [3, 1, 4, 0, 5, 9, 2, 6, 8, 7], np.arange(10)[::-1], torch.arange(10)])
+def test_relabelling_leads_back_to_the_original(sets, order):
+    train, test = sets
+    stream = Stream(train, test, (4, 3, 3), order=order)
+    assert sorted(stream.order) == list(range(10))
+    parts = [task.train for task in stream]
+    for part in [*parts, stream.test]:
+        source = train if part is not stream.test else test
+        for number, arrived in zip(numbers(part), part.labels.tolist()):
+            assert stream.order[arrived] == int(source.labels[number - (1000 if part is stream.test else 0)])
+            assert part.names[arrived] == source.names[stream.order[arrived]]
+    assert stream.names == tuple(train.names[k] for k in stream.order)
+    assert stream.groups == tuple(train.groups[k] for k in stream.order)
+
+
+def test_order_from_a_seed_is_its_own(sets):
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    first, again, other = (Stream(*sets, (2,) * 5, order=seed).order for seed in (1, 1, 2))
+    assert first == again != other and first != tuple(range(10))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert Stream(*sets, (2,) * 5, order=1, seed=99).order == first
+
+
+def test_a_list_may_leave_classes_out(sets):
+    stream = Stream(*sets, (2, 1), order=[7, 2, 5])
+    assert stream.names == ("class 7", "class 2", "class 5") and stream.classes == 3
+    kept = [i for i, label in enumerate(sets[0].labels.tolist()) if label in (7, 2, 5)]
+    assert sorted(numbers(stream[0].train) + numbers(stream[1].train)) == kept
+    assert set(stream.test.labels.tolist()) == {0, 1, 2} and len(stream.test) == 15
+
+
+def test_within_a_task_images_keep_their_order(sets):
+    for task in Stream(*sets, (2,) * 5, order=3):
+        assert numbers(task.train) == sorted(numbers(task.train))
+
+
+def test_test_images_of_seen_classes_come_first(sets):
+    stream = Stream(*sets, (2, 3, 5), order=4)
+    for seen in stream.seen:
+        count = int((stream.test.labels < seen).sum())
+        assert (stream.test.labels[:count] < seen).all() and (stream.test.labels[count:] >= seen).all()
+    assert sorted(numbers(stream.test)) == list(range(1000, 1050))
+
+
+def test_names_stop_at_what_has_been_seen(sets):
+    stream = Stream(*sets, (2,) * 5)
+    assert stream[1].train.names == ("class 0", "class 1", "class 2", "class 3")
+    assert stream[1].train.groups == ("g0", "g0", "g1", "g1")
+    assert Stream(numbered(groups=False), numbered(50, groups=False), (10,)).groups is None
+
+
+def test_tasks_by_number(sets):
+    stream = Stream(*sets, (2,) * 5)
+    assert stream[-1].index == 4
+    with pytest.raises(IndexError, match="5 tasks, numbered from 0: there is no task 5"):
+        stream[5]
+
+
+# Isolation and memory
+
+
+def reachable(thing, depth=6, seen=None):
+    """Everything that attributes, items and closures lead to from an object, modules and classes left out."""
+    seen = {} if seen is None else seen
+    if id(thing) in seen or depth == 0 or isinstance(thing, type | type(gc)):
+        return seen
+    seen[id(thing)] = thing
+    for name in dir(thing):
+        if name.startswith("__") or isinstance(thing, torch.Tensor) and name not in ("_base", "grad", "data"):
+            continue
+        try:
+            value = getattr(thing, name)
+        except (RuntimeError, AttributeError):
+            continue
+        reachable(getattr(value, "__self__", value), depth - 1, seen)
+    return seen
+
+
+def test_a_task_leads_to_no_other_images(sets):
+    stream = Stream(*sets, (2,) * 5, val=0.2)
+    task = stream[2]
+    tensors = [thing for thing in reachable(task).values() if isinstance(thing, torch.Tensor)]
+    own = {tuple(numbers(part)) for part in (task.train, task.val)}
+    images = [tensor for tensor in tensors if tensor.dim() == 4]
+    assert len(images) >= 2
+    for tensor in tensors:
+        assert tensor._base is None
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    found = {tuple(numbers(ImageSet(tensor, torch.zeros(len(tensor)).long(), ["x"]))) for tensor in images}
+    assert found == own
+    assert not any(isinstance(thing, Stream) for thing in reachable(task).values())
+
+
+def test_the_search_finds_what_a_slice_would_give_away(sets):
+    whole, _ = sets
+    task = Task(0, 0, 2, whole.select(slice(10, 20)))
+    assert any(thing is whole.images for thing in reachable(task).values())
+
+
+def test_tasks_are_windows_and_not_copies(sets):
+    stream = Stream(*sets, (2,) * 5)
+    starts = [task.train.images.data_ptr() for task in stream]
+    sizes = [task.train.images.numel() for task in stream]
+    assert [b - a for a, b in zip(starts, starts[1:])] == sizes[:-1]
+    assert stream[3].train.images.data_ptr() == stream[3].train.images.data_ptr() == starts[3]
+    stream[1].train.images.zero_()
+    assert not stream[1].train.images.any() and stream[2].train.images.any()
+    assert all(task.train.images.is_contiguous() for task in stream)
+
+
+def test_given_sets_are_left_alone_and_can_be_dropped(sets):
+    before = [part.checksum() for part in sets]
+    stream = Stream(*sets, (2,) * 5, order=1)
+    stream[0].train.images.zero_(), stream.test.images.zero_()
+    for part, checksum in zip(sets, before):
+        part._checksum = None
+        assert part.checksum() == checksum
+    held = {tensor.untyped_storage().data_ptr() for tensor in (stream._train.images, stream.test.images)}
+    assert held.isdisjoint(part.images.untyped_storage().data_ptr() for part in sets)
+
+
+def test_windows_outlive_their_stream():
+    stream = Stream(numbered(), numbered(50, start=1000), (2,) * 5)
+    task, expected = stream[1], numbers(stream[1].train)
+    del stream
+    gc.collect()
+    torch.full((100000,), 9, dtype=torch.uint8)
+    assert numbers(task.train) == expected
+
+
+def test_merged_is_one_task_on_the_same_memory(sets):
+    stream = Stream(*sets, (2,) * 5, order=2, val=0.1)
+    merged = stream.merged()
+    assert len(merged) == 1 and merged.sizes == merged.seen == (10,) and len(stream) == 5
+    task, = merged
+    assert (task.index, task.first, task.seen) == (0, 0, 10)
+    assert numbers(task.train) == [number for part in stream for number in numbers(part.train)]
+    assert numbers(task.val) == [number for part in stream for number in numbers(part.val)]
+    assert task.train.images.data_ptr() == stream[0].train.images.data_ptr()
+    assert merged.test is stream.test and merged.names == stream.names
+    assert merged.about()["sizes"] == [10] and merged.about()["checksum"] == stream.about()["checksum"]
+
+
+def test_to_moves_everything(sets):
+    stream = Stream(*sets, (5, 5), val=0.2)
+    moved = stream.to("meta")
+    assert moved.test.device.type == moved._train.device.type == moved._val.device.type == "meta"
+    assert stream.test.device.type == "cpu"
+    same = stream.to("cpu")
+    assert numbers(same[1].train) == numbers(stream[1].train) and same.about() == stream.about()
+
+
+# Validation, cap, single pass
+
+
+def test_validation_is_disjoint_per_class_and_leaves_nothing_out(sets):
+    stream = Stream(*sets, (2,) * 5, val=0.25, seed=3)
+    for task in stream:
+        train, val = set(numbers(task.train)), set(numbers(task.val))
+        assert not train & val and len(train) + len(val) == 24
+        assert task.val.labels.bincount()[task.first:].tolist() == [3, 3]
+        assert task.train.labels.bincount()[task.first:].tolist() == [9, 9]
+    parts = [part for task in stream for part in (task.train, task.val)]
+    assert sorted(number for part in parts for number in numbers(part)) == list(range(120))
+
+
+def test_validation_has_its_own_generator(sets):
+    def held(**options):
+        stream = Stream(*sets, (2,) * 5, val=0.25, **options)
+        return sorted(number for task in stream for number in numbers(task.val))
+
+    before = torch.random.get_rng_state()
+    base = held(seed=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(77)
+    assert held(seed=1) == base != held(seed=2)
+    assert held(seed=1, cap=3) == base, "the cap does not touch the validation images"
+
+
+def test_cap_is_exact(sets):
+    for order in (None, 3):
+        stream = Stream(*sets, (2,) * 5, cap=5, order=order)
+        assert all(task.train.labels.bincount()[task.first:].tolist() == [5, 5] for task in stream)
+        assert len(stream.test) == 50
+    assert [len(task.train) for task in Stream(*sets, (2,) * 5, cap=1000)] == [24] * 5
+    both = Stream(*sets, (2,) * 5, cap=10, val=0.25)[0]
+    assert len(both.train) == 18 and len(both.val) == 6
+
+
+def test_cap_chooses_at_random_from_its_seed(sets):
+    def kept(**options):
+        stream = Stream(*sets, (2,) * 5, cap=4, **options)
+        return sorted(number for task in stream for number in numbers(task.train))
+
+    assert kept(seed=1) == kept(seed=1) != kept(seed=2)
+    first = [[i for i, label in enumerate(sets[0].labels.tolist()) if label == k][:4] for k in range(10)]
+    assert kept(seed=1) != sorted(sum(first, [])), "not the first ones: folders are sorted by file name"
+
+
+def test_single_pass_holds_per_task(sets):
+    stream = Stream(*sets, (5, 5), single_pass=True, val=0.2)
+    for task in stream:
+        assert sum(len(y) for _, y in task.train.batches(7)) == len(task.train)
+        with pytest.raises(RuntimeError, match="once only"):
+            iter(task.train.batches(7))
+        list(task.val.batches(7)), list(task.val.batches(7))
+    list(stream[0].train.batches(7))
+    list(stream.test.batches(7)), list(stream.test.batches(7))
+
+
+def test_about_says_what_the_stream_is(sets):
+    order = list(range(9, -1, -1))
+    about = Stream(*sets, (4, 6), order=order, val=0.2, cap=3, seed=5, single_pass=True).about()
+    assert json.loads(json.dumps(about)) == about
+    assert {key: about[key] for key in about if key != "checksum"} == {
+        "data": "numbered", "sizes": [4, 6], "order": order, "val": 0.2, "cap": 3, "seed": 5,
+        "single_pass": True}
+    other = Stream(numbered(start=1), sets[1], (10,)).about()
+    assert Stream(*sets, (10,)).about()["checksum"] == about["checksum"] != other["checksum"]
+    stream = Stream(*sets, (10,))
+    stream[0].train.images.zero_()
+    assert stream.about()["checksum"] == about["checksum"], "it is that of the data as given"
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("sizes, words", [
+    ((2, 2), ["sum to 4", "10 classes"]), ((5, 5, 5), ["sum to 15", "10 classes"]), ((), ["sum to 0"]),
+    ((5, 0, 5), ["positive whole numbers", "not 0"]), ((12, -2), ["positive whole numbers", "not -2"]),
+    ((5.0, 5), ["positive whole numbers", "not 5.0"]), ((True, 9), ["not True"]), (10, ["sizes", "not 10"]),
+    ("ab", ["positive whole numbers", "'a'"])])
+def test_wrong_sizes(sets, sizes, words):
+    with says(*words):
+        Stream(*sets, sizes)
+
+
+@pytest.mark.parametrize("order, words", [
+    ([0, 1, 1, 2], ["class 1 2 times", "only once"]), ([0, 1, 2, 10], ["class 10", "0 to 9"]),
+    ([0, 1, 2, -1], ["class -1"]), ("abc", ["order is None, a seed, or a list"]), (-3, ["-3"]),
+    ([0, 1, 2.5, 3], ["list of class numbers"]), (0.5, ["list of class numbers"]),
+    ([0, 1, 2], ["sum to 4", "the 3 of the order"]), ([], ["sum to 4", "the 0 of the order"])])
+def test_wrong_orders(sets, order, words):
+    with says(*words):
+        Stream(*sets, (2, 2), order=order)
+
+
+@pytest.mark.parametrize("option, words", [
+    ({"val": 1.0}, ["val", "not 1.0"]), ({"val": -0.1}, ["val", "-0.1"]), ({"val": "x"}, ["val", "'x'"]),
+    ({"cap": 0}, ["cap", "not 0"]), ({"cap": 2.5}, ["cap", "2.5"]), ({"seed": -1}, ["seed", "-1"]),
+    ({"seed": 1.5}, ["seed", "1.5"]), ({"val": 0.99}, ["val=0.99", "no training image", "12"])])
+def test_wrong_options(sets, option, words):
+    with says(*words):
+        Stream(*sets, (2,) * 5, **option)
+
+
+def test_sets_that_do_not_belong_together(sets):
+    train, test = sets
+    with says("do not belong together", "10 classes", "5 classes"):
+        Stream(train, numbered(50, classes=5), (10,))
+    with says("meta", "cpu", "to()"):
+        Stream(train, test.to("meta"), (10,))
+    with says("labels", "10", "12"):
+        Stream(ImageSet(train.images, train.labels + 3, train.names, train.groups), test, (10,))
+
+
+def test_class_without_images(sets):
+    train, test = sets
+    with says("'class 3'", "no training images"):
+        Stream(train.select(train.labels != 3), test, (10,))
+    with says("'class 4'", "no test images"):
+        Stream(train, test.select(test.labels != 4), (10,))
+    Stream(train.select(train.labels != 3), test, (9,), order=[0, 1, 2, 4, 5, 6, 7, 8, 9])
