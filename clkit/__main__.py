@@ -22,7 +22,11 @@ def main(arguments=None):
         print(f"clkit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        how = "the same command goes on from there" if options.command is _run else "nothing was left half-written"
+        how = (
+            "the same command goes on from there"
+            if options.command is _run
+            else "nothing was left half-written"
+        )
         print(f"\nclkit: {str(stop) or 'stopped'}; {how}", file=sys.stderr)
         return 130
     except BrokenPipeError:                             # `| head` has seen enough
@@ -31,10 +35,13 @@ def main(arguments=None):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="python -m clkit", description="Class-incremental learning: experiments, "
-                                     "records and figures.", formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog="first steps:\n  python -m clkit run finetune/split-digits\n"
-                                            "  python -m clkit list\n  python -m clkit doctor")
+    parser = argparse.ArgumentParser(
+        prog="python -m clkit",
+        description="Class-incremental learning: experiments, records and figures.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="first steps:\n  python -m clkit run finetune/split-digits\n"
+        "  python -m clkit list\n  python -m clkit doctor",
+    )
     parser.add_argument("--version", action="version", version=f"clkit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -48,8 +55,15 @@ def _parser():
     one.add_argument("--seeds", type=_seeds, help="such as 0,1,2 or 0-9; the preset's own by default")
     one.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     one.add_argument("--jobs", type=int, default=1, metavar="N", help="processes to spread the seeds over")
-    one.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", type=_setting,
-                     help="a setting of the method's Config; may be repeated")
+    one.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        type=_setting,
+        help="a setting of the method's Config; may be repeated",
+    )
     one.add_argument("--out", metavar="DIR", help="write the record of all seeds to this folder")
     one.add_argument("--json", action="store_true", help="one JSON object on standard output")
     one.set_defaults(command=_run)
@@ -68,7 +82,9 @@ def _parser():
     deed.add_argument("name")
     deed.set_defaults(command=_data_get)
 
-    one = commands.add_parser("doctor", help="versions, device, data, free disk, known problems and their cure")
+    one = commands.add_parser(
+        "doctor", help="versions, device, data, free disk, known problems and their cure"
+    )
     one.set_defaults(command=_doctor)
     return parser
 
@@ -97,33 +113,71 @@ def _list(options):
     from clkit import presets
     rows = [presets.experiment(name, p) for name in presets.names() for p in presets.PRESETS]
     if options.json:
-        print(json.dumps({"experiments": [{"experiment": r.name, "preset": r.preset, "data": r.data, "minutes_per_seed": r.minutes,
-                                           "seeds": list(presets.SEEDS[r.preset])} for r in rows]}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "experiments": [
+                        {
+                            "experiment": r.name,
+                            "preset": r.preset,
+                            "data": r.data,
+                            "minutes_per_seed": r.minutes,
+                            "seeds": list(presets.SEEDS[r.preset]),
+                        }
+                        for r in rows
+                    ]
+                },
+                indent=1,
+            )
+        )
         return
     print(f"{'experiment':32} {'preset':7} {'data':14} minutes a seed, one core")
     for r in rows:
-        print(f"{r.name:32} {r.preset:7} {r.data:14} {'under 1' if r.minutes <= 1 else f'about {r.minutes:g}'}")
-    print("\npython -m clkit run METHOD/BENCHMARK --preset smoke|teach|paper; smoke and teach need no download")
+        print(
+            f"{r.name:32} {r.preset:7} {r.data:14} {'under 1' if r.minutes <= 1 else f'about {r.minutes:g}'}"
+        )
+    print(
+        "\npython -m clkit run METHOD/BENCHMARK --preset smoke|teach|paper; smoke and teach need no download"
+    )
 
 
 def _run(options):
     from clkit import presets, result
-    results = presets.run_experiment(options.experiment, options.preset, options.seeds, options.device, options.jobs,
-                                     dict(options.settings), options.out)
+
+    results = presets.run_experiment(
+        options.experiment,
+        options.preset,
+        options.seeds,
+        options.device,
+        options.jobs,
+        dict(options.settings),
+        options.out,
+    )
     summary = result.summary(results)
     if options.json:
         print(json.dumps(summary, indent=1, ensure_ascii=False))
         return
     chosen = presets.experiment(options.experiment, options.preset, dict(options.settings))
     about = results[0].about
-    print(f"{chosen.name}, preset {chosen.preset}, data {about['stream']['data']}, seeds {', '.join(map(str, summary['seeds']))}")
+    print(
+        f"{chosen.name}, preset {chosen.preset}, data {about['stream']['data']}, "
+        f"seeds {', '.join(map(str, summary['seeds']))}"
+    )
     for title, scores in (("average accuracy (%)", [r.average() for r in results]),
                           ("task-aware accuracy (%)", [r.within_average() for r in results]),
                           ("forgetting (%)", [r.forgetting() for r in results])):
         print(f"  {title:24} {result.interval(scores)}")
-    print(f"  {'kept between tasks':24} " + ", ".join(f"{k} {v / 1e6:.2f} MB" for k, v in summary["memory_bytes"].items()))
-    print(f"  {'time':24} {summary['seconds']['learn'] + summary['seconds']['test']:.1f} s on {about['device']}")
-    print(f"  {'run folders':24} {presets.runs_root()}" + (f"; record {options.out}/{chosen.stem}.json" if options.out else ""))
+    print(
+        f"  {'kept between tasks':24} "
+        + ", ".join(f"{k} {v / 1e6:.2f} MB" for k, v in summary["memory_bytes"].items())
+    )
+    print(
+        f"  {'time':24} {summary['seconds']['learn'] + summary['seconds']['test']:.1f} s on {about['device']}"
+    )
+    print(
+        f"  {'run folders':24} {presets.runs_root()}"
+        + (f"; record {options.out}/{chosen.stem}.json" if options.out else "")
+    )
 
 
 def _figures(options):
@@ -138,11 +192,21 @@ def _data_list(options):
     from clkit import data
     rows = data.catalogue()
     if options.json:
-        print(json.dumps({"root": str(data.root()), "sets": [dataclasses.asdict(r) for r in rows]}, indent=1, default=str))
+        print(
+            json.dumps(
+                {"root": str(data.root()), "sets": [dataclasses.asdict(r) for r in rows]},
+                indent=1,
+                default=str,
+            )
+        )
         return
     print(f"data root: {data.root()} (set CLKIT_DATA to change it)\n")
     for r in rows:
-        images = f"{r.train:,} + {r.test:,} images, {r.classes} classes, {'x'.join(map(str, r.shape))}" if r.train else ""
+        images = (
+            f"{r.train:,} + {r.test:,} images, {r.classes} classes, {'x'.join(map(str, r.shape))}"
+            if r.train
+            else ""
+        )
         print(f"{r.name:16} {'present' if r.present else 'absent':8} {images}")
         print(f"{'':25} {r.where if r.present else r.how_to_get}")
 

@@ -8,7 +8,18 @@ import sys
 
 from clkit import __version__
 
-PACKAGES = ("torch", "torchvision", "jupyterlab", "matplotlib", "seaborn", "scikit-learn", "ipywidgets", "nbval", "tqdm", "joblib")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "jupyterlab",
+    "matplotlib",
+    "seaborn",
+    "scikit-learn",
+    "ipywidgets",
+    "nbval",
+    "tqdm",
+    "joblib",
+)
 
 
 def examine():
@@ -16,19 +27,30 @@ def examine():
     import torch
 
     from clkit import data, presets
-    lines, problems = [f"clkit {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"], []
+
+    lines, problems = (
+        [
+            f"clkit {__version__}, Python {platform.python_version()}, "
+            f"{platform.system()} {platform.machine()}"
+        ],
+        [],
+    )
     for name in PACKAGES:
         try:
             lines.append(f"  {name:14} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             lines.append(f"  {name:14} missing")
-            problems.append(f"{name} is not installed: run `make workbook`, or `pip install -r requirements.txt`")
+            problems.append(
+                f"{name} is not installed: run `make workbook`, or `pip install -r requirements.txt`"
+            )
     if torch.cuda.is_available():
         lines.append(f"device: cuda, {torch.cuda.get_device_name()}")
     else:
         lines.append(f"device: cpu, {os.cpu_count()} cores")
         if torch.version.cuda and shutil.which("nvidia-smi"):
-            problems.append("there is an NVIDIA driver but torch sees no GPU: the driver may be older than this torch needs")
+            problems.append(
+                "there is an NVIDIA driver but torch sees no GPU: the driver may be too old for this torch"
+            )
     problems += _torchvision(data)
     where = data.root()
     lines.append(f"data root: {where}" + ("" if where.is_dir() else " (not there yet)"))
@@ -38,11 +60,15 @@ def examine():
     free = shutil.disk_usage(near).free
     lines.append(f"run folders: {runs}, {free / 1e9:.1f} GB free")
     if free < 1e9:
-        problems.append(f"less than 1 GB is free where runs are kept: make room, or set CLKIT_RUNS to another disk than {near}")
+        problems.append(
+            f"less than 1 GB is free in {near}, where runs are kept: make room, or set CLKIT_RUNS"
+        )
     if not os.access(near, os.W_OK):
         problems.append(f"{near} cannot be written: set CLKIT_RUNS to a folder that can")
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-        problems.append(f"Python {platform.python_version()} is outside 3.10 to 3.13, for which clkit is tested")
+        problems.append(
+            f"Python {platform.python_version()} is outside 3.10 to 3.13, for which clkit is tested"
+        )
     lines += [f"problem: {p}" for p in problems] or ["no problems found"]
     return "\n".join(lines), not problems
 

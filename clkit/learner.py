@@ -1,4 +1,4 @@
-"""Learner: the contract between a method and everything else. Two verbs: ``learn(task, trace)`` and ``learner(x)``."""
+"""Learner: the contract between a method and everything else, ``learn(task, trace)`` and ``learner(x)``."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -14,18 +14,18 @@ class LearnerError(ValueError):
 class Learner(nn.Module, ABC):
     """A class-incremental learner. A method is one final subclass.
 
-    The constructor takes ``(config, shape, classes)``: the method's frozen dataclass, the images' (C, H, W), the number
-    of classes of the whole stream. It builds; it seeds, moves, loads and prints nothing.
+    The constructor takes ``(config, shape, classes)``: the method's frozen dataclass, the images' (C, H, W),
+    the number of classes of the whole stream. It builds; it seeds, moves, loads and prints nothing.
 
-    State that must outlive an epoch is a parameter or a buffer. A size that can change (a growing head, a memory) is
-    read from a tensor's shape, never cached: growth means replacing a named tensor by a larger one, or registering a
-    new tensor on a module that exists from the start; then `restore` can follow it.
+    State that must outlive an epoch is a parameter or a buffer. A size that can change (a growing head, a
+    memory) is read from a tensor's shape, never cached: growth means replacing a named tensor by a larger
+    one, or registering a new tensor on a module that exists from the start; then `restore` can follow it.
     """
 
-    keeps_data = False          # True for a method that stores images of past tasks (joint training, exemplars)
+    keeps_data = False  # True for a method that stores images of past tasks (joint training, exemplars)
     joint = False               # True for a method that learns all classes in one stage, as an upper bound
-    tables = {}                 # trace table -> what its rows hold
-    memory_kinds = {}           # beginning of a tensor's name -> what `kept` counts it as; everything else is "weights"
+    tables = {}  # trace table -> what its rows hold
+    memory_kinds = {}  # beginning of a tensor's name -> what `kept` counts it as; else "weights"
 
     def __init__(self, config, shape, classes):
         super().__init__()
@@ -33,18 +33,18 @@ class Learner(nn.Module, ABC):
 
     @abstractmethod
     def learn(self, task, trace):
-        """Learn the classes [task.first, task.seen) from task.train. Afterwards forward() covers task.seen classes."""
+        """Learn the classes [task.first, task.seen) from task.train; then forward() covers task.seen."""
 
     @abstractmethod
     def forward(self, x):
-        """Scores of the classes by order of arrival: x float (B, C, H, W) in [0, 1] -> (B, K), K >= classes seen."""
+        """Scores of the classes by arrival: x float (B, C, H, W) in [0, 1] -> (B, K), K >= classes seen."""
 
     def recall(self, n):
-        """n remembered samples, for methods that can make them: images (n, C, H, W) or features (n, D), and labels (n,)."""
+        """n remembered samples where a method can: images (n, C, H, W) or features (n, D); labels (n,)."""
         raise LearnerError(f"{type(self).__name__} remembers no samples")
 
     def kept(self):
-        """Bytes kept when a task is over, by kind of memory, e.g. {"weights": 1913640, "exemplars": 392000}."""
+        """Bytes kept when a task is over, by kind, e.g. {"weights": 1913640, "exemplars": 392000}."""
         sizes = {"weights": 0}
         for name, tensor in self.state_dict().items():
             kind = next((k for start, k in self.memory_kinds.items() if name.startswith(start)), "weights")
@@ -52,21 +52,25 @@ class Learner(nn.Module, ABC):
         return sizes
 
     def snapshot(self):
-        """A copy of the whole state on the CPU: tensors, which parameters are frozen, which modules are in eval mode."""
+        """A copy of the whole state on the CPU: tensors, frozen parameters, modules in eval mode."""
         tensors = self.state_dict(keep_vars=True)
         bad = [n for n, t in tensors.items() if not isinstance(t, torch.Tensor)]
         if bad:
-            raise LearnerError(f"the state {bad[0]} is not a tensor: keep what must outlive an epoch in parameters and buffers")
-        return {"parameters": {n: _copy(t) for n, t in tensors.items() if isinstance(t, nn.Parameter)},
-                "buffers": {n: _copy(t) for n, t in tensors.items() if not isinstance(t, nn.Parameter)},
-                "frozen": [n for n, t in tensors.items() if isinstance(t, nn.Parameter) and not t.requires_grad],
-                "eval": [n for n, m in self.named_modules() if not m.training]}
+            raise LearnerError(
+                f"the state {bad[0]} is not a tensor: what must outlive an epoch is a parameter or buffer"
+            )
+        return {
+            "parameters": {n: _copy(t) for n, t in tensors.items() if isinstance(t, nn.Parameter)},
+            "buffers": {n: _copy(t) for n, t in tensors.items() if not isinstance(t, nn.Parameter)},
+            "frozen": [n for n, t in tensors.items() if isinstance(t, nn.Parameter) and not t.requires_grad],
+            "eval": [n for n, m in self.named_modules() if not m.training],
+        }
 
     def restore(self, state):
         """Take over a `snapshot`: each named tensor gets its stored shape, then its values.
 
-        Copies in place where shapes agree, and keeps the identity of parameters and buffers where they do not: an
-        optimizer already points at them.
+        Copies in place where shapes agree, and keeps the identity of parameters and buffers where they do
+        not: an optimizer already points at them.
         """
         modules = dict(self.named_modules())
         device = next((t.device for t in self.state_dict().values()), torch.device("cpu"))
@@ -77,8 +81,10 @@ class Learner(nn.Module, ABC):
         for name in self.state_dict().keys() - stored:
             path, _, leaf = name.rpartition(".")
             if leaf not in modules[path]._buffers:
-                raise LearnerError(f"the saved state of {type(self).__name__} has no parameter {name}: it was made by another version")
-            modules[path]._buffers[leaf] = None         # a buffer that did not exist yet when the state was saved
+                raise LearnerError(
+                    f"the saved state of {type(self).__name__} lacks {name}: another version made it"
+                )
+            modules[path]._buffers[leaf] = None  # a buffer that did not exist yet when the state was saved
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name not in state["frozen"])
         for name, module in self.named_modules():
@@ -109,7 +115,7 @@ def _put(modules, name, value, is_parameter, owner):
 
 
 def frozen(module):
-    """A copy of a network as it is now, in eval mode and without gradients: the teacher of distillation methods."""
+    """A copy of a network as it is now, in eval mode and without gradients: a teacher for distillation."""
     twin = copy.deepcopy(module).eval()
     for parameter in twin.parameters():
         parameter.requires_grad_(False)

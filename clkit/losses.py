@@ -1,14 +1,15 @@
-"""Formulas that the methods cite from elsewhere, each checked in the tests against a second way to compute it."""
+"""Formulas that the methods cite from elsewhere, each tested against a second way to compute it."""
 
 from torch.nn import functional as F
 
 
 def distillation(scores, teacher, temperature=2.0):
-    """Cross-entropy between softened outputs of a teacher and a student, times temperature squared; mean over B.
+    """Cross-entropy between softened outputs of teacher and student, times temperature squared; mean over B.
 
-    Hinton, Vinyals and Dean 2015, section 2: the square keeps the gradient's size independent of the temperature.
-    scores: (B, K) and teacher: (B, K') before the softmax, K' <= K; classes that the teacher does not know count as ones
-    to which it gives probability 0. No gradient flows into the teacher.   Returns a scalar.
+    Hinton, Vinyals and Dean 2015, section 2: the square keeps the gradient's size independent of the
+    temperature.
+    scores: (B, K) and teacher: (B, K') before the softmax, K' <= K; classes that the teacher does not know
+    count as ones to which it gives probability 0. No gradient flows into the teacher.   Returns a scalar.
     """
     target = F.softmax(teacher.detach() / temperature, 1)                       # (B, K')
     known = F.log_softmax(scores / temperature, 1)[:, :target.shape[1]]         # (B, K')

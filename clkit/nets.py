@@ -1,4 +1,4 @@
-"""Networks that several methods share. Each is built from the image shape (C, H, W) and the number of classes (K)."""
+"""Networks that several methods share, built from the image shape (C, H, W) and the number of classes (K)."""
 
 import math
 
@@ -10,7 +10,8 @@ from torch.nn import functional as F
 class MLP(nn.Module):
     """Fully connected ReLU network on flattened images: (B, C, H, W) -> (B, K).
 
-    With hidden=(400, 400) on 28x28 images and 10 classes it has 478,410 parameters, the usual one for split MNIST.
+    With hidden=(400, 400) on 28x28 images and 10 classes it has 478,410 parameters, the usual one for split
+    MNIST.
     """
 
     def __init__(self, shape, classes, hidden=(400, 400)):
@@ -30,7 +31,7 @@ class MLP(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016, figure 2), batch normalisation after each convolution."""
+    """Two 3x3 convolutions, each with batch normalisation, and a shortcut (He et al. 2016, figure 2)."""
 
     def __init__(self, inputs, outputs, stride):
         super().__init__()
@@ -40,18 +41,21 @@ class _Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     def forward(self, x):
-        y = F.relu(self.bn1(self.conv1(x)))                                     # (B, outputs, H/stride, W/stride)
+        y = F.relu(self.bn1(self.conv1(x)))  # (B, outputs, H/stride, W/stride)
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
 class ResNet18(nn.Module):
     """Residual network with 18 layers for small images: 3x3 stem without max-pooling (B, C, H, W) -> (B, K).
 
-    width: channels of the first of four stages, doubled in each next one. 64 is the usual size for 32x32 images; 20 is
-    the reduced network of Lopez-Paz and Ranzato (2017), with 1,094,750 parameters for 10 classes of RGB images.
+    width: channels of the first of four stages, doubled in each next one. 64 is the usual size for 32x32
+    images; 20 is the reduced network of Lopez-Paz and Ranzato (2017), with 1,094,750 parameters for 10
+    classes of RGB images.
     pool: side of the square of averaged features before the head; 1 averages over all positions.
     """
 
@@ -77,7 +81,7 @@ class ResNet18(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """Small convolutional network: four 3x3 convolutions in two stages with max-pooling, (B, C, H, W) -> (B, K).
+    """Four 3x3 convolutions in two stages with max-pooling: (B, C, H, W) -> (B, K).
 
     Quick enough for a live lesson on a CPU. No normalisation layers: nothing but weights remembers the past.
     """
@@ -105,7 +109,7 @@ NETS = {"mlp": MLP, "convnet": ConvNet, "resnet18": ResNet18}
 
 
 def build(name, shape, classes):
-    """The network called `name` in its usual size: shape (C, H, W), number of classes -> nn.Module with features()."""
+    """The network called `name` in its usual size, a module with features(); shape is (C, H, W)."""
     if name not in NETS:
         raise ValueError(f"there is no network '{name}': use one of {', '.join(NETS)}")
     return NETS[name](shape, classes)

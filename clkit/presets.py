@@ -1,11 +1,11 @@
-"""Every experiment of the book, as a table: METHOD/BENCHMARK in three sizes, each row only what differs from the defaults.
+"""Every experiment of the book as a table: METHOD/BENCHMARK in three sizes, as differences from the defaults.
 
     smoke    seconds, embedded data: what the tests run
     teach    a minute or less a seed on two CPU cores, embedded data: what the notebooks run live
     paper    the setting of the literature on the published data: what the records in figures/results show
 
-A benchmark is a stream of tasks; its smoke and teach sizes stand in for the published set with an embedded one, and the
-result says so in its `stream` facts. A method's defaults stand in the Config of its file.
+A benchmark is a stream of tasks; its smoke and teach sizes stand in for the published set with an embedded
+one, and the result says so in its `stream` facts. A method's defaults stand in the Config of its file.
 """
 
 import ast
@@ -52,23 +52,40 @@ class Benchmark:
 _PAIRS = (2,) * 5
 _TEN_SHAPES = {"families": 10, "siblings": 1}
 BENCHMARKS = {
-    "split-digits": {"smoke": Benchmark("digits", _PAIRS, stream={"cap": 30}), "teach": Benchmark("digits", _PAIRS),
-                     "paper": Benchmark("digits", _PAIRS)},
-    "split-mnist": {"smoke": Benchmark("digits28", _PAIRS, stream={"cap": 30}), "teach": Benchmark("digits28", _PAIRS),
-                    "paper": Benchmark("mnist", _PAIRS)},
-    "split-fashion": {"smoke": Benchmark("digits28", _PAIRS, stream={"cap": 30}), "teach": Benchmark("digits28", _PAIRS),
-                      "paper": Benchmark("fashion_mnist", _PAIRS)},
-    "split-cifar10": {"smoke": Benchmark("shapes", _PAIRS, _TEN_SHAPES, {"cap": 20}),
-                      "teach": Benchmark("shapes", _PAIRS, _TEN_SHAPES), "paper": Benchmark("cifar10", _PAIRS)},
-    "split-shapes": {"smoke": Benchmark("shapes", _PAIRS, {"families": 2}, {"cap": 20}, mixed=True),
-                     "teach": Benchmark("shapes", (4,) * 5, {"families": 4}, mixed=True),
-                     "paper": Benchmark("shapes", (20,) * 5, mixed=True)},
-    "shapes-families": {"smoke": Benchmark("shapes", (5,) * 2, {"families": 2}, {"cap": 20}),
-                        "teach": Benchmark("shapes", (5,) * 4, {"families": 4}), "paper": Benchmark("shapes", (5,) * 20)},
+    "split-digits": {
+        "smoke": Benchmark("digits", _PAIRS, stream={"cap": 30}),
+        "teach": Benchmark("digits", _PAIRS),
+        "paper": Benchmark("digits", _PAIRS),
+    },
+    "split-mnist": {
+        "smoke": Benchmark("digits28", _PAIRS, stream={"cap": 30}),
+        "teach": Benchmark("digits28", _PAIRS),
+        "paper": Benchmark("mnist", _PAIRS),
+    },
+    "split-fashion": {
+        "smoke": Benchmark("digits28", _PAIRS, stream={"cap": 30}),
+        "teach": Benchmark("digits28", _PAIRS),
+        "paper": Benchmark("fashion_mnist", _PAIRS),
+    },
+    "split-cifar10": {
+        "smoke": Benchmark("shapes", _PAIRS, _TEN_SHAPES, {"cap": 20}),
+        "teach": Benchmark("shapes", _PAIRS, _TEN_SHAPES),
+        "paper": Benchmark("cifar10", _PAIRS),
+    },
+    "split-shapes": {
+        "smoke": Benchmark("shapes", _PAIRS, {"families": 2}, {"cap": 20}, mixed=True),
+        "teach": Benchmark("shapes", (4,) * 5, {"families": 4}, mixed=True),
+        "paper": Benchmark("shapes", (20,) * 5, mixed=True),
+    },
+    "shapes-families": {
+        "smoke": Benchmark("shapes", (5,) * 2, {"families": 2}, {"cap": 20}),
+        "teach": Benchmark("shapes", (5,) * 4, {"families": 4}),
+        "paper": Benchmark("shapes", (5,) * 20),
+    },
 }
 
 
-@lru_cache(maxsize=2)                                   # seeds of one experiment in one process share the images
+@lru_cache(maxsize=2)  # seeds of one experiment in one process share the images
 def stream(benchmark, preset):
     """The Stream of a benchmark in one of its sizes. DataError if its data are not there."""
     row = BENCHMARKS[benchmark][preset]
@@ -83,10 +100,15 @@ def stream(benchmark, preset):
 
 # ---- the settings
 
-_CONV = {"smoke": {"net": "convnet", "epochs": 1, "batch": 32}, "teach": {"net": "convnet", "epochs": 10, "batch": 32},
-         "paper": {"net": "resnet18", "epochs": 20}}
+_CONV = {
+    "smoke": {"net": "convnet", "epochs": 1, "batch": 32},
+    "teach": {"net": "convnet", "epochs": 10, "batch": 32},
+    "paper": {"net": "resnet18", "epochs": 20},
+}
 _MLP = {"smoke": {"epochs": 2, "batch": 32}, "teach": {"epochs": 20, "batch": 32}, "paper": {}}
-_SHAPES = _CONV | {"paper": {"net": "resnet18", "epochs": 10}}     # of no paper: the whole set, and a residual network
+_SHAPES = _CONV | {
+    "paper": {"net": "resnet18", "epochs": 10}
+}  # of no paper: the whole set, and a residual network
 _BASELINES = {"split-digits": _MLP, "split-mnist": _MLP, "split-fashion": _MLP,
               "split-cifar10": _CONV, "split-shapes": _SHAPES, "shapes-families": _SHAPES}
 _MEMORY = {"smoke": {"memory": 50, "replay": 32}, "teach": {"memory": 100, "replay": 32}, "paper": {}}
@@ -99,13 +121,14 @@ SETTINGS = {f"{method}/{benchmark}": {p: rows[p] | (_MEMORY[p] if method == "er"
 # Minutes a seed takes on one CPU core, measured; what is not here takes less than one.
 MINUTES = {}
 SEEDS = {"smoke": (0,), "teach": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
-# CPU threads of a run belong to the preset, never to the machine: sums differ in their last bits with another number.
+# CPU threads of a run belong to the preset, never to the machine: sums differ in their last bits with another
+# number.
 THREADS = 1
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row of the table, ready to run: name "METHOD/BENCHMARK", preset, the method's Config, what was overridden."""
+    """One row of the table, ready to run; overrides: the settings that differ from the row."""
 
     name: str
     preset: str
@@ -139,7 +162,8 @@ class Experiment:
         """The command that makes its record."""
         extra = "".join(f" --set {k}={v}" for k, v in self.overrides.items())
         seeds = _ranges(SEEDS[self.preset])
-        return f"python -m clkit run {self.name} --preset {self.preset} --seeds {seeds}{extra} --out figures/results"
+        what = f"{self.name} --preset {self.preset} --seeds {seeds}{extra}"
+        return f"python -m clkit run {what} --out figures/results"
 
     @property
     def minutes(self):
@@ -148,8 +172,11 @@ class Experiment:
 
 
 def _ranges(seeds):
-    return f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)) else \
-        ",".join(map(str, seeds))
+    return (
+        f"{seeds[0]}-{seeds[-1]}"
+        if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+        else ",".join(map(str, seeds))
+    )
 
 
 def names():
@@ -160,13 +187,17 @@ def names():
 def experiment(name, preset="teach", overrides=None):
     """The Experiment of a name such as "er/split-mnist".
 
-    overrides: {field of the method's Config: value}; values given as text are read as the field's type. PresetError for
-    unknown names (the nearest are offered) and for values that do not fit.
+    overrides: {field of the method's Config: value}; values given as text are read as the field's type.
+    PresetError for unknown names (the nearest are offered) and for values that do not fit.
     """
     if name not in SETTINGS:
-        raise PresetError(f"there is no experiment '{name}'{_nearest(name, SETTINGS)}; `python -m clkit list` shows all")
+        raise PresetError(
+            f"there is no experiment '{name}'{_nearest(name, SETTINGS)}; `python -m clkit list` shows all"
+        )
     if preset not in PRESETS:
-        raise PresetError(f"there is no preset '{preset}'{_nearest(preset, PRESETS)}: use smoke, teach or paper")
+        raise PresetError(
+            f"there is no preset '{preset}'{_nearest(preset, PRESETS)}: use smoke, teach or paper"
+        )
     method = METHODS[name.partition("/")[0]]
     overrides = {k: _typed(method.config, k, v) for k, v in (overrides or {}).items()}
     try:
@@ -185,12 +216,16 @@ def _typed(config, name, value):
     """A setting as the type of its Config field; text is parsed, anything that does not fit is refused."""
     fields = {f.name: f.type for f in dataclasses.fields(config)}
     if name not in fields:
-        raise PresetError(f"there is no setting '{name}'{_nearest(name, fields)}; the settings are {', '.join(fields)}")
+        raise PresetError(
+            f"there is no setting '{name}'{_nearest(name, fields)}; the settings are {', '.join(fields)}"
+        )
     kinds = typing.get_args(fields[name]) if isinstance(fields[name], types.UnionType) else (fields[name],)
     parsed = value
     if isinstance(value, str) and str not in kinds:
         try:
-            parsed = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value.lower(), value))
+            parsed = ast.literal_eval(
+                {"true": "True", "false": "False", "none": "None"}.get(value.lower(), value)
+            )
         except (ValueError, SyntaxError):
             parsed = value
     if isinstance(parsed, list):
@@ -206,7 +241,7 @@ def _typed(config, name, value):
 # ---- running
 
 def runs_root():
-    """Where run folders are: $CLKIT_RUNS, else runs/ in the checkout or, without one, in the working folder."""
+    """Where run folders are: $CLKIT_RUNS, else runs/ in the checkout or in the working folder."""
     if os.environ.get("CLKIT_RUNS"):
         return Path(os.environ["CLKIT_RUNS"])
     return (HOUSE if (HOUSE / "pyproject.toml").is_file() else Path.cwd()) / "runs"
@@ -222,19 +257,40 @@ def run_folder(chosen, seed, keep=("loss",)):
 
 
 def run_seed(name, preset, seed, device="auto", overrides=None, keep=("loss",), progress=None):
-    """One seed of an experiment, gone on with or read back where its run folder has it. Returns (learner, Result)."""
+    """One seed of an experiment, new, gone on with or read back from its folder: (learner, Result)."""
     chosen = experiment(name, preset, overrides)
     facts = {"experiment": name, "benchmark": chosen.benchmark, "preset": preset, "method": chosen.method}
-    return run(chosen.learner, chosen.config, stream(chosen.benchmark, preset), seed=seed, device=device,
-               folder=run_folder(chosen, seed, keep), keep=keep, threads=THREADS, about=facts, progress=progress)
+    return run(
+        chosen.learner,
+        chosen.config,
+        stream(chosen.benchmark, preset),
+        seed=seed,
+        device=device,
+        folder=run_folder(chosen, seed, keep),
+        keep=keep,
+        threads=THREADS,
+        about=facts,
+        progress=progress,
+    )
 
 
-def run_experiment(name, preset="teach", seeds=None, device="auto", jobs=1, overrides=None, out=None, keep=("loss",),
-                   progress=None):
+def run_experiment(
+    name,
+    preset="teach",
+    seeds=None,
+    device="auto",
+    jobs=1,
+    overrides=None,
+    out=None,
+    keep=("loss",),
+    progress=None,
+):
     """All seeds of an experiment; list of Results in the order of `seeds`.
 
-    jobs: processes to spread the seeds over; results do not depend on it.   out: folder that gets the record too.
-    keep: trace tables to keep.   progress: bars; None means in a terminal or notebook, and never with several jobs.
+    jobs: processes to spread the seeds over; results do not depend on it.   out: folder that gets the record
+    too.
+    keep: trace tables to keep.   progress: bars; None means in a terminal or notebook, and never with several
+    jobs.
     """
     chosen = experiment(name, preset, overrides)
     seeds = SEEDS[preset] if seeds is None else tuple(seeds)
@@ -264,10 +320,10 @@ def _small(result):
 # ---- results for notebooks and figures
 
 def obtain(name, preset="teach", seeds=None, overrides=None, compute=None, say=print):
-    """The results of an experiment, from its record if there is one, else from run folders or computed; says which.
+    """The results of an experiment: from its record, from run folders, or computed; says which.
 
-    A record made by other code, settings or data is refused. Without a record, the paper preset is not started unless
-    compute=True, because it may take hours: the PresetError names the command and the time.
+    A record made by other code, settings or data is refused. Without a record, the paper preset is not
+    started unless compute=True, because it may take hours: the PresetError names the command and the time.
     """
     chosen = experiment(name, preset, overrides)
     path = RECORDS / f"{chosen.stem}.json"
@@ -275,12 +331,17 @@ def obtain(name, preset="teach", seeds=None, overrides=None, compute=None, say=p
         results = load(path)
         check_record(chosen, results)
         about = results[0].about
-        say(f"loaded {chosen.stem} ({about['date']}, commit {about['commit'] or 'unknown'}, n = {len(results)} seeds)")
+        say(
+            f"loaded {chosen.stem} ({about['date']}, commit {about['commit'] or 'unknown'}, "
+            f"n = {len(results)} seeds)"
+        )
         return results
     if preset == "paper" and not compute:
         hours = chosen.minutes * len(SEEDS[preset])
-        raise PresetError(f"there is no record of {name} at the paper preset: make it with `{chosen.command}` (about {hours} "
-                          f"minutes on one core), or call obtain(..., compute=True)")
+        raise PresetError(
+            f"there is no record of {name} at the paper preset: make it with `{chosen.command}` "
+            f"(about {hours} minutes on one core), or call obtain(..., compute=True)"
+        )
     seeds = SEEDS[preset] if seeds is None else tuple(seeds)
     known = all((run_folder(chosen, s) / "result.json").is_file() for s in seeds)
     results = run_experiment(name, preset, seeds, overrides=overrides)
@@ -294,7 +355,12 @@ def check_record(chosen, results):
     row = BENCHMARKS[chosen.benchmark][chosen.preset]
     for result in results:
         about = result.about
-        if about["key"] != result_key(chosen.learner, chosen.config, about["stream"]) or about["stream"]["data"].partition("(")[0] != row.data \
-                or tuple(result.sizes) != row.sizes:
-            raise PresetError(f"the record {chosen.stem} is stale: other code, settings or data made it; make it anew "
-                              f"with `{chosen.command}`")
+        if (
+            about["key"] != result_key(chosen.learner, chosen.config, about["stream"])
+            or about["stream"]["data"].partition("(")[0] != row.data
+            or tuple(result.sizes) != row.sizes
+        ):
+            raise PresetError(
+                f"the record {chosen.stem} is stale: other code, settings or data made it; make it anew "
+                f"with `{chosen.command}`"
+            )

@@ -15,9 +15,9 @@ class PublishedError(ValueError):
 class Published:
     """One printed number.
 
-    paper, table, page: where it stands.   benchmark, method, metric: what it is.   value, unit: the number as printed.
-    spread: what stands behind the ±, or None; spread_kind: what the paper says that is ("not stated" where it does not).
-    n: number of runs, or None where the paper does not say.
+    paper, table, page: where it stands.   benchmark, method, metric: what it is.   value, unit: the number as
+    printed. spread: what stands behind the ±, or None; spread_kind: what the paper says that is ("not stated"
+    where it does not). n: number of runs, or None where the paper does not say.
     """
 
     paper: str
@@ -57,18 +57,23 @@ def rows():
 
 
 def published(**wanted):
-    """The published numbers with the given values of paper, table, benchmark, method, metric, ...: list of Published.
+    """The published numbers with the given values of paper, table, method, metric, ...: list of Published.
 
-    published(benchmark="split-mnist", method="lwf", metric="average accuracy"). PublishedError for a column or value
-    that does not occur, with the nearest; an empty list only if each value occurs, but not together.
+    published(benchmark="split-mnist", method="lwf", metric="average accuracy"). PublishedError for a column
+    or value that does not occur, with the nearest; an empty list only if each value occurs, but not together.
     """
     found = list(rows())
     for column, value in wanted.items():
         if column not in Published.__dataclass_fields__:
-            raise PublishedError(f"published numbers have no column '{column}'{_nearest(column, Published.__dataclass_fields__)}")
+            raise PublishedError(
+                "published numbers have no column"
+                f" '{column}'{_nearest(column, Published.__dataclass_fields__)}"
+            )
         there = {getattr(row, column) for row in rows()}
         if value not in there:
-            raise PublishedError(f"no published number has {column} '{value}'{_nearest(value, map(str, there))}")
+            raise PublishedError(
+                f"no published number has {column} '{value}'{_nearest(value, map(str, there))}"
+            )
         found = [row for row in found if getattr(row, column) == value]
     return found
 
@@ -80,8 +85,10 @@ def one(**wanted):
     if not found:
         raise PublishedError(f"no published number has {asked} together")
     if len(found) > 1:
-        raise PublishedError(f"{len(found)} published numbers have {asked} ({'; '.join(sorted({r.place for r in found}))}): "
-                             f"give paper, table or metric too")
+        raise PublishedError(
+            f"{len(found)} published numbers have {asked} ({'; '.join(sorted({r.place for r in found}))}): "
+            "give paper, table or metric too"
+        )
     return found[0]
 
 

@@ -1,12 +1,13 @@
 """What a run leaves behind: predictions in, every score derived.
 
-A ``Result`` is one seed of one experiment. It stores what the learner predicted for each test image after each
-learning stage; accuracy, forgetting, transfer, confusion and the rest are computed from that, so a new metric never
-needs a new run. Several seeds are a plain list of results, saved together as one *record*: a JSON file that a human
-can read and an npz file of arrays. Nothing here imports torch.
+A ``Result`` is one seed of one experiment. It stores what the learner predicted for each test image after
+each learning stage; accuracy, forgetting, transfer, confusion and the rest are computed from that, so a new
+metric never needs a new run. Several seeds are a plain list of results, saved together as one *record*: a
+JSON file that a human can read and an npz file of arrays. Nothing here imports torch.
 
-Notation: T tasks, R learning stages (R = T, except for joint training, which has one stage), K classes, N test images.
-Classes are numbered by order of arrival. All scores are fractions in [0, 1]; NaN marks what is undefined.
+Notation: T tasks, R learning stages (R = T, except for joint training, which has one stage), K classes, N
+test images. Classes are numbered by order of arrival. All scores are fractions in [0, 1]; NaN marks what is
+undefined.
 """
 
 import json
@@ -20,7 +21,17 @@ from pathlib import Path
 import numpy as np
 
 FORMAT = 1
-_ARRAYS = ("seen", "labels", "predictions", "within", "rank", "learn_seconds", "test_seconds", "drawn", "parameters")
+_ARRAYS = (
+    "seen",
+    "labels",
+    "predictions",
+    "within",
+    "rank",
+    "learn_seconds",
+    "test_seconds",
+    "drawn",
+    "parameters",
+)
 
 
 class ResultError(ValueError):
@@ -31,15 +42,17 @@ class ResultError(ValueError):
 class Result:
     """One seed of one experiment.
 
-    about: what was run (experiment, method, benchmark, preset, config, seed, stream, versions, device, threads, commit,
-        date, key).
-    sizes: classes per task, (T,).   names: display name of each class, (K,).   groups: superclass of each class or None.
+    about: what was run (experiment, method, benchmark, preset, config, seed, stream, versions, device,
+        threads, commit, date, key).
+    sizes: classes per task, (T,).   names: display name of each class, (K,).   groups: superclass of each
+    class or None.
     seen: (R,) number of classes seen after each stage.   labels: (N,) true classes of the test images.
     predictions: (R, N) the highest-scored class among those seen; -1 where the true class is not seen yet.
-    within: (R + 1, N) the highest-scored class among those of the image's own task (the task-aware answer); row 0 is
-        the learner before any learning; -1 where it had no score for those classes.
+    within: (R + 1, N) the highest-scored class among those of the image's own task (the task-aware answer);
+        row 0 is the learner before any learning; -1 where it had no score for those classes.
     rank: (R, N) how many seen classes scored above the true one (0: right); -1 where unseen.
-    learn_seconds, test_seconds: (R,) wall-clock time.   drawn: (R,) training images drawn.   parameters: (R,) count.
+    learn_seconds, test_seconds: (R,) wall-clock time.   drawn: (R,) training images drawn.   parameters: (R,)
+    count.
     kept: kind of memory -> (R,) bytes that the learner keeps when a stage is over.
     trace: table -> column -> rows, in the order they were reported.
     """
@@ -73,7 +86,7 @@ class Result:
         return np.searchsorted(np.cumsum(self.sizes), self.labels, side="right")
 
     def _per_task(self, right, known):
-        """(rows, T) mean of `right` (rows, N) over the images of each task, NaN where `known` (rows, N) is False."""
+        """(rows, T) mean of `right` (rows, N) over each task's images, NaN where not `known`, (rows, N)."""
         table = np.full((len(right), self.tasks), np.nan)
         for j in range(self.tasks):
             mine = self.task_of == j
@@ -85,7 +98,7 @@ class Result:
     # ---- accuracy
 
     def accuracy(self):
-        """(R, T) class-incremental accuracy a[i, j] on task j after stage i, among all classes seen by then."""
+        """(R, T) class-incremental accuracy a[i, j] on task j after stage i, among the classes seen."""
         return self._per_task(self.predictions == self.labels, self.predictions >= 0)
 
     def within_accuracy(self):
@@ -100,7 +113,8 @@ class Result:
         """(R,) average accuracy after each stage.
 
         over="tasks": mean of the tasks' accuracies (Chaudhry et al. 2018, section 3: A_k), the usual one;
-        over="images": share of all test images seen so far that are right. They differ when tasks differ in size.
+        over="images": share of all test images seen so far that are right. They differ when tasks differ in
+        size.
         """
         if over == "tasks":
             return np.array([np.nanmean(row) for row in self.accuracy()])
@@ -113,7 +127,7 @@ class Result:
         return float(self.averages(over)[-1])
 
     def incremental(self, over="tasks"):
-        """Average incremental accuracy: the mean of `averages` over stages (Rebuffi et al. 2017, section 4)."""
+        """Average incremental accuracy: mean of `averages` over stages (Rebuffi et al. 2017, section 4)."""
         return float(self.averages(over).mean())
 
     def within_average(self):
@@ -141,15 +155,15 @@ class Result:
         return _mean(self.forgetting_per_task())
 
     def backward_transfer(self):
-        """Mean over all tasks but the last of a[last, j] - a[j, j] (Lopez-Paz and Ranzato 2017, section 2)."""
+        """Mean of a[last, j] - a[j, j] over tasks but the last (Lopez-Paz and Ranzato 2017, section 2)."""
         a = self.accuracy()
         return _mean([a[-1, j] - a[j, j] for j in range(len(a) - 1)])
 
     def forward_transfer(self):
-        """Mean over tasks j > 0 of task-aware accuracy just before learning j, minus that of the untrained learner.
+        """Mean over tasks j > 0 of the task-aware accuracy before learning j, minus the untrained one.
 
-        Lopez-Paz and Ranzato 2017, section 2, with task-aware accuracies: a class not seen yet can never be the
-        class-incremental answer. NaN for learners that have no score for classes still to come.
+        Lopez-Paz and Ranzato 2017, section 2, with task-aware accuracies: a class not seen yet can never be
+        the class-incremental answer. NaN for learners that have no score for classes still to come.
         """
         w, b = self.within_accuracy(), self.start_accuracy()
         gains = np.array([w[j - 1, j] - b[j] for j in range(1, len(w))])
@@ -175,11 +189,13 @@ class Result:
     def newest_share(self, stage=-1):
         """Share of the predictions after a stage that fall on the classes of the newest task."""
         p = self.predictions[stage]
-        first = int(self.seen[stage]) - self.sizes[int(np.searchsorted(np.cumsum(self.sizes), self.seen[stage]))]
+        first = (
+            int(self.seen[stage]) - self.sizes[int(np.searchsorted(np.cumsum(self.sizes), self.seen[stage]))]
+        )
         return float((p[p >= 0] >= first).mean())
 
     def samples_per_second(self):
-        """{"learn": training images drawn per second, "test": test images scored per second}, over the whole run."""
+        """Over the whole run, {"learn": training images drawn per second, "test": test images scored}."""
         tested = (self.predictions >= 0).sum()
         return {"learn": float(self.drawn.sum() / max(self.learn_seconds.sum(), 1e-9)),
                 "test": float(tested / max(self.test_seconds.sum(), 1e-9))}
@@ -207,7 +223,8 @@ class Interval(namedtuple("Interval", "mean half n kind")):
 def interval(values, level=0.95):
     """Mean and Student-t confidence interval of independent values, such as one score per seed.
 
-    values: (n,) numbers.   level: coverage in (0, 1).   Returns an Interval; half-width t * s / sqrt(n), s with n - 1.
+    values: (n,) numbers.   level: coverage in (0, 1).   Returns an Interval; half-width t * s / sqrt(n), s
+    with n - 1.
     """
     values = np.asarray(values, dtype=float)
     if not 0 < level < 1:
@@ -215,15 +232,21 @@ def interval(values, level=0.95):
     n, kind = len(values), f"{100 * level:g} % t-interval"
     if n < 2:
         return Interval(float(values.mean()) if n else float("nan"), float("nan"), n, kind)
-    from scipy.special import stdtrit                  # comes with scikit-learn; not worth loading to read a record
+    from scipy.special import stdtrit  # comes with scikit-learn; not worth loading to read a record
+
     half = stdtrit(n - 1, 0.5 + level / 2) * values.std(ddof=1) / math.sqrt(n)
     return Interval(float(values.mean()), float(half), n, kind)
 
 
 def _spread(values):
     i = interval(values)
-    return {"mean": _json(i.mean), "interval": None if math.isnan(i.half) else [i.mean - i.half, i.mean + i.half],
-            "kind": i.kind, "n": i.n, "per_seed": [_json(v) for v in values]}
+    return {
+        "mean": _json(i.mean),
+        "interval": None if math.isnan(i.half) else [i.mean - i.half, i.mean + i.half],
+        "kind": i.kind,
+        "n": i.n,
+        "per_seed": [_json(v) for v in values],
+    }
 
 
 def _json(number):
@@ -232,7 +255,7 @@ def _json(number):
 
 
 def summary(results):
-    """A JSON-able dictionary of several seeds of one experiment: what ``python -m clkit run --json`` prints."""
+    """Several seeds of one experiment as plain values: what ``python -m clkit run --json`` prints."""
     if not results:
         raise ResultError("there are no results to summarise; give at least one")
     about = results[0].about
@@ -250,19 +273,27 @@ def summary(results):
         "accuracy_matrix": [[_json(v) for v in row] for row in matrix],
         "memory_bytes": {kind: int(v[-1]) for kind, v in results[0].kept.items()},
         "parameters": int(results[0].parameters[-1]),
-        "seconds": {"learn": float(sum(r.learn_seconds.sum() for r in results)),
-                    "test": float(sum(r.test_seconds.sum() for r in results)),
-                    "per_seed": [float(r.learn_seconds.sum() + r.test_seconds.sum()) for r in results]},
-        "samples_per_second": {what: float(np.mean([r.samples_per_second()[what] for r in results])) for what in ("learn", "test")},
-        "device": about.get("device"), "versions": about.get("versions"), "key": about.get("key"),
-        "commit": about.get("commit"), "date": about.get("date"),
+        "seconds": {
+            "learn": float(sum(r.learn_seconds.sum() for r in results)),
+            "test": float(sum(r.test_seconds.sum() for r in results)),
+            "per_seed": [float(r.learn_seconds.sum() + r.test_seconds.sum()) for r in results],
+        },
+        "samples_per_second": {
+            what: float(np.mean([r.samples_per_second()[what] for r in results]))
+            for what in ("learn", "test")
+        },
+        "device": about.get("device"),
+        "versions": about.get("versions"),
+        "key": about.get("key"),
+        "commit": about.get("commit"),
+        "date": about.get("date"),
     }
 
 
 # ---- on disk
 
 def write_atomically(path, write):
-    """Call write(binary file) on a temporary file beside `path` and rename it: `path` is whole or absent, never half.
+    """Call write(binary file) on a temporary file and rename it: `path` is whole or absent, never half.
 
     A failure (a full disk, say) leaves what stood at `path` before and no temporary file.
     """
@@ -282,7 +313,7 @@ def write_atomically(path, write):
 
 
 def pack_trace(trace):
-    """Tables as flat arrays for an npz: equal shapes are stacked, ragged ones laid end to end beside their shapes."""
+    """Tables as flat arrays for an npz: rows of equal shape stacked, others end to end."""
     flat = {}
     for table, columns in trace.items():
         for column, rows in columns.items():
@@ -312,7 +343,7 @@ def unpack_trace(flat):
 
 
 def save(results, stem):
-    """Write several seeds of one experiment as the record stem.json + stem.npz (small: no weights, no images).
+    """Write seeds of one experiment as the record stem.json + stem.npz (small: no weights, no images).
 
     The JSON holds what was run and the headline scores; the npz holds the arrays. Returns the JSON's path.
     """
@@ -324,30 +355,39 @@ def save(results, stem):
         arrays |= {f"{n}/trace/{k}": v for k, v in pack_trace(r.trace).items()}
         heads.append({"about": r.about, "sizes": list(r.sizes), "names": list(r.names), "groups": r.groups})
     short = {k: v for k, v in summary(results).items() if k not in ("config", "stream", "versions", "key")}
-    text = json.dumps({"format": FORMAT, "summary": short, "results": heads}, indent=1, ensure_ascii=False) + "\n"
+    text = (
+        json.dumps({"format": FORMAT, "summary": short, "results": heads}, indent=1, ensure_ascii=False)
+        + "\n"
+    )
     write_atomically(stem.with_name(stem.name + ".npz"), lambda f: np.savez_compressed(f, **arrays))
     write_atomically(stem.with_name(stem.name + ".json"), lambda f: f.write(text.encode()))
     return stem.with_name(stem.name + ".json")
 
 
 def load(stem):
-    """Read a record written by `save`; a list of Results, one a seed. ResultError if it is absent or damaged."""
+    """Read a record: a list of Results, one a seed. ResultError if it is absent or damaged."""
     stem = Path(stem)
     stem = stem.with_suffix("") if stem.suffix in (".json", ".npz") else stem
     both = [stem.with_name(stem.name + end) for end in (".json", ".npz")]
     for path in both:
         if not path.is_file():
-            raise ResultError(f"there is no result at {path}: a record is a .json and an .npz of the same name")
+            raise ResultError(
+                f"there is no result at {path}: a record is a .json and an .npz of the same name"
+            )
     try:
         heads = json.loads(both[0].read_text(encoding="utf-8"))
         if heads["format"] != FORMAT:
-            raise ResultError(f"{both[0]} has record format {heads['format']}, this clkit reads {FORMAT}: run it again")
+            raise ResultError(
+                f"{both[0]} has record format {heads['format']}, this clkit reads {FORMAT}: run it again"
+            )
         with np.load(both[1], allow_pickle=False) as arrays:
             return [_read(head, n, arrays) for n, head in enumerate(heads["results"])]
     except ResultError:
         raise
-    except Exception as error:                         # json, zip and numpy each raise their own
-        raise ResultError(f"the result at {stem} is damaged ({type(error).__name__}): delete it and run it again")
+    except Exception as error:  # json, zip and numpy each raise their own
+        raise ResultError(
+            f"the result at {stem} is damaged ({type(error).__name__}): delete it and run it again"
+        )
 
 
 def _read(head, n, arrays):

@@ -2,19 +2,21 @@
 
 A method gets a trace and uses it in two ways:
 
-    trace("mask", epoch=e, layer=i, values=m)             a row of a named table, kept only if somebody asked for it
-    for epoch in trace.epochs("classifier", n, optimizer):    its own loop, with a progress bar and checkpoints
-    for x, y in trace.steps("online", batches, optimizer):    the same for a loop over batches
+    trace("mask", epoch=e, layer=i, values=m)             a row of a named table, kept only if somebody asked
+    for it for epoch in trace.epochs("classifier", n, optimizer):    its own loop, with a progress bar and
+    checkpoints for x, y in trace.steps("online", batches, optimizer):    the same for a loop over batches
 
-How stopping and going on works. A checkpoint holds the end state of each loop of the present task that has finished,
-the place and state of the loop that has not, and the rows reported so far. To go on, ``learn`` runs again from its first
-line on the learner of the task's beginning, with the seed of the task's beginning: a finished loop yields nothing and
-loads its end state, so that whatever is computed between two loops sees the weights it saw before; the unfinished
-loop skips to its place, loads, and goes on. The result is bit for bit that of a run never stopped, on one machine.
+How stopping and going on works. A checkpoint holds the end state of each loop of the present task that has
+finished, the place and state of the loop that has not, and the rows reported so far. To go on, ``learn`` runs
+again from its first line on the learner of the task's beginning, with the seed of the task's beginning: a
+finished loop yields nothing and loads its end state, so that whatever is computed between two loops sees the
+weights it saw before; the unfinished loop skips to its place, loads, and goes on. The result is bit for bit
+that of a run never stopped, on one machine.
 
 What it asks of a method: everything that changes inside a loop is a parameter or buffer of the learner, or
-belongs to an object named in the loop (anything with ``state_dict`` and ``load_state_dict``: an optimizer, a scheduler,
-a small record for early stopping), never a local variable; loops follow one another and never nest.
+belongs to an object named in the loop (anything with ``state_dict`` and ``load_state_dict``: an optimizer, a
+scheduler, a small record for early stopping), never a local variable; loops follow one another and never
+nest.
 """
 
 import math
@@ -31,7 +33,8 @@ import torch
 
 
 class TraceError(RuntimeError):
-    """A method used its trace in a way that could not be recorded or gone on with; the message says how to mend it."""
+    """A method used its trace in a way that could not be recorded or gone on with; the message says how to
+    mend it."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -41,7 +44,8 @@ class Stopped(KeyboardInterrupt):
 # ---- random state
 
 def seed_everything(*numbers):
-    """Seed torch (all devices), numpy and Python's random from a sequence of whole numbers, such as (seed, task)."""
+    """Seed torch (all devices), numpy and Python's random from a sequence of whole numbers, such as (seed,
+    task)."""
     a, b, c = np.random.SeedSequence(numbers).generate_state(3, np.uint64)
     torch.manual_seed(int(a >> np.uint64(1)))
     np.random.seed(int(b % np.uint64(2**32)))
@@ -52,9 +56,12 @@ def random_state():
     """The state of the generators that `seed_everything` seeds, made of plain values and tensors."""
     name, keys, place, has_gauss, gauss = np.random.get_state()
     version, words, gauss_next = random.getstate()
-    return {"torch": torch.get_rng_state(), "python": [version, torch.tensor(words, device="cpu"), gauss_next],
-            "numpy": [name, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, gauss],
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []}
+    return {
+        "torch": torch.get_rng_state(),
+        "python": [version, torch.tensor(words, device="cpu"), gauss_next],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, gauss],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
 
 
 def set_random_state(state):
@@ -70,7 +77,8 @@ def set_random_state(state):
 
 @contextmanager
 def looking(learner):
-    """Evaluate `learner` without touching it: no gradients, eval mode; modes and random state are put back after."""
+    """Evaluate `learner` without touching it: no gradients, eval mode; modes and random state are put back
+    after."""
     modes = [(m, m.training) for m in learner.modules()]
     state = random_state()
     learner.eval()
@@ -88,7 +96,8 @@ def looking(learner):
 def copied(value, where="a checkpoint"):
     """A deep copy of a state on the CPU, made only of what ``torch.load(weights_only=True)`` accepts.
 
-    state_dict() hands out references and load_state_dict() keeps those it is given: hence a copy on both sides.
+    state_dict() hands out references and load_state_dict() keeps those it is given: hence a copy on both
+    sides.
     """
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
@@ -100,7 +109,9 @@ def copied(value, where="a checkpoint"):
         return type(value)(copied(v, where) for v in value) if type(value) in (list, tuple) else list(value)
     if value is None or isinstance(value, bool | int | float | str | bytes | torch.device | torch.dtype):
         return value
-    raise TraceError(f"{where} cannot hold a {type(value).__name__}: use numbers, text, tensors, lists and dictionaries")
+    raise TraceError(
+        f"{where} cannot hold a {type(value).__name__}: use numbers, text, tensors, lists and dictionaries"
+    )
 
 
 def _cell(value):
@@ -111,7 +122,8 @@ def _cell(value):
 
 
 def _column(values):
-    """Rows of one column as an array (rows, ...) if their shapes agree, else a list of arrays; one device transfer."""
+    """Rows of one column as an array (rows, ...) if their shapes agree, else a list of arrays; one device
+    transfer."""
     if values and all(isinstance(v, torch.Tensor) for v in values):
         if len({(v.shape, v.dtype, v.device) for v in values}) == 1:
             return torch.stack(values).cpu().numpy()
@@ -126,9 +138,10 @@ class Trace:
     """Named tables, progress bars and checkpoints of one run.
 
     keep: patterns of the tables to keep, such as ("loss", "mask*"); nothing is kept by default.
-    probes: {table pattern: {column: function of the learner}}; each is evaluated at each row of such a table, without
-        disturbing the run, and its value stored as a further column. A table with a probe is kept.
-    save: function(state) that stores a checkpoint, called every `every` seconds at the end of an epoch or step.
+    probes: {table pattern: {column: function of the learner}}; each is evaluated at each row of such a table,
+        without disturbing the run, and its value stored as a further column. A table with a probe is kept.
+    save: function(state) that stores a checkpoint, called every `every` seconds at the end of an epoch or
+    step.
     progress: show bars; None means in a terminal or a notebook only ($CLKIT_PROGRESS=0 or 1 overrules).
 
     ``Trace()`` keeps nothing and saves nothing: enough to call ``learner.learn(task, Trace())`` by hand.
@@ -137,7 +150,7 @@ class Trace:
     def __init__(self, keep=(), probes=None, *, save=None, every=60.0, progress=None):
         self.keep = (keep,) if isinstance(keep, str) else tuple(keep)
         self.probes = dict(probes or {})
-        self.tables = {}                                # table -> column -> rows of all finished tasks (list of arrays)
+        self.tables = {}  # table -> column -> rows of all finished tasks (list of arrays)
         self.stop = False                               # set to leave at the end of the running epoch or step
         self._save, self._every = save, every
         self._progress = _wants_progress() if progress is None else progress
@@ -147,9 +160,11 @@ class Trace:
     # -- a task begins and ends (called by run)
 
     def begin(self, learner, task, *, label="", clock=None, state=None):
-        """Prepare for ``learner.learn`` of task number `task`; `state` is the checkpoint to go on from, if any.
+        """Prepare for ``learner.learn`` of task number `task`; `state` is the checkpoint to go on from, if
+        any.
 
-        clock: an object with state_dict and load_state_dict that is stored and put back with every checkpoint.
+        clock: an object with state_dict and load_state_dict that is stored and put back with every
+        checkpoint.
         """
         self.learner, self.task, self.label, self.clock = learner, task, label, clock
         self._rows = {}
@@ -163,8 +178,10 @@ class Trace:
     def end(self):
         """The task is over: bring its rows to the CPU and return them as table -> column -> rows."""
         if not self._live:
-            raise TraceError("the checkpoint lies in a loop that learn() did not reach again: learn() must take the same "
-                             "path each time it runs on the same learner with the same seed")
+            raise TraceError(
+                "the checkpoint lies in a loop that learn() did not reach again: learn() must take the same "
+                "path each time it runs on the same learner with the same seed"
+            )
         rows = {t: {c: _column(v) for c, v in columns.items()} for t, columns in self._rows.items()}
         for table, columns in rows.items():
             for column, values in columns.items():
@@ -175,7 +192,8 @@ class Trace:
     # -- rows
 
     def __call__(self, table, **columns):
-        """Report a row. Values: numbers, text, arrays, tensors (copied where they are; shapes may differ by row).
+        """Report a row. Values: numbers, text, arrays, tensors (copied where they are; shapes may differ by
+        row).
 
         The latest column named `loss`, of any table, is what the progress bar shows.
         """
@@ -189,8 +207,10 @@ class Trace:
                     columns |= {name: probe(self.learner) for name, probe in probes.items()}
         rows = self._rows.setdefault(table, {c: [] for c in ("task", *columns)})
         if rows.keys() != {"task", *columns}:
-            raise TraceError(f"a row of table '{table}' has the columns {sorted(columns)}, the rows before it had "
-                             f"{sorted(c for c in rows if c != 'task')}: give every row of a table the same columns")
+            raise TraceError(
+                f"a row of table '{table}' has the columns {sorted(columns)}, the rows before it had "
+                f"{sorted(c for c in rows if c != 'task')}: give every row of a table the same columns"
+            )
         rows["task"].append(np.array(self.task))
         for name, value in columns.items():
             rows[name].append(_cell(value))
@@ -199,21 +219,24 @@ class Trace:
         """Whether rows of this table are kept: ask before computing something costly only to report it."""
         if table not in self._wanted:
             if "/" in table or "#" in table:
-                raise TraceError(f"the table name '{table}' holds '/' or '#': use letters, digits, '-', '_' and '.'")
+                raise TraceError(
+                    f"the table name '{table}' holds '/' or '#': use letters, digits, '-', '_' and '.'"
+                )
             self._wanted[table] = any(fnmatchcase(table, p) for p in (*self.keep, *self.probes))
         return self._wanted[table]
 
     # -- loops
 
     def epochs(self, phase, n, *objects):
-        """``for epoch in trace.epochs("classifier", n, optimizer)``: yields 0 .. n-1, leaving may be by ``break``."""
+        """``for epoch in trace.epochs("classifier", n, optimizer)``: yields 0 .. n-1, leaving may be by
+        ``break``."""
         return self._loop(phase, range(n), n, objects, "epoch")
 
     def steps(self, phase, batches, *objects, total=None):
         """``for x, y in trace.steps("online", batches, optimizer)``: yields what `batches` yields.
 
-        To go on, `batches` is iterated again from its beginning, so it must draw the same again from the same random
-        state. total: the number of steps, for the progress bar, where len(batches) does not say it.
+        To go on, `batches` is iterated again from its beginning, so it must draw the same again from the same
+        random state. total: the number of steps, for the progress bar, where len(batches) does not say it.
         """
         if total is None and hasattr(batches, "__len__"):
             total = len(batches)
@@ -221,8 +244,10 @@ class Trace:
 
     def _loop(self, phase, items, total, objects, unit):
         if self._open is not None:
-            raise TraceError(f"the loop '{phase}' begins inside the loop '{self._open}': loops of a trace follow one "
-                             f"another and never nest; write the inner one as a plain for loop")
+            raise TraceError(
+                f"the loop '{phase}' begins inside the loop '{self._open}': loops of a trace follow one "
+                f"another and never nest; write the inner one as a plain for loop"
+            )
         number, self._count = self._count, self._count + 1
         if number < len(self._before):
             self._skip(phase, self._before[number], objects)
@@ -240,8 +265,8 @@ class Trace:
                 if bar is not None and bar.update(1):
                     self._show_loss(bar)
                 self._boundary(phase, done, objects)
-        except GeneratorExit:                           # `break` in the method: the loop is over, as at its last item
-            self._close(phase, done, objects)           # (an error lands here too, but then nothing is saved any more)
+        except GeneratorExit:  # `break` in the method: the loop is over, as at its last item
+            self._close(phase, done, objects)  # (an error lands here too, but then nothing is saved any more)
             raise
         finally:
             if bar is not None:
@@ -263,14 +288,22 @@ class Trace:
 
     def _state(self, phase, done, objects):
         where = f"the checkpoint of loop '{phase}'"
-        return {"phase": phase, "done": done, "learner": self.learner.snapshot(),
-                "objects": [copied(o.state_dict(), where) for o in objects],
-                "clock": copied(self.clock.state_dict(), where) if self.clock else None, "random": random_state()}
+        return {
+            "phase": phase,
+            "done": done,
+            "learner": self.learner.snapshot(),
+            "objects": [copied(o.state_dict(), where) for o in objects],
+            "clock": copied(self.clock.state_dict(), where) if self.clock else None,
+            "random": random_state(),
+        }
 
     def _load(self, state, objects):
         if len(objects) != len(state["objects"]):
-            raise TraceError(f"the loop '{state['phase']}' names {len(objects)} objects, its checkpoint {len(state['objects'])}: "
-                             f"the method has changed since; start the run again in another folder")
+            raise TraceError(
+                f"the loop '{state['phase']}' names {len(objects)} objects, its checkpoint "
+                f"{len(state['objects'])}: "
+                f"the method has changed since; start the run again in another folder"
+            )
         self.learner.restore(state["learner"])
         for thing, saved in zip(objects, state["objects"]):
             thing.load_state_dict(copied(saved))
@@ -293,8 +326,10 @@ class Trace:
 
     def _check(self, phase, state):
         if phase != state["phase"]:
-            raise TraceError(f"learn() came to the loop '{phase}' where its checkpoint has '{state['phase']}': "
-                             f"the method has changed since; start the run again in another folder")
+            raise TraceError(
+                f"learn() came to the loop '{phase}' where its checkpoint has '{state['phase']}': "
+                f"the method has changed since; start the run again in another folder"
+            )
 
     # -- progress
 
@@ -302,17 +337,26 @@ class Trace:
         if not self._progress:
             return None
         from tqdm.auto import tqdm
-        return tqdm(total=total, initial=done, desc=f"{self.label}{phase}", unit=unit, leave=False, mininterval=0.5,
-                    dynamic_ncols=True)
 
-    def _show_loss(self, bar):                          # called when the bar was drawn: at most twice a second
+        return tqdm(
+            total=total,
+            initial=done,
+            desc=f"{self.label}{phase}",
+            unit=unit,
+            leave=False,
+            mininterval=0.5,
+            dynamic_ncols=True,
+        )
+
+    def _show_loss(self, bar):  # called when the bar was drawn: at most twice a second
         if self._loss is not None:
             loss = float(self._loss)
             bar.set_postfix_str(f"loss {loss:.4g}" if math.isfinite(loss) else f"loss {loss}", refresh=False)
 
 
 def _settle(values):
-    """Rows brought to the CPU in place, so that the next checkpoint need not bring them again; a copy of the list."""
+    """Rows brought to the CPU in place, so that the next checkpoint need not bring them again; a copy of the
+    list."""
     for i, v in enumerate(values):
         if isinstance(v, torch.Tensor):
             values[i] = v.cpu()

@@ -1,4 +1,5 @@
-"""Learners that do nothing clever but everything that is hard to stop and go on with; and a small stream for them."""
+"""Learners that do nothing clever but everything that is hard to stop and go on with; and a small stream for
+them."""
 
 from dataclasses import dataclass
 
@@ -19,7 +20,13 @@ def small_stream(classes=6, per_class=24, side=6, sizes=(2, 2, 2), **options):
     def part(n):
         labels = torch.arange(classes, device="cpu").repeat_interleave(n)
         noise = torch.randint(0, 56, (len(labels), 1, side, side), generator=draw, device="cpu")
-        return ImageSet((patterns[labels] + noise).to(torch.uint8), labels, [f"class {c}" for c in range(classes)], name="blobs")
+        return ImageSet(
+            (patterns[labels] + noise).to(torch.uint8),
+            labels,
+            [f"class {c}" for c in range(classes)],
+            name="blobs",
+        )
+
     return Stream(part(per_class), part(8), sizes, **options)
 
 
@@ -49,7 +56,8 @@ class Record:
 
 
 class Growing(Learner):
-    """A head that grows with the classes and a layer that grows inside a loop; batch norm, dropout, schedule, early stop."""
+    """A head that grows with the classes and a layer that grows inside a loop; batch norm, dropout, schedule,
+    early stop."""
 
     tables = {"loss": "epoch, loss", "width": "epoch, units, weight (ragged)"}
 
@@ -75,14 +83,16 @@ class Growing(Learner):
         self.widen()
         optimizer = torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
         for epoch in trace.epochs("fine-tune", self.config.epochs, optimizer):
-            if epoch == 1:                              # a layer grows within a loop: a new tensor behind the same name,
+            if epoch == 1:  # a layer grows within a loop: a new tensor behind the same name,
                 self.widen()                            # which the optimizer of the loop must follow
                 optimizer.param_groups[0]["params"] = list(self.parameters())
                 optimizer.state.clear()
             trace("width", epoch=epoch, units=len(self.body.bias), weight=self.body.weight[:, :2])
             self.epoch(task, optimizer)
         with torch.no_grad():
-            self.means = torch.stack([F.relu(self.body(x.flatten(1))).mean(0) for x, _ in task.train.batches(48)])
+            self.means = torch.stack(
+                [F.relu(self.body(x.flatten(1))).mean(0) for x, _ in task.train.batches(48)]
+            )
 
     def epoch(self, task, optimizer):
         for x, y in task.train.batches(16, augment=crop_and_flip(1)):
@@ -104,7 +114,9 @@ class Growing(Learner):
 
     def forward(self, x):
         x = self.body(x.flatten(1))
-        x = F.batch_norm(x, self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias, self.training)
+        x = F.batch_norm(
+            x, self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias, self.training
+        )
         return self.head(F.dropout(F.relu(x), 0.2, self.training))
 
 
@@ -116,7 +128,8 @@ def grown(tensor, shape):
 
 
 class TwoPhase(Learner):
-    """Two optimizers in one loop, one of them of a network that is no part of the learner; a frozen copy between loops."""
+    """Two optimizers in one loop, one of them of a network that is no part of the learner; a frozen copy
+    between loops."""
 
     tables = {"loss": "epoch, loss"}
 

@@ -1,4 +1,5 @@
-"""What every method promises, tested on all of them at the smoke preset. A new method is covered by its entry in METHODS.
+"""What every method promises, tested on all of them at the smoke preset. A new method is covered by its entry
+in METHODS.
 
 On a machine with a GPU, ``CLKIT_DEVICE=cuda make test`` runs the same tests there.
 """
@@ -49,7 +50,11 @@ def once(chosen):
 def same(a, b):
     """Whether two results hold the same predictions (exact on a CPU)."""
     if DEVICE == "cpu":
-        return np.array_equal(a.predictions, b.predictions) and np.array_equal(a.within, b.within) and np.array_equal(a.rank, b.rank)
+        return (
+            np.array_equal(a.predictions, b.predictions)
+            and np.array_equal(a.within, b.within)
+            and np.array_equal(a.rank, b.rank)
+        )
     return np.mean(a.predictions == b.predictions) > 0.95
 
 
@@ -60,7 +65,13 @@ def test_a_seed_gives_the_same_predictions_and_another_seed_others(chosen, once)
 
 def test_recording_and_looking_do_not_disturb(chosen, once):
     silent = go(chosen)[1]
-    probes = {"*": {"shaken": lambda m: (torch.rand(3, device=DEVICE), m(torch.rand(2, *m.shape, device=DEVICE)))[1].sum()}}
+    probes = {
+        "*": {
+            "shaken": lambda m: (torch.rand(3, device=DEVICE), m(torch.rand(2, *m.shape, device=DEVICE)))[
+                1
+            ].sum()
+        }
+    }
     watched = go(chosen, keep="*", probes=probes)[1]
     assert same(silent, watched) and same(silent, once[1])
     assert all("shaken" in columns for columns in watched.trace.values())
@@ -71,7 +82,9 @@ def test_only_documented_tables_are_reported(chosen, once):
     assert once[1].trace.keys() == tables.keys(), "every documented table is reported, and no other"
     for table, columns in once[1].trace.items():
         for column in columns.keys() - {"task"}:
-            assert column in tables[table], f"{table}.{column} is not in the learner's description of its tables"
+            assert column in tables[table], (
+                f"{table}.{column} is not in the learner's description of its tables"
+            )
         assert {len(rows) for rows in columns.values()} == {len(columns["task"])}
 
 
@@ -108,7 +121,8 @@ def test_the_stream_is_not_written_to(chosen):
 
 
 def test_no_old_data_is_needed(chosen, once):
-    """A task's images are blackened once its turn is over. A method that keeps images must say so, and is not held to it."""
+    """A task's images are blackened once its turn is over. A method that keeps images must say so, and is not
+    held to it."""
     class Forgetful(chosen.learner):
         def learn(self, task, trace):
             super().learn(task, trace)
@@ -120,7 +134,8 @@ def test_no_old_data_is_needed(chosen, once):
 
 
 def test_who_keeps_images_says_so(chosen, once):
-    """Bytes of kind "exemplars" and keeps_data belong together; joint training keeps none but sees all at once."""
+    """Bytes of kind "exemplars" and keeps_data belong together; joint training keeps none but sees all at
+    once."""
     learner, result = once
     assert bool(result.kept.get("exemplars", np.zeros(1))[-1]) == (learner.keeps_data and not learner.joint)
     assert not learner.joint or learner.keeps_data
@@ -129,7 +144,9 @@ def test_who_keeps_images_says_so(chosen, once):
 def test_kept_bytes_are_those_of_the_state(chosen, once):
     learner, result = once
     state = learner.snapshot()
-    whole = sum(t.numel() * t.element_size() for kind in ("parameters", "buffers") for t in state[kind].values())
+    whole = sum(
+        t.numel() * t.element_size() for kind in ("parameters", "buffers") for t in state[kind].values()
+    )
     assert sum(learner.kept().values()) == whole
     assert {k: int(v[-1]) for k, v in result.kept.items()} == learner.kept()
 
@@ -142,7 +159,8 @@ def test_tensors_are_made_on_the_right_device(chosen):
 
 
 def test_the_constructor_only_builds(chosen, once, capsys):
-    """Same random state, same weights; the config is kept as given; nothing is printed; a plain Trace is enough."""
+    """Same random state, same weights; the config is kept as given; nothing is printed; a plain Trace is
+    enough."""
     shape, classes = once[0].shape, once[0].classes
     seed_everything(1)
     a = chosen.learner(chosen.config, shape, classes)

@@ -21,7 +21,9 @@ def test_every_row_of_the_table_makes_sense(name, preset):
     row = experiment(name, preset)
     assert row.method in METHODS and row.benchmark in presets.BENCHMARKS and name == name.lower()
     benchmark = presets.BENCHMARKS[row.benchmark][preset]
-    assert preset == "paper" or benchmark.data in ("digits", "digits28", "shapes"), "smoke and teach need no download"
+    assert preset == "paper" or benchmark.data in ("digits", "digits28", "shapes"), (
+        "smoke and teach need no download"
+    )
 
 
 @pytest.mark.parametrize("name", presets.BENCHMARKS)
@@ -44,26 +46,48 @@ def test_mixed_tasks_hold_one_of_each_family_and_family_tasks_one_family():
         assert len(set(task.train.groups[task.first:task.seen])) == 1
 
 
-@pytest.mark.parametrize("text, value", [("epochs=3", 3), ("lr=1", 1.0), ("lr=0.5", 0.5), ("heads=multi", "multi"),
-                                         ("balance=false", False), ("balance=True", True)])
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("epochs=3", 3),
+        ("lr=1", 1.0),
+        ("lr=0.5", 0.5),
+        ("heads=multi", "multi"),
+        ("balance=false", False),
+        ("balance=True", True),
+    ],
+)
 def test_settings_are_read_as_their_type(text, value):
     key, _, words = text.partition("=")
     config = experiment("lwf/split-digits", "smoke", {key: words}).config
     assert getattr(config, key) == value and type(getattr(config, key)) is type(value)
 
 
-@pytest.mark.parametrize("key, value, message", [
-    ("epoch", "3", "no setting 'epoch'; did you mean epochs"), ("epochs", "many", "'epochs' takes int, not 'many'"),
-    ("epochs", "1.5", "takes int"), ("epochs", "True", "takes int"), ("balance", "1", "takes bool"),
-    ("heads", "three", "heads must be 'single' or 'multi'"), ("epochs", "0", "at least 1")])
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("epoch", "3", "no setting 'epoch'; did you mean epochs"),
+        ("epochs", "many", "'epochs' takes int, not 'many'"),
+        ("epochs", "1.5", "takes int"),
+        ("epochs", "True", "takes int"),
+        ("balance", "1", "takes bool"),
+        ("heads", "three", "heads must be 'single' or 'multi'"),
+        ("epochs", "0", "at least 1"),
+    ],
+)
 def test_wrong_settings_are_told(key, value, message):
     with pytest.raises(PresetError, match=message):
         experiment("lwf/split-digits", "smoke", {key: value})
 
 
-@pytest.mark.parametrize("name, preset, message", [
-    ("finetun/split-mnist", "smoke", "did you mean finetune/split-mnist"), ("finetune/split-mnist", "papers", "did you mean paper"),
-    ("nothing", "smoke", "clkit list")])
+@pytest.mark.parametrize(
+    "name, preset, message",
+    [
+        ("finetun/split-mnist", "smoke", "did you mean finetune/split-mnist"),
+        ("finetune/split-mnist", "papers", "did you mean paper"),
+        ("nothing", "smoke", "clkit list"),
+    ],
+)
 def test_unknown_names_are_told(name, preset, message):
     with pytest.raises(PresetError, match=message):
         experiment(name, preset)
@@ -81,7 +105,11 @@ def test_results_do_not_depend_on_the_number_of_processes():
     again = [presets._seed_result("er/split-digits", "smoke", s, "cpu", {}, "*") for s in (1, 0)][::-1]
     two = run_experiment("er/split-digits", "smoke", (0, 1), jobs=2, keep=("loss", "memory"))
     for a, b, c in zip(one, two, again):
-        assert (a.rank == b.rank).all() and (a.rank == c.rank).all() and (a.trace["loss"]["loss"] == b.trace["loss"]["loss"]).all()
+        assert (
+            (a.rank == b.rank).all()
+            and (a.rank == c.rank).all()
+            and (a.trace["loss"]["loss"] == b.trace["loss"]["loss"]).all()
+        )
     assert not (one[0].rank == one[1].rank).all()
 
 
@@ -91,13 +119,20 @@ def test_computed_then_read_back_then_loaded_then_stale(tmp_path):
     obtain("finetune/split-digits", "smoke", say=said.append)
     run_experiment("finetune/split-digits", "smoke", (0, 1), out=presets.RECORDS)
     loaded = obtain("finetune/split-digits", "smoke", say=said.append)
-    assert [line.split(" finetune_split-digits_smoke (")[0] for line in said] == ["computed", "read back", "loaded"]
+    assert [line.split(" finetune_split-digits_smoke (")[0] for line in said] == [
+        "computed",
+        "read back",
+        "loaded",
+    ]
     assert "n = 2 seeds" in said[-1] and (loaded[0].rank == first[0].rank).all()
     stem = presets.RECORDS / "finetune_split-digits_smoke"
     records = load(stem)
     records[1].about["key"] = "0" * 16
     save(records, stem)
-    with pytest.raises(PresetError, match="is stale.*python -m clkit run finetune/split-digits --preset smoke --seeds 0 --out"):
+    with pytest.raises(
+        PresetError,
+        match="is stale.*python -m clkit run finetune/split-digits --preset smoke --seeds 0 --out",
+    ):
         obtain("finetune/split-digits", "smoke", say=said.append)
     assert len(said) == 3
 
@@ -105,12 +140,18 @@ def test_computed_then_read_back_then_loaded_then_stale(tmp_path):
 def test_overrides_have_records_of_their_own():
     run_experiment("er/split-digits", "smoke", overrides={"memory": "20"}, out=presets.RECORDS)
     [result] = obtain("er/split-digits", "smoke", overrides={"memory": 20}, say=str)
-    assert result.about["config"]["memory"] == 20 and (presets.RECORDS / "er_split-digits_smoke_memory-20.json").is_file()
+    assert (
+        result.about["config"]["memory"] == 20
+        and (presets.RECORDS / "er_split-digits_smoke_memory-20.json").is_file()
+    )
     assert "--set memory=20" in experiment("er/split-digits", "smoke", {"memory": 20}).command
 
 
 def test_hours_of_work_are_not_begun_unasked():
-    with pytest.raises(PresetError, match="no record of er/split-mnist at the paper preset: make it with `python -m clkit run"):
+    with pytest.raises(
+        PresetError,
+        match="no record of er/split-mnist at the paper preset: make it with `python -m clkit run",
+    ):
         obtain("er/split-mnist", "paper")
 
 

@@ -43,7 +43,9 @@ def test_evaluation_by_hand():
     stream.test.images.zero_()
     #                    true class 0          1             2             3
     for label, scores in enumerate(([9, 1, 0, 0], [9, 1, 0, 0], [5, 0, 4, 3], [0, 9, 2, 1])):
-        stream.test.images[stream.test.labels == label] = torch.tensor(scores, dtype=torch.uint8, device="cpu").view(1, 2, 2)
+        stream.test.images[stream.test.labels == label] = torch.tensor(
+            scores, dtype=torch.uint8, device="cpu"
+        ).view(1, 2, 2)
     after_one, after_two = (evaluate(Slow(), stream.test, stream.sizes, seen) for seen in (2, 4))
     firsts = [int((stream.test.labels == c).nonzero()[0]) for c in range(4)]
     assert after_one["predictions"][firsts].tolist() == [0, 0, -1, -1]
@@ -58,7 +60,11 @@ def test_evaluation_covers_a_ragged_last_batch(monkeypatch):
     model = TwoPhase(Config(), stream.shape, stream.classes)
     whole = evaluate(model, stream.test, stream.sizes, 6)
     monkeypatch.setattr(run_module, "TEST_PIXELS", 1)
-    monkeypatch.setattr(stream.test, "batches", lambda size, shuffle: type(stream.test).batches(stream.test, 7, shuffle=shuffle))
+    monkeypatch.setattr(
+        stream.test,
+        "batches",
+        lambda size, shuffle: type(stream.test).batches(stream.test, 7, shuffle=shuffle),
+    )
     parts = evaluate(model, stream.test, stream.sizes, 6)
     assert all(np.array_equal(whole[k], parts[k]) for k in ("predictions", "within", "rank"))
     assert len(whole["rank"]) == len(stream.test)
@@ -77,11 +83,17 @@ def test_what_a_result_says(tmp_path):
     assert result.seen.tolist() == [2, 4, 6] and result.sizes == (2, 2, 2) and result.names[0] == "class 0"
     assert result.drawn.tolist() == [48] * 3 and (result.learn_seconds > 0).all()
     assert result.parameters.tolist() == [sum(p.numel() for p in model.parameters())] * 3
-    assert result.about["preset"] == "smoke" and result.about["threads"] == 1 and result.about["stream"] == stream.about()
+    assert (
+        result.about["preset"] == "smoke"
+        and result.about["threads"] == 1
+        and result.about["stream"] == stream.about()
+    )
     assert result.trace["step"]["task"].tolist() == [0] * 12 + [1] * 12 + [2] * 12
     assert result.labels.tolist() == stream.test.labels.tolist()
     [again] = load(tmp_path / "a" / "result")
-    assert np.array_equal(again.predictions, result.predictions) and again.about == json.loads(json.dumps(result.about))
+    assert np.array_equal(again.predictions, result.predictions) and again.about == json.loads(
+        json.dumps(result.about)
+    )
 
 
 def test_a_finished_run_is_read_back(tmp_path):
@@ -188,7 +200,9 @@ def test_scores_of_the_wrong_shape_are_said():
 
 def test_joint_learns_once_and_is_tested_by_task():
     chosen = presets.experiment("joint/split-digits", "smoke")
-    _, result = run(chosen.learner, chosen.config, presets.stream("split-digits", "smoke"), progress=False, threads=1)
+    _, result = run(
+        chosen.learner, chosen.config, presets.stream("split-digits", "smoke"), progress=False, threads=1
+    )
     assert result.accuracy().shape == (1, 5) and result.seen.tolist() == [10] and result.sizes == (2,) * 5
     assert not np.isnan(result.accuracy()).any() and np.isnan(result.forgetting())
 
@@ -225,7 +239,9 @@ def test_the_key_covers_settings_and_data():
 
 def key_of(tmp_path, monkeypatch, text):
     """source_key of the class Method in a module of the given text."""
-    path = tmp_path / f"made_{len(list(tmp_path.iterdir()))}.py"        # another file each time: inspect caches by file
+    path = (
+        tmp_path / f"made_{len(list(tmp_path.iterdir()))}.py"
+    )  # another file each time: inspect caches by file
     path.write_text(text)
     spec = importlib.util.spec_from_file_location("made", path)
     module = importlib.util.module_from_spec(spec)
@@ -253,8 +269,11 @@ class Method:
     plain = key()
     assert plain == key("class Method:\n", 'class Method:\n    """What it does,\n    in two lines."""\n\n')
     assert plain == key("return loss(3)", "# a reason\n\n        return loss(3)  # and why")
+    assert plain == key("return loss(3)", "return loss(\n            3)")
     assert plain == key("    pass", "    return 1") == key("OTHER = 2", "OTHER = 3")
-    assert len({plain, key("RATE = 1", "RATE = 5"), key("x * RATE", "x + RATE"), key("loss(3)", "loss(4)")}) == 4
+    assert (
+        len({plain, key("RATE = 1", "RATE = 5"), key("x * RATE", "x + RATE"), key("loss(3)", "loss(4)")}) == 4
+    )
 
 
 def test_a_network_that_a_method_does_not_use_does_not_count(monkeypatch):

@@ -8,12 +8,26 @@ import torch
 from torch import nn
 
 from clkit.learner import Learner, LearnerError, frozen
-from clkit.trace import Stopped, Trace, TraceError, copied, looking, random_state, seed_everything, set_random_state
+from clkit.trace import (
+    Stopped,
+    Trace,
+    TraceError,
+    copied,
+    looking,
+    random_state,
+    seed_everything,
+    set_random_state,
+)
 from tests.fakes import Config, Growing, Online, TwoPhase
 
 
 def draws():
-    return [torch.rand(2, device="cpu").tolist(), np.random.rand(2).tolist(), random.random(), random.gauss(0, 1)]
+    return [
+        torch.rand(2, device="cpu").tolist(),
+        np.random.rand(2).tolist(),
+        random.random(),
+        random.gauss(0, 1),
+    ]
 
 
 def test_all_sources_of_random_numbers_are_seeded_and_put_back():
@@ -40,7 +54,9 @@ def test_rows_are_kept_by_pattern_and_copied():
     assert trace.wants("loss") and not trace.wants("other")
     rows = trace.end()
     assert rows.keys() == {"mask-a"} and trace.tables.keys() == {"mask-a"}
-    assert rows["mask-a"]["values"].tolist() == [[1, 1], [2, 2], [3, 3]] and rows["mask-a"]["task"].tolist() == [3, 3, 3]
+    assert rows["mask-a"]["values"].tolist() == [[1, 1], [2, 2], [3, 3]] and rows["mask-a"][
+        "task"
+    ].tolist() == [3, 3, 3]
 
 
 def test_rows_may_differ_in_shape_but_not_in_columns():
@@ -52,7 +68,10 @@ def test_rows_may_differ_in_shape_but_not_in_columns():
     with pytest.raises(TraceError, match="letters"):
         trace("a/b", x=1)
     rows = trace.end()
-    assert [r.shape for r in rows["mask"]["values"]] == [(1,), (3,)] and rows["mask"]["name"].tolist() == ["a", "a"]
+    assert [r.shape for r in rows["mask"]["values"]] == [(1,), (3,)] and rows["mask"]["name"].tolist() == [
+        "a",
+        "a",
+    ]
 
 
 def test_a_probe_sees_the_learner_in_eval_mode_and_leaves_no_mark():
@@ -264,7 +283,7 @@ def test_a_state_that_does_not_fit_is_refused():
         Plain().restore(state)
     state = Plain().snapshot()
     del state["parameters"]["net.bias"]
-    with pytest.raises(LearnerError, match="has no parameter net.bias"):
+    with pytest.raises(LearnerError, match="lacks net.bias"):
         Plain().restore(state)
 
 

@@ -1,4 +1,4 @@
-"""ER: experience replay from a small memory of real images, filled by reservoir sampling (Chaudhry et al. 2019).
+"""ER: experience replay from a small memory of images, filled by reservoir sampling (Chaudhry et al. 2019).
 
     ER(tasks): for each task t, for each batch B_n of D_t:
         B_M <- batch drawn from the memory M                                 section 3, algorithm 1   ER.draw
@@ -6,15 +6,17 @@
         in the first pass over D_t: M <- reservoir(M, B_n)                   appendix, algorithm 3    ER.store
 
 Details the paper leaves open
-1. The paper is online: one pass, so an image meets the reservoir once. With several epochs we let it meet the reservoir in
-   the first one only; otherwise images of tasks with more epochs would crowd out others.
-2. The batch from memory is drawn with replacement. In the very first batch there is no memory yet, and no replay.
+1. The paper is online: one pass, so an image meets the reservoir once. With several epochs we let it meet the
+   reservoir in the first one only; otherwise images of tasks with more epochs would crowd out others.
+2. The batch from memory is drawn with replacement. In the very first batch there is no memory yet, and no
+   replay.
 3. The two batches are averaged as one, so an image from memory weighs as much as a new one.
 4. The softmax covers the classes seen so far.
 
-Records: table "loss" (epoch, loss: mean over the epoch), "memory" (counts: how many images of each class the memory holds
-when the task is over).
-Keeps between tasks: the weights and `memory` images as bytes: this is the one baseline here that keeps old data on purpose.
+Records: table "loss" (epoch, loss: mean over the epoch), "memory" (counts: how many images of each class the
+memory holds when the task is over).
+Keeps between tasks: the weights and `memory` images as bytes: this is the one baseline here that keeps old
+data on purpose.
 """
 
 from dataclasses import dataclass
@@ -53,9 +55,10 @@ class ER(Learner):
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)
         self.net = nets.build(config.net, shape, classes)
-        self.register_buffer("memory_images", torch.zeros(config.memory, *shape, dtype=torch.uint8, device="cpu"))
+        memory = torch.zeros(config.memory, *shape, dtype=torch.uint8, device="cpu")
+        self.register_buffer("memory_images", memory)
         self.register_buffer("memory_labels", torch.full((config.memory,), -1, device="cpu"))
-        self.register_buffer("memory_met", torch.zeros((), dtype=torch.int64, device="cpu"))    # images met so far
+        self.register_buffer("memory_met", torch.zeros((), dtype=torch.int64, device="cpu"))  # images so far
 
     def learn(self, task, trace):
         optimizer = torch.optim.Adam(self.net.parameters(), lr=self.config.lr, fused=True)
@@ -78,7 +81,7 @@ class ER(Learner):
             trace("memory", counts=(self.memory_labels[:, None] == classes).sum(0))
 
     def draw(self):
-        """`replay` images and labels from the memory, with replacement: float (B, C, H, W) in [0, 1] and (B,)."""
+        """`replay` images and labels, drawn with replacement: float (B, C, H, W) in [0, 1] and (B,)."""
         filled = self.memory_met.clamp(max=len(self.memory_labels))
         pick = (torch.rand(self.config.replay, dtype=torch.float64, device=filled.device) * filled).long()
         return self.memory_images[pick].float() / 255, self.memory_labels[pick]
@@ -86,9 +89,9 @@ class ER(Learner):
     def store(self, x, y):
         """Reservoir sampling: after n images in all, each of them is in the memory with probability M / n.
 
-        x float (B, C, H, W) in [0, 1], y (B,). Image number n (from 0) goes to a place drawn from 0 .. n, and is kept
-        if the memory has that place; while there is room it goes to place n. Of several images for one place the last
-        stays, as if they had come one by one.
+        x float (B, C, H, W) in [0, 1], y (B,). Image number n (from 0) goes to a place drawn from 0 .. n, and
+        is kept if the memory has that place; while there is room it goes to place n. Of several images for
+        one place the last stays, as if they had come one by one.
         """
         size, device = len(self.memory_labels), y.device
         order = torch.arange(len(y), device=device)
@@ -97,7 +100,7 @@ class ER(Learner):
         place = torch.where(number < size, number, place)
         order = torch.where(place < size, order, -1)
         last = torch.full((size,), -1, device=device)
-        last = last.scatter_reduce(0, place.clamp(max=size - 1), order, "amax")  # (M,) which image goes there, or -1
+        last = last.scatter_reduce(0, place.clamp(max=size - 1), order, "amax")  # (M,) which image, or -1
         taken, source = last >= 0, last.clamp(min=0)
         self.memory_labels.copy_(torch.where(taken, y[source], self.memory_labels))
         images = (x * 255).round().to(torch.uint8)

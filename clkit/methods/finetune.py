@@ -7,9 +7,11 @@
 Details that papers leave open
 1. The softmax covers the classes seen so far, never those to come.
 2. A new optimizer for every task: Adam's moments of the last task would push the first steps of the next.
-3. "Joint" is a word for two things. Here Joint sees all classes at once and has a single learning stage; Cumulative goes
-   through the stages and keeps all images, and starts anew from fresh weights at each stage unless `restart` is False.
-4. Budgets: an epoch of Joint over all classes has as many steps as an epoch of each task of Finetune together.
+3. "Joint" is a word for two things. Here Joint sees all classes at once and has a single learning stage;
+   Cumulative goes through the stages and keeps all images, and starts anew from fresh weights at each stage
+   unless `restart` is False.
+4. Budgets: an epoch of Joint over all classes has as many steps as an epoch of each task of Finetune
+   together.
 
 Records: table "loss" (epoch, loss: mean cross-entropy of the epoch).
 Keeps between tasks: the weights; Cumulative also every image seen, as bytes.
@@ -49,7 +51,7 @@ def check_budget(config):
 
 
 def fit(net, images, seen, config, trace):
-    """Minimise the cross-entropy over the first `seen` classes by Adam: the whole of learning without protection."""
+    """Minimise the cross-entropy over the first `seen` classes by Adam: learning without protection."""
     optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, fused=True)
     for epoch in trace.epochs("classifier", config.epochs, optimizer):
         total, batches = 0.0, images.batches(config.batch)

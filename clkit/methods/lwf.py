@@ -7,20 +7,25 @@
                 + b T^2 CE(f*(x)/T, f(x)/T)              on the outputs of old classes           LwF.old_loss
 
 Details the paper leaves open
-1. The paper is task-incremental: every task has its own outputs and softmax, and the task of a test image is known.
-   heads="multi" is that method: a = 1, b = weight, the distillation terms of the old heads summed. heads="single" is its
-   class-incremental form as in van de Ven and Tolias (2019): one softmax over all classes seen, in the distillation term as
-   well, where the teacher gives the new classes probability 0. Both are scored both ways; where the task of an image
-   is not known, the scores of the multi-head network are compared across heads as they are.
-2. With balance=True the terms are weighted as in van de Ven and Tolias: at task t = 1, 2, ... a = 1/t and b = weight (1 - 1/t),
-   so that the past counts for more the longer it is. balance=False is the paper's sum.
-3. Factor T^2: Hinton et al. have it, Li and Hoiem do not mention it. With T = 2, weight = 0.25 gives the unscaled form.
-4. The paper recalls f*(x) once per task, before training; we compute it per batch, which is the same without augmentation.
-5. The warm-up (only new outputs learn) helps little without pretraining and is off by default; set warmup_epochs.
+1. The paper is task-incremental: every task has its own outputs and softmax, and the task of a test image is
+   known. heads="multi" is that method: a = 1, b = weight, the distillation terms of the old heads summed.
+   heads="single" is its class-incremental form as in van de Ven and Tolias (2019): one softmax over all
+   classes seen, in the distillation term as well, where the teacher gives the new classes probability 0. Both
+   are scored both ways; where the task of an image is not known, the scores of the multi-head network are
+   compared across heads as they are.
+2. With balance=True the terms are weighted as in van de Ven and Tolias: at task t = 1, 2, ... a = 1/t and b =
+   weight (1 - 1/t), so that the past counts for more the longer it is. balance=False is the paper's sum.
+3. Factor T^2: Hinton et al. have it, Li and Hoiem do not mention it. With T = 2, weight = 0.25 gives the
+   unscaled form.
+4. The paper recalls f*(x) once per task, before training; we compute it per batch, which is the same without
+   augmentation.
+5. The warm-up (only new outputs learn) helps little without pretraining and is off by default; set
+   warmup_epochs.
 
-Records: table "loss" (epoch, loss, new, old: means over the epoch of the whole objective and of its two terms).
-Keeps between tasks: the weights, and how many classes each task brought (8 bytes a task). The teacher lives during a
-task only.
+Records: table "loss" (epoch, loss, new, old: means over the epoch of the whole objective and of its two
+terms).
+Keeps between tasks: the weights, and how many classes each task brought (8 bytes a task). The teacher lives
+during a task only.
 """
 
 from dataclasses import dataclass
@@ -37,8 +42,10 @@ from clkit.losses import distillation
 class Config:
     """Defaults: temperature and weight of the paper (section 3); network and budget as for Finetune."""
 
-    net: str = "mlp"            # network: mlp, convnet or resnet18 (clkit.nets)
-    heads: str = "single"       # "single": one softmax over all classes seen; "multi": one per task, as in the paper
+    net: str = "mlp"  # network: mlp, convnet or resnet18 (clkit.nets)
+    heads: str = (
+        "single"  # "single": one softmax over all classes seen; "multi": one per task, as in the paper
+    )
     balance: bool = True        # weigh new and old by the number of tasks; False: the paper's plain sum
     weight: float = 1.0         # lambda_o, of the distillation term; at 0 this is Finetune
     temperature: float = 2.0    # T
@@ -51,7 +58,9 @@ class Config:
         if self.heads not in ("single", "multi"):
             raise LearnerError(f"heads must be 'single' or 'multi', not {self.heads!r}")
         if self.weight < 0 or self.temperature <= 0 or self.warmup_epochs < 0:
-            raise LearnerError("weight and warmup_epochs must not be negative, and temperature must be above 0")
+            raise LearnerError(
+                "weight and warmup_epochs must not be negative, and temperature must be above 0"
+            )
         if self.epochs < 1 or self.batch < 1 or not self.lr > 0:
             raise LearnerError("epochs and batch must be at least 1, and lr above 0")
 
@@ -64,7 +73,9 @@ class LwF(Learner):
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)
         self.net = nets.build(config.net, shape, classes)
-        self.register_buffer("ends", torch.zeros(0, dtype=torch.int64, device="cpu"))   # (t,) classes seen after each task
+        self.register_buffer(
+            "ends", torch.zeros(0, dtype=torch.int64, device="cpu")
+        )  # (t,) classes seen after each task
 
     def learn(self, task, trace):
         heads = self._heads(task)
@@ -105,13 +116,13 @@ class LwF(Learner):
         return [slice(a, b) for a, b in zip(ends, ends[1:])]
 
     def task_loss(self, scores, y, task):
-        """Cross-entropy of the task's images, among the classes seen or among the task's own; scores (B, K), y (B,)."""
+        """Cross-entropy among the classes seen or, with several heads, its own; scores (B, K), y (B,)."""
         first = task.first if self.config.heads == "multi" else 0
         return F.cross_entropy(scores[:, first:task.seen], y - first)
 
     def old_loss(self, scores, before, heads):
-        """Distillation from the outputs `before` of the teacher; both (B, K) or more. Several old heads are summed; in a
-        single one the student's softmax covers the new classes too."""
+        """Distillation from the outputs `before` of the teacher; both (B, K) or more. Several old heads are
+        summed; in a single one the student's softmax covers the new classes too."""
         if self.config.heads == "single":
             return distillation(scores, before[:, heads[0]], self.config.temperature)
         return sum(distillation(scores[:, h], before[:, h], self.config.temperature) for h in heads)

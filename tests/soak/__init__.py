@@ -1,8 +1,8 @@
 """Kill runs at random instants and let them go on: the end must be that of a run never killed, bit for bit.
 
-``make soak``, or ``python -m tests.soak [--kills N] [--seed S] [SUBJECT ...]``. Subjects are the methods, each with its
-smallest experiment, and the fake learners of tests/fakes.py. Every attempt is a process of its own that is killed with
-SIGKILL after a random part of the time an undisturbed run takes.
+``make soak``, or ``python -m tests.soak [--kills N] [--seed S] [SUBJECT ...]``. Subjects are the methods,
+each with its smallest experiment, and the fake learners of tests/fakes.py. Every attempt is a process of its
+own that is killed with SIGKILL after a random part of the time an undisturbed run takes.
 """
 
 import multiprocessing
@@ -31,11 +31,29 @@ def attempt(subject, folder, every):
     """Run a subject in a folder, or go on with it; (learner, Result)."""
     if subject in FAKES:
         single = subject == "online"
-        return run(FAKES[subject], Config(), small_stream(per_class=48, single_pass=single), seed=3, folder=folder, every=every,
-                   keep="*", threads=1, progress=False)
+        return run(
+            FAKES[subject],
+            Config(),
+            small_stream(per_class=48, single_pass=single),
+            seed=3,
+            folder=folder,
+            every=every,
+            keep="*",
+            threads=1,
+            progress=False,
+        )
     chosen = presets.experiment(smallest(subject), "smoke")
-    return run(chosen.learner, chosen.config, presets.stream(chosen.benchmark, "smoke"), seed=3, folder=folder, every=every,
-               keep="*", threads=1, progress=False)
+    return run(
+        chosen.learner,
+        chosen.config,
+        presets.stream(chosen.benchmark, "smoke"),
+        seed=3,
+        folder=folder,
+        every=every,
+        keep="*",
+        threads=1,
+        progress=False,
+    )
 
 
 def _child(subject, folder, every, ready):
@@ -53,7 +71,8 @@ class Killer:
         self.draw = random.Random(seed)
 
     def go(self, subject, folder, every, limit=None):
-        """One attempt; killed after `limit` seconds of running if given. Returns (whether it was killed, seconds)."""
+        """One attempt; killed after `limit` seconds of running if given. Returns (whether it was killed,
+        seconds)."""
         ready = self.context.Event()
         process = self.context.Process(target=_child, args=(subject, str(folder), every, ready))
         process.start()
@@ -69,7 +88,8 @@ class Killer:
         return killed, time.perf_counter() - begin
 
     def soak(self, subject, folder, kills):
-        """Kill a run up to `kills` times, several rounds if it gets to its end. Returns what happened; raises if it differs."""
+        """Kill a run up to `kills` times, several rounds if it gets to its end. Returns what happened; raises
+        if it differs."""
         folder = Path(folder)
         _, seconds = self.go(subject, folder / "whole", 1e9)
         done, rounds, inside = 0, 0, 0
@@ -85,16 +105,28 @@ class Killer:
                 inside += (here / "within.pt").exists()
             self.go(subject, here, 1e9)
             compare(folder / "whole", here, subject)
-        return {"subject": subject, "kills": done, "inside a task": inside, "rounds": rounds, "seconds": seconds}
+        return {
+            "subject": subject,
+            "kills": done,
+            "inside a task": inside,
+            "rounds": rounds,
+            "seconds": seconds,
+        }
 
 
 def compare(one, other, name=""):
-    """Raise AssertionError unless two finished run folders hold the same predictions, traces and weights, bit for bit."""
-    with np.load(one / "result.npz", allow_pickle=False) as a, np.load(other / "result.npz", allow_pickle=False) as b:
+    """Raise AssertionError unless two finished run folders hold the same predictions, traces and weights, bit
+    for bit."""
+    with (
+        np.load(one / "result.npz", allow_pickle=False) as a,
+        np.load(other / "result.npz", allow_pickle=False) as b,
+    ):
         assert sorted(a.files) == sorted(b.files), f"{name}: other arrays"
         for key in a.files:
             if not key.endswith("_seconds"):
-                assert a[key].dtype == b[key].dtype and a[key].tobytes() == b[key].tobytes(), f"{name}: {key} differs"
+                assert a[key].dtype == b[key].dtype and a[key].tobytes() == b[key].tobytes(), (
+                    f"{name}: {key} differs"
+                )
     a, b = (torch.load(f / "state.pt", weights_only=True)["learner"] for f in (one, other))
     assert a["frozen"] == b["frozen"] and a["eval"] == b["eval"], f"{name}: modes differ"
     for kind in ("parameters", "buffers"):

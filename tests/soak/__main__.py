@@ -9,8 +9,12 @@ from tests.soak import SUBJECTS, Killer
 
 def main():
     """Kill, compare, report; exit status 1 at the first difference."""
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Kill runs at random instants and compare.")
-    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"some of {', '.join(SUBJECTS)}; all by default")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak", description="Kill runs at random instants and compare."
+    )
+    parser.add_argument(
+        "subjects", nargs="*", metavar="SUBJECT", help=f"some of {', '.join(SUBJECTS)}; all by default"
+    )
     parser.add_argument("--kills", type=int, default=100, help="SIGKILLs in all (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     options = parser.parse_args()
@@ -24,8 +28,11 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             found = killer.soak(subject, folder, share)
         total += found["kills"]
-        print(f"{subject:16} {found['kills']:3} kills, {found['inside a task']:3} of them with a checkpoint inside a task, "
-              f"{found['rounds']} rounds of {found['seconds']:.1f} s: identical", flush=True)
+        print(
+            f"{subject:16} {found['kills']:3} kills, {found['inside a task']:3} of them with a checkpoint inside a task, "
+            f"{found['rounds']} rounds of {found['seconds']:.1f} s: identical",
+            flush=True,
+        )
     print(f"{total} kills with SIGKILL: every run ended bit for bit as the run that was never killed")
 
 
