@@ -1,0 +1,56 @@
+"""Which classes are taken for which, where classes have superclasses: siblings against strangers.
+
+A sibling is another class of the same superclass (family). The functions take one Result whose `groups` are
+known.
+"""
+
+import numpy as np
+
+
+class ConfusionError(ValueError):
+    """A result whose confusion cannot be looked at in this way."""
+
+
+def families(result, stage=-1):
+    """Confusion of superclasses after a stage (from 0, negative from the end).
+
+    Returns counts (G, G), row = true family, column = family of the predicted class, and the names (G,), in
+    order of arrival. ConfusionError where classes have no superclasses.
+    """
+    names, of_class = _families_of(result, stage)
+    member = np.eye(len(names), dtype=np.int64)[of_class]                           # (K, G)
+    return member.T @ result.confusion(stage) @ member, names
+
+
+def answers(result, stage=-1):
+    """Shares of the test images seen so far: {"right": ..., "sibling": ..., "other family": ...}; sum 1."""
+    confusion = result.confusion(stage)
+    total, right = confusion.sum(), np.trace(confusion)
+    within = np.trace(families(result, stage)[0])
+    return {"right": float(right / total), "sibling": float((within - right) / total),
+            "other family": float((total - within) / total)}
+
+
+def answers_if_blind(result, stage=-1):
+    """What `answers` would be with the same share of right answers, and errors that do not care for families.
+
+    Each wrong answer then falls on any other seen class with the same chance.
+    """
+    names, of_class = _families_of(result, stage)
+    confusion = result.confusion(stage)
+    K, siblings = len(confusion), np.bincount(of_class)[of_class] - 1               # (K,)
+    wrong = confusion.sum(axis=1) - np.diag(confusion)                              # (K,)
+    sibling = float((wrong * siblings / max(K - 1, 1)).sum() / confusion.sum())
+    right = float(np.trace(confusion) / confusion.sum())
+    return {"right": right, "sibling": sibling, "other family": 1 - right - sibling}
+
+
+def _families_of(result, stage):
+    if result.groups is None:
+        raise ConfusionError(
+            f"the classes of {result.about.get('benchmark', 'this result')} have no superclasses: "
+            "families and siblings are known for shapes and cifar100"
+        )
+    seen = result.groups[:int(result.seen[stage])]
+    names = list(dict.fromkeys(seen))
+    return names, np.array([names.index(g) for g in seen])

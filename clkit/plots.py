@@ -1,0 +1,842 @@
+"""Plots of results: ``plot_x(results, ..., ax=None) -> Axes``.
+
+Each function takes a Result, a list of Results (seeds of one method) or {method: seeds}, draws on `ax` (on
+the axes of a figure of its own when None) and returns the Axes. Nothing is loaded, saved or shown, and no
+global style is changed. A figure made here carries a stamp (benchmark, data, preset, seeds, versions); on
+axes of your own, call `stamp` once when the figure is complete. Shares are drawn in percent; tasks are
+counted from 1, as readers do; where there are several seeds, lines and bars are means and each interval says
+its kind and n.
+"""
+
+import hashlib
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn
+from matplotlib import colormaps
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Patch
+
+from clkit.result import Result, interval
+
+
+class PlotError(ValueError):
+    """Results that a plot cannot show; the message says why and what to give instead."""
+
+
+# ---- one palette for the whole book
+
+_BLACK, _GREY, _DARK = "#000000", "#666666", "#333333"
+_ORANGE, _SKY, _GREEN, _BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"       # Okabe and Ito (2008)
+_VERMILLION, _PURPLE = "#D55E00", "#CC79A7"
+_INDIGO, _WINE, _OLIVE, _TEAL = "#332288", "#882255", "#999933", "#44AA99"      # Tol's "muted" set
+_ROSE, _FOREST, _BROWN = "#EE8899", "#0B5D27", "#6B4A10"
+_SOLID, _DASHED, _DOTTED, _DASHDOT = "-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2))
+_OTHERS = (0, (4, 1.5, 1, 1.5, 1, 1.5))  # for methods that STYLE does not know
+
+# A variant has its parent's colour with another marker and line.
+STYLE = {name: {"color": color, "marker": marker, "linestyle": line, "label": label}
+         for name, color, marker, line, label in (
+    ("finetune", _GREY, "X", _SOLID, "Finetune"),
+    ("joint", _BLACK, "*", _DASHED, "Joint"),
+    ("cumulative", _DARK, "P", _DASHDOT, "Cumulative"),
+    ("lwf", _BLUE, "o", _SOLID, "LwF"),
+    ("lwf-multihead", _SKY, "D", _DASHED, "LwF (multi-head)"),
+    ("er", _VERMILLION, "s", _SOLID, "ER"),
+    ("spacenet", _GREEN, "^", _SOLID, "SpaceNet"),
+    ("static", _GREEN, "1", _DOTTED, "SpaceNet (static)"),
+    ("rehearsal", _GREEN, "2", _DASHED, "SpaceNet (rehearsal)"),
+    ("ewc", _OLIVE, "<", _SOLID, "EWC"),
+    ("ewc-online", _OLIVE, "3", _DASHED, "EWC (online)"),
+    ("si", _TEAL, ">", _SOLID, "SI"),
+    ("mas", _WINE, "v", _SOLID, "MAS"),
+    ("dgr", _BROWN, "p", _SOLID, "DGR"),
+    ("icarl", _ROSE, "h", _SOLID, "iCaRL"),
+    ("cwr", _FOREST, "d", _SOLID, "CWR"),
+    ("cwr-plus", _FOREST, "+", _DASHED, "CWR+"),
+    ("arm", _PURPLE, "p", _SOLID, "ARM"),
+    ("adi", _PURPLE, "x", _DASHED, "ADI"),
+    ("distill", _BLUE, "4", _DOTTED, "Distillation"),
+    ("naive", _GREY, "x", _DOTTED, "Naive (one pass)"),
+    ("stationary", _BLACK, "+", _DOTTED, "Stationary (one pass)"),
+    ("er-mir", _VERMILLION, "x", _DASHED, "ER-MIR"),
+    ("gem", _ROSE, "8", _DASHED, "GEM"),
+    ("gen", _BROWN, "s", _DASHED, "GEN"),
+    ("gen-mir", _BROWN, "x", _DOTTED, "GEN-MIR"),
+    ("gfr", _ORANGE, "D", _SOLID, "GFR"),
+    ("mfgr", _SKY, "v", _SOLID, "MFGR"),
+    ("dgma", _INDIGO, "H", _DASHED, "DGMa"),
+    ("dgmw", _INDIGO, "h", _SOLID, "DGMw"))}
+
+# Kinds of memory, as Learner.memory_kinds names them; any other kind gets a grey.
+KINDS = {"weights": _GREY, "old copies": _BLUE, "masks": _GREEN, "generators": _ORANGE, "importance": _OLIVE,
+         "features": _PURPLE, "exemplars": _VERMILLION}
+
+SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"  # perceptually uniform; centred at 0 wherever it is used
+_SMALL, _TICK, _LABEL = 7, 9, 10                        # points
+
+
+def style(method):
+    """Colour, marker, linestyle and label of a method; for one that is not in STYLE, always the same."""
+    known = STYLE.get(str(method).lower())
+    if known:
+        return dict(known)
+    number = int.from_bytes(hashlib.sha256(str(method).encode()).digest()[:4], "big")
+    colors, markers = (_BLUE, _ORANGE, _GREEN, _WINE, _INDIGO, _ROSE, _TEAL), "osD^v<>pPhX"
+    return {"color": colors[number % len(colors)], "marker": markers[number // 7 % len(markers)],
+            "linestyle": _OTHERS, "label": str(method)}
+
+
+# ---- what was given
+
+def grouped(results):
+    """{method: [Result, ...]} of a Result, a list of Results or such a dictionary; PlotError if none."""
+    if isinstance(results, Result):
+        results = [results]
+    if isinstance(results, dict):
+        groups = {k: [v] if isinstance(v, Result) else list(v) for k, v in results.items()}
+    else:
+        groups = {}
+        for r in results:
+            groups.setdefault(r.about.get("method", "learner"), []).append(r)
+    if not groups or not all(groups.values()):
+        raise PlotError("there are no results to plot: give a Result, a list of them, or {method: list}")
+    return groups
+
+
+def _alike(results):
+    """Groups of results that share their tasks."""
+    groups = grouped(results)
+    sizes = {tuple(r.sizes) for seeds in groups.values() for r in seeds}
+    if len(sizes) > 1:
+        raise PlotError(
+            f"these results have different tasks (classes per task {' and '.join(map(str, sorted(sizes)))}): "
+            "plot one benchmark at a time"
+        )
+    return groups
+
+
+def _one(results):
+    """The seeds of the one method that a plot shows."""
+    groups = _alike(results)
+    if len(groups) > 1:
+        raise PlotError(
+            f"this plot shows one method, not {len(groups)} ({', '.join(groups)}): give the results of one"
+        )
+    return next(iter(groups.values()))
+
+
+def _stage(seeds, stage):
+    """A stage counted from 0 (negative: from the end), checked."""
+    stages = min(len(r.seen) for r in seeds)
+    if not -stages <= stage < stages:
+        raise PlotError(f"there are {stages} learning stages, numbered from 0: there is no stage {stage}")
+    return stage % stages
+
+
+def _intervals(rows):
+    """rows (n, X) -> means (X,) and half-widths (X,) in percent, half-widths NaN for n = 1."""
+    both = [interval(column) for column in np.asarray(rows, dtype=float).T]
+    return 100 * np.array([i.mean for i in both]), 100 * np.array([i.half for i in both])
+
+
+def kind(groups):
+    """What intervals over these groups are, e.g. "95 % t-interval, n = 5", or that there is a single seed."""
+    counts = sorted({len(seeds) for seeds in grouped(groups).values()})
+    if counts == [1]:
+        return "single seed, n = 1"
+    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    return f"{interval([0.0, 1.0]).kind}, {n}"
+
+
+# ---- the frame
+
+def _axes(ax, size):
+    """(axes to draw on, whether they were made here); size: width and height in inches of a figure made here.
+    """
+    if ax is not None:
+        return ax, False
+    return plt.subplots(figsize=size, layout="constrained")[1], True
+
+
+def _dress(ax, x=None, y=None, grid="y"):
+    """Labels, tick sizes, a light grid behind the data and no box."""
+    if x is not None:
+        ax.set_xlabel(x, fontsize=_LABEL)
+    if y is not None:
+        ax.set_ylabel(y, fontsize=_LABEL)
+    ax.tick_params(labelsize=_TICK)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_axisbelow(True)
+    if grid:
+        ax.grid(axis=grid, color="#DDDDDD", linewidth=0.8)
+
+
+def _legend(ax, title=None, **options):
+    """A legend right of the axes, where it can hide no data."""
+    options = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "frameon": False, "fontsize": _TICK,
+               "alignment": "left"} | options
+    legend = ax.legend(title=title, title_fontsize=_TICK - 1, **options)
+    return legend
+
+
+def _percent_axis(ax, top=100):
+    ax.set_ylim(0, top * 1.03)
+
+
+def _numbers(values):
+    """0, 1, 2, 4 -> "0-2, 4"."""
+    values, parts = sorted(set(values)), []
+    for v in values:
+        if parts and v == parts[-1][1] + 1:
+            parts[-1][1] = v
+        else:
+            parts.append([v, v])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _listed(values):
+    return ", ".join(dict.fromkeys(str(v) for v in values if v))
+
+
+_EMBEDDED = ("digits", "digits28", "shapes")
+
+
+def warning(results):
+    """What a reader must not overlook: "" for the benchmark's own data and a preset that is no test."""
+    said = []
+    for r in (r for seeds in grouped(results).values() for r in seeds):
+        data, benchmark = _data(r).partition("(")[0], str(r.about.get("benchmark", ""))
+        if r.about.get("preset") == "smoke":
+            said.append("SMOKE TEST, NOT A RESULT")
+        if data in _EMBEDDED and benchmark and data.removesuffix("28") not in benchmark:
+            said.append(f"STAND-IN DATA: {_data(r)}")
+    return " · ".join(dict.fromkeys(said))
+
+
+def _data(result):
+    return str((result.about.get("stream") or {}).get("data", "unknown data"))
+
+
+def provenance(results):
+    """One line that says what was run: benchmark, data, preset, seeds, versions."""
+    every = [r for seeds in grouped(results).values() for r in seeds]
+    about = [r.about for r in every]
+    versions = [a.get("versions") or {} for a in about]
+    seeds = [a["seed"] for a in about if "seed" in a]
+    parts = [_listed(a.get("benchmark") for a in about), _listed(f"data {_data(r)}" for r in every),
+             _listed(f"{a['preset']} preset" for a in about if a.get("preset")),
+             f"seed{'s' if len(set(seeds)) > 1 else ''} {_numbers(seeds)}" if seeds else "",
+             *(_listed(f"{name} {v[name]}" for v in versions if v.get(name)) for name in ("clkit", "torch"))]
+    return " · ".join(p for p in parts if p)
+
+
+def stamp(where, results):
+    """Print small, at the foot of a figure, what its results come from; returns the Text.
+
+    where: Figure or Axes.   results: as for the plots, or a text for a figure that shows no results. Where
+    the data are an embedded stand-in, or the preset is smoke, the line stands white on red and says so first.
+    Calling it again replaces the line.
+    """
+    figure = where if hasattr(where, "savefig") else where.figure
+    mark, line = ("", results) if isinstance(results, str) else (warning(results), provenance(results))
+    width = int(figure.get_figwidth() * 72 / (_SMALL * (0.66 if mark else 0.56)))
+    if "STAND-IN" in mark:                              # the mark names the data
+        line = " · ".join(p for p in line.split(" · ") if not p.startswith("data "))
+    parts = [p.replace(" ", "\u00a0") for p in " · ".join(p for p in (mark, line) if p).split(" · ")]
+    text = "\n".join(textwrap.wrap(" · ".join(parts), max(width, 30), break_on_hyphens=False)).replace(
+        "\u00a0", " "
+    )
+    place = {} if figure.get_layout_engine() is not None else {"y": -0.01, "va": "top"}
+    look = (
+        {
+            "color": "white",
+            "weight": "bold",
+            "bbox": {"facecolor": "#B22200", "edgecolor": "none", "pad": 2.5},
+        }
+        if mark
+        else {"color": "#555555", "weight": "normal"}
+    )
+    note = figure.supxlabel(text, x=0.012, ha="left", fontsize=_SMALL, **place, **look)
+    note.set_gid("stamp")
+    return note
+
+
+def _finish(ax, made, results):
+    if made:
+        stamp(ax, results)
+    return ax
+
+
+# ---- one method
+
+def plot_accuracy_matrix(results, *, within=False, last=-1, colorbar=True, ax=None):
+    """Heat map of the accuracy in percent on each task (columns) after each stage (rows), mean over seeds.
+
+    within: task-aware accuracy (a choice among the classes of the image's own task) in place of
+    class-incremental.   last: the last stage to draw, from 0; later rows, and tasks that are not learned yet,
+    are left empty.
+    """
+    seeds = _one(results)
+    last = _stage(seeds, last)
+    rows = np.array([r.within_accuracy() if within else r.accuracy() for r in seeds])
+    values = 100 * rows.mean(axis=0)                                                # (R, T)
+    unseen = np.cumsum(seeds[0].sizes)[None, :] > np.asarray(seeds[0].seen)[:, None]
+    values = np.where(unseen, np.nan, values)
+    values[last + 1:] = np.nan
+    stages, tasks = values.shape
+    ax, made = _axes(ax, (1.6 + 0.62 * tasks, 1.6 + 0.6 * max(stages, 2)) if tasks <= 12 else (6.4, 5.4))
+    name = "task-aware accuracy (%)" if within else "accuracy (%)"
+    _heat(
+        ax,
+        values,
+        f"{name}, {_mean_of(seeds)}",
+        colorbar,
+        annotated=tasks <= 12,
+        line=0.5 if tasks <= 12 else 0,
+    )
+    step = max(1, -(-tasks // 10))
+    ax.set_xticks(np.arange(0, tasks, step) + 0.5, range(1, tasks + 1, step), rotation=0)
+    if stages == tasks:
+        ax.set_yticks(np.arange(0, stages, step) + 0.5, range(1, stages + 1, step), rotation=0)
+    else:                                               # joint training: one stage for all tasks
+        ax.set_yticks([0.5], ["all"], rotation=0)
+    _dress(ax, "tested on task", "after learning task", grid=None)
+    ax.set_title(_label(seeds), fontsize=_LABEL + 1)
+    return _finish(ax, made, seeds)
+
+
+def _label(seeds):
+    return style(seeds[0].about.get("method", "learner"))["label"]
+
+
+def _mean_of(seeds):
+    return f"mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+
+
+def _heat(ax, values, label, colorbar, annotated, size=_TICK, line=0.5):
+    """Percentages as a heat map on the fixed scale from 0 to 100; NaN stays white."""
+    flat = len(values) <= 2                             # too low for a colour bar beside it
+    bar = (
+        {"label": label, "orientation": "horizontal" if flat else "vertical", "shrink": 0.9}
+        if colorbar
+        else None
+    )
+    seaborn.heatmap(
+        values,
+        mask=np.isnan(values),
+        vmin=0,
+        vmax=100,
+        cmap=SEQUENTIAL,
+        annot=annotated,
+        fmt=".0f",
+        annot_kws={"fontsize": size},
+        linewidths=line,
+        square=True,
+        cbar=colorbar,
+        cbar_kws=bar,
+        ax=ax,
+    )
+    if colorbar:
+        ax.collections[0].colorbar.ax.tick_params(labelsize=_TICK)
+        ax.collections[0].colorbar.outline.set_visible(False)
+
+
+def plot_tasks(results, *, within=False, legend=True, ax=None):
+    """Accuracy in percent on each task over the stages that follow: a line a task, mean and interval.
+
+    With more than ten tasks the intervals would hide the lines, and are left out.
+    """
+    seeds = _one(results)
+    rows = np.array([r.within_accuracy() if within else r.accuracy() for r in seeds])   # (n, R, T)
+    ax, made = _axes(ax, (6.6, 3.6))
+    tasks, ends, seen = rows.shape[2], np.cumsum(seeds[0].sizes), np.asarray(seeds[0].seen)
+    colors = colormaps[SEQUENTIAL](np.linspace(0, 0.88, tasks))
+    for j in range(tasks):
+        stages = np.flatnonzero(seen >= ends[j])
+        mean, half = _intervals(rows[:, stages, j])
+        ax.plot(
+            stages + 1,
+            mean,
+            color=colors[j],
+            marker="os^Dv<>pPX"[j % 10],
+            markersize=5,
+            clip_on=False,
+            label=f"{j + 1}",
+        )
+        if tasks <= 10:
+            _band(ax, stages + 1, mean, half, colors[j])
+    what = "task-aware accuracy (%)" if within else "accuracy (%)"
+    _dress(ax, "tasks learned", what)
+    _percent_axis(ax)
+    _whole_ticks(ax, len(seen))
+    if legend:
+        note = kind(seeds) if tasks <= 10 else _mean_of(seeds)
+        _legend(ax, f"tested on task\n({note})", ncols=1 + (tasks - 1) // 10)
+    ax.set_title(_label(seeds), fontsize=_LABEL + 1)
+    return _finish(ax, made, seeds)
+
+
+def _band(ax, x, mean, half, color):
+    if not np.isnan(half).all():
+        ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
+
+
+def _whole_ticks(ax, last):
+    step = max(1, -(-last // 10))
+    ax.set_xticks(range(1, last + 1, step))
+
+
+def plot_confusion(results, stage=-1, *, by_group=False, colorbar=True, ax=None):
+    """Confusion after a stage: row = true class, column = predicted class, in percent of the row, all seeds.
+
+    stage: from 0, negative from the end.   by_group: order the classes by superclass instead of by arrival.
+    Lines separate the tasks (or the superclasses).
+    """
+    seeds = _one(results)
+    stage = _stage(seeds, stage)
+    counts = sum(r.confusion(stage) for r in seeds)                                 # (K, K)
+    order, parts, names = _class_order(seeds[0], len(counts), by_group)
+    counts = counts[np.ix_(order, order)]
+    share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    K = len(share)
+    ax, made = _axes(ax, (5.4, 4.6) if K <= 20 else (6.6, 5.8))
+    _heat(
+        ax,
+        share,
+        "share of the true class (%),"
+        f" {'all ' + str(len(seeds)) + ' seeds' if len(seeds) > 1 else 'one seed'}",
+        colorbar,
+        annotated=K <= 10,
+        size=_TICK - 1,
+        line=0,
+    )
+    for edge in np.cumsum(parts)[:-1]:
+        ax.axhline(edge, color="white", linewidth=2.5 if K <= 20 else 0.6)
+        ax.axvline(edge, color="white", linewidth=2.5 if K <= 20 else 0.6)
+    _class_ticks(
+        ax, [names[k] for k in order], parts, [g for g in _groups_of(seeds[0], order)] if by_group else None
+    )
+    _dress(ax, "predicted class", "true class", grid=None)
+    learned = "all tasks" if len(seeds[0].seen) == 1 else f"task {stage + 1}"
+    ax.set_title(f"{_label(seeds)}, after {learned}", fontsize=_LABEL + 1)
+    return _finish(ax, made, seeds)
+
+
+def _class_order(result, seen, by_group):
+    """Order of the seen classes, the sizes of the blocks in it, and the class names."""
+    if not by_group:
+        ends = np.minimum(np.cumsum(result.sizes), seen)
+        parts = np.diff(ends, prepend=0)
+        return np.arange(seen), parts[parts > 0], result.names
+    if result.groups is None:
+        raise PlotError("these classes have no superclasses: leave by_group out")
+    groups = list(dict.fromkeys(result.groups))
+    place = np.array([groups.index(g) for g in result.groups[:seen]])
+    order = sorted(range(seen), key=lambda k: (place[k], result.names[k]))
+    parts = np.bincount(place, minlength=len(groups))
+    return np.array(order), parts[parts > 0], result.names
+
+
+def _groups_of(result, order):
+    return list(dict.fromkeys(result.groups[k] for k in order))
+
+
+def _class_ticks(ax, names, parts, groups):
+    """Class names where they fit, else the names of the superclasses, else numbers."""
+    K = len(names)
+    if groups is not None and K > 20:
+        middle = np.cumsum(parts) - np.asarray(parts) / 2
+        ax.set_xticks(middle, groups, rotation=90)
+        ax.set_yticks(middle, groups, rotation=0)
+    elif K <= 20:
+        ax.set_xticks(np.arange(K) + 0.5, names, rotation=0 if max(map(len, names)) <= 2 else 90)
+        ax.set_yticks(np.arange(K) + 0.5, names, rotation=0)
+    else:
+        step = -(-K // 10)
+        ax.set_xticks(np.arange(0, K, step) + 0.5, range(0, K, step), rotation=0)
+        ax.set_yticks(np.arange(0, K, step) + 0.5, range(0, K, step), rotation=0)
+
+
+def plot_loss(results, column="loss", *, table="loss", ax=None):
+    """A column of a trace table over the rows of all tasks, one after another; mean and interval.
+
+    Tasks are separated by lines. Seeds with different numbers of rows (early stopping) are drawn one by one.
+    """
+    seeds = _one(results)
+    curves = [_traced(r, table, column) for r in seeds]  # [(tasks (X,), values (X,))]
+    ax, made = _axes(ax, (6.6, 3.4))
+    look = style(seeds[0].about.get("method", "learner"))
+    tasks = curves[0][0]
+    if all(np.array_equal(t, tasks) for t, _ in curves):
+        mean, half = (v / 100 for v in _intervals([v for _, v in curves]))
+        ax.plot(np.arange(1, len(mean) + 1), mean, color=look["color"])
+        _band(ax, np.arange(1, len(mean) + 1), mean, half, look["color"])
+        note = f"mean, {kind(seeds)}" if len(seeds) > 1 else kind(seeds)
+    else:
+        for _, values in curves:
+            ax.plot(np.arange(1, len(values) + 1), values, color=look["color"], alpha=0.6, linewidth=1)
+        note = f"{len(seeds)} seeds, each drawn"
+    for edge in np.flatnonzero(np.diff(tasks)) + 1.5:
+        ax.axvline(edge, color="#AAAAAA", linewidth=0.8, linestyle=":")
+    if len(set(tasks)) <= 20:
+        for t in sorted(set(tasks)):
+            ax.text(
+                np.flatnonzero(tasks == t).mean() + 1,
+                1.0,
+                f"task {t + 1}" if len(set(tasks)) <= 6 else f"{t + 1}",
+                transform=ax.get_xaxis_transform(),
+                ha="center",
+                va="bottom",
+                fontsize=_TICK - 1,
+                color="#555555",
+            )
+    _dress(ax, "epochs, tasks one after another", f"{column}\n({note})")
+    ax.margins(x=0.02)
+    ax.set_title(_label(seeds), fontsize=_LABEL + 1, pad=16)
+    return _finish(ax, made, seeds)
+
+
+def _traced(result, table, column):
+    if table not in result.trace or column not in result.trace[table]:
+        has = (
+            ", ".join(f"{t}/{c}" for t, columns in result.trace.items() for c in columns if c != "task")
+            or "none"
+        )
+        raise PlotError(
+            f"there is no trace {table}/{column} in this result (it has {has}): run again with"
+            f" keep=('{table}',)"
+        )
+    return np.asarray(result.trace[table]["task"]).astype(int), np.asarray(
+        result.trace[table][column], dtype=float
+    )
+
+
+# ---- several methods
+
+def plot_averages(results, *, over="tasks", x="tasks", legend=True, ax=None):
+    """Average accuracy in percent over the tasks seen so far: a line a method, mean and interval.
+
+    over: see Result.averages.   x: "tasks" or "classes" learned. A method that has one stage only (joint
+    training) is a horizontal line.
+    """
+    groups = _alike(results)
+    ax, made = _axes(ax, (6.8, 3.8))
+    for method, seeds in groups.items():
+        _curve(ax, method, seeds, [r.averages(over) for r in seeds], x)
+    _dress(ax, f"{x} learned", "average accuracy (%)" + (", over images" if over == "images" else ""))
+    _percent_axis(ax)
+    _stage_ticks(ax, groups, x)
+    if legend:
+        _legend(ax, _lines_title(groups))
+    return _finish(ax, made, groups)
+
+
+def _lines_title(groups):
+    return f"mean and {kind(groups)}" if any(len(s) > 1 for s in groups.values()) else kind(groups)
+
+
+def _curve(ax, method, seeds, rows, x="tasks"):
+    """One line with its band; rows (n, R) fractions. A single stage becomes a horizontal line."""
+    look = style(method)
+    mean, half = _intervals(rows)
+    if len(mean) == 1 and len(seeds[0].sizes) > 1:
+        line = {k: look[k] for k in ("color", "linestyle", "label")}
+        ax.axhline(mean[0], **line)
+        if not np.isnan(half[0]):
+            ax.axhspan(mean[0] - half[0], mean[0] + half[0], color=look["color"], alpha=0.2, linewidth=0)
+        return
+    at = np.asarray(seeds[0].seen) if x == "classes" else np.arange(1, len(mean) + 1)
+    ax.plot(at, mean, markersize=6, clip_on=False, zorder=3, **look)
+    _band(ax, at, mean, half, look["color"])
+
+
+def _stage_ticks(ax, groups, x):
+    ends = np.cumsum(next(iter(groups.values()))[0].sizes)
+    if x == "classes":
+        ax.set_xticks(ends[::max(1, -(-len(ends) // 10))])
+        ax.set_xlim(ends[0] - 0.03 * ends[-1], ends[-1] * 1.03)
+    else:
+        _whole_ticks(ax, len(ends))
+        ax.set_xlim(1 - 0.03 * len(ends), len(ends) * 1.03)
+
+
+def plot_newest(results, *, legend=True, ax=None):
+    """Share of the predictions on the newest task after each stage, in percent; dotted: its true share."""
+    groups = {m: s for m, s in _alike(results).items() if len(s[0].seen) > 1}
+    if not groups:
+        raise PlotError(
+            "joint training has one stage, so no newest task: give a method that learns task after task"
+        )
+    ax, made = _axes(ax, (6.8, 3.6))
+    for method, seeds in groups.items():
+        _curve(ax, method, seeds, [[r.newest_share(s) for s in range(len(r.seen))] for r in seeds])
+    first = next(iter(groups.values()))[0]
+    counts = np.bincount(first.task_of, minlength=first.tasks)
+    ax.plot(
+        np.arange(1, first.tasks + 1),
+        100 * counts / np.cumsum(counts),
+        color="black",
+        linestyle=":",
+        linewidth=1.5,
+        label="images of that task",
+    )
+    _dress(ax, "tasks learned", "predicted as newest task (%)")
+    _percent_axis(ax)
+    _stage_ticks(ax, groups, "tasks")
+    if legend:
+        _legend(ax, _lines_title(groups))
+    return _finish(ax, made, groups)
+
+
+def plot_task(results, task=0, *, legend=True, ax=None):
+    """Accuracy on one task (from 0) over the stages, a line a method, mean and interval, in percent."""
+    groups = _alike(results)
+    tasks = next(iter(groups.values()))[0].tasks
+    if not 0 <= task < tasks:
+        raise PlotError(f"there are {tasks} tasks, numbered from 0: there is no task {task}")
+    ax, made = _axes(ax, (6.8, 3.6))
+    for method, seeds in groups.items():
+        _curve(ax, method, seeds, [r.accuracy()[:, task] for r in seeds])
+    _dress(ax, "tasks learned", f"accuracy on task {task + 1} (%)")
+    _percent_axis(ax)
+    _stage_ticks(ax, groups, "tasks")
+    if legend:
+        _legend(ax, _lines_title(groups))
+    return _finish(ax, made, groups)
+
+
+def plot_forgetting(results, *, ax=None):
+    """Forgetting (Result.forgetting) of each method as a bar, mean and interval in points; a dot a seed.
+
+    Methods for which it is undefined (one stage) are left out.
+    """
+    groups = {m: s for m, s in _alike(results).items() if len(s[0].seen) > 1}
+    if not groups:
+        raise PlotError("forgetting needs a method with two learning stages or more")
+    ax, made = _axes(ax, (1.8 + 1.0 * len(groups), 3.6))
+    for n, (method, seeds) in enumerate(groups.items()):
+        _bar(ax, n, 0.7, [r.forgetting() for r in seeds], style(method)["color"])
+    _method_ticks(ax, groups)
+    _dress(ax, None, f"forgetting (percentage points)\nmean and {kind(groups)}")
+    _bar_limits(ax)
+    return _finish(ax, made, groups)
+
+
+def _bar(ax, at, width, values, color, hatch=None):
+    """A bar with its interval, its value, and a dot a seed; values (n,) fractions."""
+    values = 100 * np.asarray(values, dtype=float)
+    i = interval(values)
+    face = color if hatch is None else to_rgba(color, 0.25)
+    ax.bar(at, i.mean, width, color=face, edgecolor=color, hatch=hatch, linewidth=1, zorder=2)
+    top = max(i.mean, 0)
+    if i.n > 1:
+        ax.errorbar(at, i.mean, i.half, color="black", capsize=4, linewidth=1.2, zorder=4)
+        spread = np.linspace(-0.2, 0.2, i.n) * width
+        ax.plot(
+            at + spread,
+            values,
+            "o",
+            color="white",
+            markeredgecolor="black",
+            markersize=3,
+            markeredgewidth=0.7,
+            zorder=3,
+        )
+        top = max(top, i.mean + i.half, values.max())
+    ax.annotate(
+        f"{i.mean:.1f}",
+        (at, top),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=_TICK,
+    )
+
+
+def _bar_limits(ax, most=None):
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, 0), most or high * 1.06)
+    if low < 0:
+        ax.axhline(0, color="black", linewidth=0.8)
+
+
+def _method_ticks(ax, groups):
+    names = [style(m)["label"].replace(" (", "\n(") for m in groups]
+    ax.set_xticks(range(len(names)), names)
+
+
+def plot_scenarios(results, *, ax=None):
+    """Final average accuracy of the same weights, asked without (plain) and with the task (hatched).
+
+    Left bar of a method: class-incremental, a choice among all classes; right bar: task-aware, a choice among
+    the classes of the image's own task. Means and intervals in percent; a dot a seed.
+    """
+    groups = _alike(results)
+    ax, made = _axes(ax, (2.2 + 1.15 * len(groups), 3.8))
+    for n, (method, seeds) in enumerate(groups.items()):
+        color = style(method)["color"]
+        _bar(ax, n - 0.2, 0.36, [r.average() for r in seeds], color)
+        _bar(ax, n + 0.2, 0.36, [r.within_average() for r in seeds], color, hatch="///")
+    _method_ticks(ax, groups)
+    _dress(ax, None, f"average accuracy (%)\nmean and {kind(groups)}")
+    _bar_limits(ax, 109)
+    ax.set_yticks(range(0, 101, 20))
+    handles = [
+        Patch(facecolor=_GREY, edgecolor=_GREY, label="task not told: class-incremental"),
+        Patch(facecolor=to_rgba(_GREY, 0.25), edgecolor=_GREY, hatch="///", label="task told: task-aware"),
+    ]
+    _legend(ax, handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return _finish(ax, made, groups)
+
+
+def plot_memory(results, stage=-1, *, ax=None):
+    """What each method (its first seed) keeps between tasks, in MB of 10^6 bytes, by kind: a bar each."""
+    groups = grouped(results)
+    ax, made = _axes(ax, (6.8, 1.5 + 0.42 * len(groups)))
+    kinds = list(dict.fromkeys(k for seeds in groups.values() for k in seeds[0].kept))
+    kinds.sort(key=lambda k: list(KINDS).index(k) if k in KINDS else len(KINDS))
+    left = np.zeros(len(groups))
+    for k in kinds:
+        sizes = np.array(
+            [seeds[0].kept[k][stage] / 1e6 if k in seeds[0].kept else 0.0 for seeds in groups.values()]
+        )
+        ax.barh(
+            range(len(groups)),
+            sizes,
+            left=left,
+            height=0.65,
+            color=KINDS.get(k, "#BBBBBB"),
+            edgecolor="white",
+            linewidth=0.8,
+            label=k,
+        )
+        left += sizes
+    for n, total in enumerate(left):
+        ax.annotate(
+            _megabytes(total),
+            (total, n),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=_TICK,
+        )
+    ax.set_yticks(range(len(groups)), [style(m)["label"] for m in groups])
+    ax.invert_yaxis()
+    _dress(ax, "kept between tasks (MB)", None, grid="x")
+    ax.set_xlim(0, left.max() * 1.15)
+    _legend(ax, "kind")
+    return _finish(ax, made, groups)
+
+
+def _megabytes(size):
+    return f"{size:.2f}" if size < 10 else f"{size:.1f}" if size < 100 else f"{size:,.0f}"
+
+
+def plot_tradeoff(results, setting="memory", *, references=None, ax=None):
+    """Final average accuracy in percent of one method against a setting that was varied, with intervals.
+
+    results: Results whose config differs in `setting`; seeds of one value are pooled.
+    references: {method: seeds} drawn as horizontal lines.
+    """
+    results = [r for seeds in grouped(results).values() for r in seeds]
+    references = grouped(references) if references else {}
+    points = {}
+    for r in results:
+        if setting not in r.about["config"]:
+            raise PlotError(
+                f"these results have no setting '{setting}': they have {', '.join(r.about['config'])}"
+            )
+        points.setdefault(r.about["config"][setting], []).append(r)
+    values = sorted(points)
+    both = [interval([r.average() for r in points[v]]) for v in values]
+    ax, made = _axes(ax, (6.8, 3.8))
+    look = style(results[0].about.get("method", "learner"))
+    halves = [0 if i.n < 2 else 100 * i.half for i in both]
+    ax.errorbar(values, [100 * i.mean for i in both], halves, capsize=4, zorder=3, **look)
+    for method, seeds in references.items():
+        _curve(ax, method, seeds, [[r.average()] for r in seeds])
+    if values[0] > 0 and values[-1] >= 10 * values[0]:
+        ax.set_xscale("log")
+    ax.set_xticks(values, [f"{v:,}" for v in values])
+    ax.minorticks_off()
+    names = {"memory": "images kept in the memory"}
+    _dress(ax, names.get(setting, setting), "average accuracy (%)")
+    _percent_axis(ax)
+    _legend(ax, _lines_title(points | references))
+    return _finish(ax, made, results + [r for seeds in references.values() for r in seeds])
+
+
+def plot_errors(shares, *, ax=None):
+    """Kinds of answers as stacked bars, in percent.
+
+    shares: {bar: {kind of answer: share, or shares of the seeds}}, as clkit.analysis.confusion.answers gives
+    them. The first kind is drawn in a pale grey, as the one that is no error.
+    """
+    ax, made = _axes(ax, (6.8, 1.4 + 0.5 * len(shares)))
+    kinds = list(dict.fromkeys(k for parts in shares.values() for k in parts))
+    left = np.zeros(len(shares))
+    for k, color in zip(kinds, ("#CFCFCF", _ORANGE, _BLUE, _GREEN, _WINE)):
+        sizes = np.array([100 * np.mean(parts.get(k, 0.0)) for parts in shares.values()])
+        bars = ax.barh(
+            range(len(shares)), sizes, left=left, height=0.6, color=color, edgecolor="white", label=k
+        )
+        ax.bar_label(bars, [f"{s:.1f}" if s >= 8 else "" for s in sizes], label_type="center", fontsize=_TICK,
+                     color="white" if color in (_BLUE, _WINE) else "black")
+        left += sizes
+    ax.set_yticks(range(len(shares)), list(shares))
+    ax.invert_yaxis()
+    ax.set_xlim(0, 100)
+    _dress(ax, "share of the test images (%)", None, grid="x")
+    _legend(
+        ax,
+        "answer",
+        **({} if made else {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": len(kinds)}),
+    )
+    return ax
+
+
+# ---- images
+
+def plot_images(images, titles=None, *, columns=10, rows=None, ax=None):
+    """A grid of images on one Axes, row after row.
+
+    images: (N, C, H, W), C = 1 or 3, bytes or floats in [0, 1] (array or CPU tensor).   titles: a text above
+    each. rows: a text left of each row.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+        raise PlotError(
+            f"images must have the shape (N, C, H, W) with C = 1 or 3 and N above 0, not {images.shape}"
+        )
+    images = images.astype(float) / (255 if images.dtype == np.uint8 else 1)
+    N, C, H, W = images.shape
+    columns = min(columns, N)
+    lines = -(-N // columns)
+    gap, head = max(1, W // 16), 0 if titles is None else round(0.34 * H)
+    step_y, step_x = H + head + gap, W + gap
+    board = np.ones((lines * step_y - gap, columns * step_x - gap, 3))
+    for n, image in enumerate(images):
+        y, x = n // columns * step_y + head, n % columns * step_x
+        board[y:y + H, x:x + W] = np.moveaxis(np.broadcast_to(image, (3, H, W)), 0, 2)
+    tall = board.shape[0] / board.shape[1]
+    width = min(9.0, 0.95 * columns, 6.5 / tall)
+    ax, made = _axes(ax, (width + (1.0 if rows else 0), width * tall + 0.1))
+    ax.imshow(
+        board.clip(0, 1), interpolation="none"
+    )  # in an SVG each pixel once, not as many as the page has dots
+    for n, title in enumerate(titles if titles is not None else ()):
+        ax.text(
+            n % columns * step_x + W / 2,
+            n // columns * step_y + head - 1,
+            title,
+            ha="center",
+            va="bottom",
+            fontsize=_TICK - 1,
+        )
+    for n, name in enumerate(rows or ()):
+        ax.text(-gap, n * step_y + head + H / 2, name, ha="right", va="center", fontsize=_TICK)
+    ax.set_axis_off()
+    return ax

@@ -1,0 +1,326 @@
+"""Explorers and what notebooks display: source, figures, tables, views, sliders; and the look-up of published
+numbers.
+"""
+
+import base64
+import functools
+import html
+import inspect
+import re
+import struct
+import zlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from clkit import explore, plots, published
+from clkit.data import load
+from clkit.methods import finetune
+from clkit.result import Interval, interval
+from tests.test_plots import made, seeds, several
+
+ALT = "Bars of forgetting for two methods, the first at one hundred points."
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed: a list of (data, metadata)."""
+    found = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw, metadata: found.append((data, metadata)))
+    yield found
+    plt.close("all")
+
+
+def size_of(image):
+    return struct.unpack(">II", image[16:24])
+
+
+def notes_of(image):
+    """Text chunks of a PNG, plain and international."""
+    return {key: text for key, text in _notes(image)}
+
+
+def _notes(image):
+    place = 8
+    while place < len(image):
+        length, kind = struct.unpack(">I4s", image[place:place + 8])
+        chunk = image[place + 8:place + 8 + length]
+        if kind == b"tEXt":
+            key, text = chunk.split(b"\0", 1)
+            yield key.decode(), text.decode("latin-1")
+        elif kind == b"iTXt":
+            key, rest = chunk.split(b"\0", 1)
+            text = rest[2:].split(b"\0", 2)[2]
+            yield key.decode(), (zlib.decompress(text) if rest[0] else text).decode()
+        place += length + 12
+
+
+# ---- source
+
+def test_show_displays_the_source_that_runs(shown):
+    explore.show(finetune.fit, finetune.Finetune.learn)
+    (data, _), (method, _) = shown
+    first = inspect.getsourcelines(finetune.fit)[1]
+    head, code = data["text/plain"].split("\n\n", 1)
+    last = first + len(code.splitlines()) - 1
+    assert code == inspect.getsource(finetune.fit).rstrip()
+    assert head == f"fit (clkit/methods/finetune.py, lines {first} to {last})"
+    assert method["text/plain"].startswith("Finetune.learn (clkit/methods/finetune.py, lines ")
+    assert "\n\ndef learn(self, task, trace):" in method["text/plain"]  # without the indentation of the class
+    seen = html.unescape(re.sub("<[^>]*>", "", data["text/html"]))
+    assert seen.strip() == head + code and 'style="color: #' in data["text/html"]
+
+
+def test_show_takes_classes_modules_properties_and_wrapped_functions(shown):
+    explore.show(finetune.Config, finetune, type(made()).tasks, functools.lru_cache(interval))
+    heads = [data["text/plain"].partition("\n")[0] for data, _ in shown]
+    assert heads[0].startswith("Config (clkit/methods/finetune.py") and heads[1].startswith(
+        "clkit.methods.finetune (clkit/methods"
+    )
+    assert heads[2].startswith("Result.tasks (clkit/result.py") and heads[3].startswith(
+        "interval (clkit/result.py"
+    )
+
+
+def test_show_of_a_package_names_its_file_and_escapes_code(shown):
+    import clkit.methods
+    explore.show(clkit.methods)
+    assert "(clkit/methods/__init__.py, lines 1 to " in shown[0][0]["text/plain"]
+
+    def marked():
+        return "<b>"
+    explore.show(marked)
+    assert (
+        "&lt;b&gt;" in shown[1][0]["text/html"]
+        and "(tests/test_explore.py, lines " in shown[1][0]["text/plain"]
+    )
+
+
+@pytest.mark.parametrize("thing, says", [(len, "no Python source of len"), (3, "not a int"),
+                                         ("text", "not a str")])
+def test_show_refuses_what_has_no_source(thing, says):
+    with pytest.raises(explore.ExploreError, match=says):
+        explore.show(thing)
+
+
+# ---- figures
+
+def test_figure_shows_alt_text_in_metadata_and_as_text(shown):
+    ax = plots.plot_forgetting(seeds())
+    explore.figure(ax, ALT, id="forgetting-bars", caption="Forgetting of *ER*.")
+    (picture, metadata), (words, _) = shown
+    image = base64.b64decode(picture["image/png"])
+    assert (
+        metadata["image/png"]["alt"] == ALT and metadata["image/png"]["width"] == size_of(image)[0] * 2 // 3
+    )
+    assert words["text/markdown"] == f"**forgetting-bars.** Forgetting of *ER*.\n\n*Description:* {ALT}"
+    facts = notes_of(image)
+    assert facts["Title"] == "forgetting-bars" and facts["Description"] == ALT and "Software" not in facts
+    assert facts["Comment"].startswith("split-digits") and "torch" in facts["Comment"]
+    assert not plt.get_fignums()
+
+
+def test_figure_gives_the_same_bytes_for_the_same_results(shown):
+    for _ in range(2):
+        explore.figure(plots.plot_averages(several()), ALT, id="same", caption="Twice.")
+    assert shown[0][0]["image/png"] == shown[2][0]["image/png"]
+
+
+@pytest.mark.parametrize("alt", ["", None, "A plot.", "x " * 19 + " " * 30])
+def test_figure_wants_a_description(shown, alt):
+    with pytest.raises(explore.ExploreError, match="in 40 or more what it shows"):
+        explore.figure(plots.plot_forgetting(seeds()), alt, id="bars", caption="Bars.")
+    assert not shown
+
+
+def test_figure_wants_a_plain_id(shown):
+    with pytest.raises(explore.ExploreError, match="not 'My Figure'"):
+        explore.figure(plots.plot_forgetting(seeds()), ALT, id="My Figure", caption="Bars.")
+
+
+def test_a_view_brings_its_own_description(shown):
+    view = explore.confusion_view(seeds())
+    explore.figure(view, id="confusion", caption="Confusion.")
+    assert shown[0][1]["image/png"]["alt"] == view.text
+
+
+# ---- tables and published numbers
+
+def test_table_is_markdown_and_plain(shown):
+    explore.table([{"method": "a|b", "score": 1.5}, {"method": "c", "score": float("nan")}])
+    data = shown[0][0]
+    assert data["text/markdown"] == "| method | score |\n| --- | ---: |\n| a\\|b | 1.50 |\n| c | - |"
+    assert data["text/plain"] == "method  score\na|b     1.50\nc       -"
+    with pytest.raises(explore.ExploreError, match="at least one row"):
+        explore.table([])
+
+
+def test_comparison_puts_ours_beside_the_printed_number():
+    paper = published.one(paper="spacenet", table="Table 2", method="lwf")
+    results = seeds("lwf")
+    row = explore.comparison(paper, results, reason="these answers are random")
+    ours = interval([r.average() for r in results])
+    assert list(row) == ["method", "score", "published", "ours", "n", "interval", "verdict"]
+    assert (
+        row["published"] == "23.85 (spread of a kind not stated 0.44, n not stated), SPACENET, Table 2, p. 6"
+    )
+    assert (row["method"], row["n"], row["ours"]) == ("LwF", 3, f"{100 * ours.mean:.2f}")
+    assert row["interval"] == f"± {100 * ours.half:.2f} (95 % t-interval)"
+    assert row["verdict"] == f"{100 * ours.mean - 23.85:.1f} points higher: these answers are random"
+    assert explore.comparison(paper, [made()], score=lambda r: 0.2385)["verdict"] == "reproduced"
+    assert explore.comparison(None, [made()])["published"] == "not printed"
+    with pytest.raises(explore.ExploreError, match="no score called 'stored images'"):
+        explore.comparison(published.one(table="Table 6", method="er-50", metric="stored images"), results)
+
+
+@pytest.mark.parametrize("mean, half, n, tolerance, verdict", [
+    (0.2385, 0.0, 5, 0, "reproduced"), (0.2485, 0.0, 5, 1.0, "reproduced"),
+    (0.2489, 0.006, 5, 0, "reproduced"),
+    (0.2489, 0.005, 5, 0, "1.0 points higher"), (0.2185, float("nan"), 1, 1.0, "2.0 points lower"),
+])
+def test_verdicts(mean, half, n, tolerance, verdict):
+    paper = published.one(paper="spacenet", table="Table 2", method="lwf")          # 23.85, spread 0.44
+    assert explore.verdict(paper, Interval(mean, half, n, "95 % t-interval"), tolerance) == verdict
+
+
+def test_a_stand_in_is_never_called_reproduced():
+    paper = published.one(paper="spacenet", table="Table 2", method="lwf")
+    row = explore.comparison(
+        paper, seeds("lwf", benchmark="split-mnist", data="digits28"), score=lambda r: 0.2385
+    )
+    assert row["verdict"] == "not comparable (STAND-IN DATA: digits28)"
+
+
+def test_published_look_up():
+    rows = published.published(benchmark="split-mnist", method="lwf", metric="average accuracy")
+    assert rows and all(r.method == "lwf" and r.benchmark == "split-mnist" for r in rows)
+    assert published.one(paper="spacenet", table="Table 2", method="spacenet-static").text == "61.25"
+    assert len(published.rows()) > 100 and all(isinstance(r.value, float) for r in published.rows())
+    assert str(published.one(paper="spacenet", table="Table 2", method="spacenet")).endswith("1.82, n = 10)")
+
+
+@pytest.mark.parametrize("wanted, says", [
+    ({"method": "spacenett"}, "no published number has method 'spacenett'; did you mean spacenet"),
+    ({"methd": "lwf"}, "no column 'methd'; did you mean method"),
+    ({"method": "lwf"}, r"published numbers have method 'lwf' \(.*\): give paper, table or metric too"),
+    ({"method": "den", "paper": "arm"}, "no published number has method 'den', paper 'arm' together"),
+])
+def test_published_refusals(wanted, says):
+    with pytest.raises(published.PublishedError, match=says):
+        published.one(**wanted)
+
+
+# ---- views
+
+def test_confusion_view_counts_right():
+    results = seeds()
+    view = explore.confusion_view(results, 1)
+    right = 100 * np.mean([r.averages("images")[1] for r in results])
+    newest = 100 * np.mean([r.newest_share(1) for r in results])
+    assert f"after task 2 of 3, 3 seeds together: {right:.1f} % of the images of 4 classes" in view.text
+    assert f"and {newest:.1f} % of all predictions" in view.text
+    one = explore.confusion_view(results, 1, seed=2)
+    counts = results[2].confusion(1)
+    np.testing.assert_allclose(
+        one.axes.collections[0].get_array().reshape(4, 4), 100 * counts / counts.sum(1, keepdims=True)
+    )
+    with pytest.raises(explore.ExploreError, match="no seed 7: these results have the seeds 0, 1, 2"):
+        explore.confusion_view(results, seed=7)
+    with pytest.raises(explore.ExploreError, match="shows one method, not 3"):
+        explore.confusion_view(several())
+    plt.close("all")
+
+
+def test_matrix_view_scores_the_run_as_it_was():
+    results = seeds()
+    text = explore.matrix_view(results, 1).text
+    a = [r.accuracy() for r in results]
+    average = interval([x[1, :2].mean() for x in a])
+    forgetting = interval([x[0, 0] - x[1, 0] for x in a])
+    assert f"is {100 * average.mean:.1f} % (± {100 * average.half:.1f}, 95 % t-interval, n = 3)" in text
+    assert f"is {100 * forgetting.mean:.1f} percentage points (± " in text
+    assert "forgetting" not in explore.matrix_view(results, 0).text
+    last = explore.matrix_view(results).text
+    assert f"is {100 * np.mean([r.average() for r in results]):.1f} %" in last
+    assert f"is {100 * np.mean([r.forgetting() for r in results]):.1f} percentage points" in last
+    plt.close("all")
+
+
+def test_forgetting_view_says_best_and_end():
+    groups = several()
+    text = explore.forgetting_view(groups, 0).text
+    column = 100 * np.mean([r.accuracy()[:, 0] for r in groups["er"]], axis=0)
+    assert f"ER {column.max():.1f} at best, {column[-1]:.1f} at the end" in text
+    plt.close("all")
+
+
+def test_images_view_shows_a_family_or_ten_classes():
+    shapes = load("shapes", families=2, train_per_class=3, test_per_class=3)[1]
+    view = explore.images_view(shapes, 1, columns=2)
+    assert view.text.startswith("10 sample images of the set shapes") and shapes.groups[5] in view.text
+    picked = np.asarray(shapes.images)[np.flatnonzero(np.asarray(shapes.labels) == 5)[0]]
+    np.testing.assert_allclose(view.axes.images[0].get_array()[:32, :32], np.moveaxis(picked, 0, 2) / 255)
+    digits = load("digits")[1]
+    assert "classes 0 to 9" in explore.images_view(digits).text
+    plt.close("all")
+
+
+# ---- explorers
+
+def parts(explorer):
+    controls, screen = explorer.children
+    return list(controls.children), screen
+
+
+EXPLORERS = {
+    "confusion": lambda: explore.confusion_explorer(several()),
+    "matrix": lambda: explore.matrix_explorer(several()),
+    "forgetting": lambda: explore.forgetting_explorer(several()),
+    "images": lambda: explore.images_explorer(
+        load("shapes", families=2, train_per_class=2, test_per_class=2)[1], 2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_moving_a_slider_changes_picture_and_text(name):
+    controls, screen = parts(EXPLORERS[name]())
+    slider = controls[0]
+    assert slider.min == 1 and slider.value == 1 and screen.value.startswith('<img alt="')
+    first, pages = screen.value, {screen.value}
+    for value in range(2, slider.max + 1):
+        slider.value = value
+        pages.add(screen.value)
+    assert len(pages) == slider.max and not plt.get_fignums()
+    slider.value = 1
+    assert screen.value == first
+    alt, image, text = re.fullmatch(
+        r'<img alt="([^"]*)".*base64,([^"]*)"><p[^>]*>(.*)</p>', first, re.S
+    ).groups()
+    assert alt == text and len(alt) >= 40 and base64.b64decode(image).startswith(b"\x89PNG")
+
+
+def test_an_explorer_shows_what_its_view_shows():
+    controls, screen = parts(explore.confusion_explorer(several()))
+    stage, method, seed = controls
+    stage.value, method.value, seed.value = 2, "er", 1
+    view = explore.confusion_view(several()["er"], 1, 1)
+    assert screen.value == explore._page(view)
+    method.value, seed.value = "joint", None            # one stage: the slider's place does not matter
+    assert "after all tasks at once" in screen.value
+
+
+def test_a_choice_of_one_is_not_offered():
+    controls, _ = parts(explore.matrix_explorer(seeds()))
+    assert [type(c).__name__ for c in controls] == ["IntSlider"]
+    assert all(not c.continuous_update for c in controls)
+
+
+def test_nothing_is_drawn_twice(monkeypatch):
+    calls, draw = [], plots.plot_task
+    monkeypatch.setattr(plots, "plot_task", lambda *a, **k: calls.append(1) or draw(*a, **k))
+    slider = parts(explore.forgetting_explorer(several()))[0][0]
+    for value in (2, 1, 2, 3):
+        slider.value = value
+    assert len(calls) == 3

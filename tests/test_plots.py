@@ -1,0 +1,465 @@
+"""Plots: what is drawn equals what is computed by hand; styles, stamps and refusals."""
+
+import subprocess
+import sys
+from itertools import combinations
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb, to_rgba
+
+from clkit import plots
+from clkit.analysis import confusion
+from clkit.result import Result, interval
+
+SIZES, PER_CLASS = (2, 2, 2), 10
+
+
+def made(
+    method="er",
+    seed=0,
+    *,
+    benchmark="split-digits",
+    data="digits",
+    preset="teach",
+    sizes=SIZES,
+    joint=False,
+    groups=None,
+    memory=100,
+    skill=0.6,
+):
+    """A Result of random answers, right with chance `skill` and else among the seen classes."""
+    random = np.random.default_rng([seed, sum(map(ord, method)), memory])
+    K = sum(sizes)
+    labels = np.repeat(np.arange(K), PER_CLASS).astype(np.int16)
+    seen = np.array([K]) if joint else np.cumsum(sizes)
+    own = np.searchsorted(np.cumsum(sizes), labels, side="right")
+    first = (np.cumsum(sizes) - sizes)[own]
+    predictions = np.array([
+        np.where(random.random(len(labels)) < skill, labels, random.integers(0, s, len(labels))) for s in seen
+    ])
+    predictions = np.where(labels < seen[:, None], predictions, -1).astype(np.int16)
+    within = np.array([first + random.integers(0, np.array(sizes)[own]) for _ in range(len(seen) + 1)])
+    R = len(seen)
+    about = {
+        "experiment": f"{method}/{benchmark}",
+        "method": method,
+        "benchmark": benchmark,
+        "preset": preset,
+        "seed": seed,
+        "config": {"memory": memory},
+        "stream": {"data": data, "checksum": "0f" * 32},
+        "key": "abc",
+        "commit": "1234567",
+        "date": "2024-02-03",
+        "versions": {"clkit": "0.1.0", "torch": "2.13.0"},
+        "device": "cpu",
+        "threads": 1,
+    }
+    losses = {
+        "task": np.repeat(np.arange(R), 4),
+        "epoch": np.tile(np.arange(4), R),
+        "loss": random.random(4 * R),
+    }
+    return Result(
+        about,
+        sizes,
+        [f"c{k}" for k in range(K)],
+        groups,
+        seen,
+        labels,
+        predictions,
+        within,
+        np.where(predictions == labels, 0, 1),
+        np.ones(R),
+        np.ones(R),
+        np.full(R, 100),
+        np.full(R, 5),
+        kept={"weights": np.full(R, 2_000_000), "exemplars": np.arange(1, R + 1) * 500_000},
+        trace={"loss": losses},
+    )
+
+
+def seeds(method="er", n=3, **options):
+    return [made(method, seed, **options) for seed in range(n)]
+
+
+def several():
+    return {"finetune": seeds("finetune"), "er": seeds("er"), "joint": seeds("joint", joint=True)}
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def line(ax, label):
+    return next(one for one in ax.get_lines() if one.get_label() == label)
+
+
+def stamp_of(figure):
+    return next((t for t in figure.findobj(matplotlib.text.Text) if t.get_gid() == "stamp"), None)
+
+
+# ---- what is drawn
+
+def test_averages_draws_means_and_bands():
+    groups = several()
+    ax = plots.plot_averages(groups)
+    for method in ("finetune", "er"):
+        rows = np.array([r.averages() for r in groups[method]])
+        drawn = line(ax, plots.style(method)["label"])
+        assert list(drawn.get_xdata()) == [1, 2, 3]
+        np.testing.assert_allclose(drawn.get_ydata(), 100 * rows.mean(axis=0))
+    halves = [100 * interval([r.averages()[s] for r in groups["finetune"]]).half for s in range(3)]
+    edges = ax.collections[0].get_paths()[0].vertices
+    for s in range(3):
+        at = edges[edges[:, 0] == s + 1][:, 1]
+        np.testing.assert_allclose(at.max() - at.min(), 2 * halves[s], atol=1e-9)
+    assert line(ax, "Joint").get_ydata() == pytest.approx(
+        [100 * np.mean([r.average() for r in groups["joint"]])] * 2
+    )
+    assert ax.get_legend().get_title().get_text() == "mean and 95 % t-interval, n = 3"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("tasks learned", "average accuracy (%)")
+
+
+def test_averages_over_images_and_classes():
+    results = seeds("er", sizes=(4, 2))
+    ax = plots.plot_averages(results, over="images", x="classes")
+    drawn = line(ax, "ER")
+    assert list(drawn.get_xdata()) == [4, 6] and ax.get_xlabel() == "classes learned"
+    np.testing.assert_allclose(
+        drawn.get_ydata(), 100 * np.mean([r.averages("images") for r in results], axis=0)
+    )
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_accuracy_matrix_draws_the_mean_below_the_diagonal_only(within):
+    results = seeds()
+    ax = plots.plot_accuracy_matrix(results, within=within)
+    values = np.mean([r.within_accuracy() if within else r.accuracy() for r in results], axis=0)
+    drawn = ax.collections[0].get_array().reshape(3, 3)
+    for i in range(3):
+        for j in range(3):
+            assert np.ma.is_masked(drawn[i, j]) == (j > i)
+            assert j > i or drawn[i, j] == pytest.approx(100 * values[i, j])
+    written = sorted(t.get_text() for t in ax.texts if t.get_text())
+    assert written == sorted(f"{100 * values[i, j]:.0f}" for i in range(3) for j in range(i + 1))
+    assert ax.collections[0].get_clim() == (0, 100)
+
+
+def test_accuracy_matrix_until_a_stage_and_of_joint():
+    drawn = plots.plot_accuracy_matrix(seeds(), last=1).collections[0].get_array().reshape(3, 3)
+    assert (~np.ma.getmaskarray(drawn)).sum() == 3
+    ax = plots.plot_accuracy_matrix(made("joint", joint=True))
+    assert ax.collections[0].get_array().size == 3 and [t.get_text() for t in ax.get_yticklabels()] == ["all"]
+
+
+def test_forgetting_draws_one_bar_a_method_but_joint():
+    groups = several()
+    ax = plots.plot_forgetting(groups)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["Finetune", "ER"]
+    for bar, method in zip(ax.patches, ("finetune", "er")):
+        assert bar.get_height() == pytest.approx(100 * np.mean([r.forgetting() for r in groups[method]]))
+        assert bar.get_facecolor() == to_rgba(plots.STYLE[method]["color"])
+    halves = [100 * interval([r.forgetting() for r in groups[m]]).half for m in ("finetune", "er")]
+    bars = [c for c in ax.containers if type(c).__name__ == "ErrorbarContainer"]
+    for bar, half in zip(bars, halves):
+        low, high = bar.lines[2][0].get_segments()[0][:, 1]
+        assert (high - low) / 2 == pytest.approx(half)
+    assert "percentage points" in ax.get_ylabel() and "95 % t-interval, n = 3" in ax.get_ylabel()
+
+
+def test_scenarios_draws_both_scores_of_the_same_weights():
+    groups = several()
+    ax = plots.plot_scenarios(groups)
+    heights = [p.get_height() for p in ax.patches]
+    wanted = [100 * np.mean([score(r) for r in rs]) for rs in groups.values()
+              for score in (lambda r: r.average(), lambda r: r.within_average())]
+    np.testing.assert_allclose(heights, wanted)
+    assert [p.get_hatch() for p in ax.patches] == [None, "///"] * 3
+
+
+@pytest.mark.parametrize("stage", [0, 1, -1])
+def test_confusion_draws_shares_of_rows(stage):
+    results = seeds(n=2)
+    ax = plots.plot_confusion(results, stage)
+    counts = results[0].confusion(stage) + results[1].confusion(stage)
+    np.testing.assert_allclose(ax.collections[0].get_array().reshape(counts.shape),
+                               100 * counts / counts.sum(axis=1, keepdims=True))
+    assert ax.get_title() == f"ER, after task {stage % 3 + 1}"
+
+
+def test_confusion_by_group_puts_siblings_together():
+    result = made(groups=["a", "b"] * 3)                # arrival mixes the families
+    ax = plots.plot_confusion(result, by_group=True)
+    order = [0, 2, 4, 1, 3, 5]
+    counts = result.confusion()[np.ix_(order, order)]
+    np.testing.assert_allclose(
+        ax.collections[0].get_array().reshape(6, 6), 100 * counts / counts.sum(axis=1, keepdims=True)
+    )
+    assert [t.get_text() for t in ax.get_yticklabels()] == [f"c{k}" for k in order]
+
+
+def test_tasks_draws_each_task_from_its_stage_on():
+    results = seeds()
+    ax = plots.plot_tasks(results)
+    values = 100 * np.mean([r.accuracy() for r in results], axis=0)
+    for j in range(3):
+        drawn = line(ax, str(j + 1))
+        assert list(drawn.get_xdata()) == list(range(j + 1, 4))
+        np.testing.assert_allclose(drawn.get_ydata(), values[j:, j])
+
+
+def test_task_follows_one_task_over_methods():
+    groups = several()
+    ax = plots.plot_task(groups, 1)
+    drawn = line(ax, "ER").get_ydata()
+    assert np.isnan(drawn[0])
+    np.testing.assert_allclose(drawn[1:], 100 * np.mean([r.accuracy()[1:, 1] for r in groups["er"]], axis=0))
+
+
+def test_newest_draws_shares_and_the_true_one():
+    groups = several()
+    ax = plots.plot_newest(groups)
+    np.testing.assert_allclose(line(ax, "images of that task").get_ydata(), [100, 50, 100 / 3])
+    wanted = np.mean([[r.newest_share(s) for s in range(3)] for r in groups["er"]], axis=0)
+    np.testing.assert_allclose(line(ax, "ER").get_ydata(), 100 * wanted)
+
+
+def test_memory_stacks_megabytes():
+    ax = plots.plot_memory({"er": seeds(), "finetune": seeds("finetune")})
+    widths = {c.get_label(): [p.get_width() for p in c] for c in ax.containers}
+    assert widths == {"weights": [2.0, 2.0], "exemplars": [1.5, 1.5]}
+    assert [t.get_text() for t in ax.texts] == ["3.50", "3.50"]
+    first = plots.plot_memory(seeds(), 0)
+    assert [p.get_width() for p in first.containers[1]] == [0.5]
+
+
+def test_loss_draws_means_and_marks_tasks():
+    results = seeds()
+    ax = plots.plot_loss(results)
+    np.testing.assert_allclose(
+        ax.get_lines()[0].get_ydata(), np.mean([r.trace["loss"]["loss"] for r in results], axis=0)
+    )
+    assert [one.get_xdata()[0] for one in ax.get_lines()[1:]] == [4.5, 8.5]
+    assert [t.get_text() for t in ax.texts] == ["task 1", "task 2", "task 3"]
+    results[0].trace["loss"] = {k: v[:-1] for k, v in results[0].trace["loss"].items()}     # stopped early
+    ax = plots.plot_loss(results)
+    assert [len(one.get_xdata()) for one in ax.get_lines()[:3]] == [11, 12, 12]
+
+
+def test_tradeoff_pools_seeds_by_setting():
+    results = [r for m in (1000, 50, 200) for r in seeds(memory=m)]
+    ax = plots.plot_tradeoff(results, references={"joint": seeds("joint", joint=True)})
+    drawn = ax.containers[0].lines[0]
+    assert list(drawn.get_xdata()) == [50, 200, 1000] and ax.get_xscale() == "log"
+    wanted = [
+        100 * np.mean([r.average() for r in results if r.about["config"]["memory"] == m])
+        for m in (50, 200, 1000)
+    ]
+    np.testing.assert_allclose(np.asarray(drawn.get_ydata(), float), wanted)
+    assert line(ax, "Joint").get_linestyle() == "--"
+    with pytest.raises(plots.PlotError, match="no setting 'size': they have memory"):
+        plots.plot_tradeoff(results, "size")
+
+
+def test_images_are_laid_out_in_rows():
+    images = np.arange(1, 7, dtype=np.uint8)[:, None, None, None] * np.full((1, 1, 4, 4), 40, np.uint8)
+    ax = plots.plot_images(images, columns=4, titles=[f"t{n}" for n in range(6)])
+    board = ax.images[0].get_array()
+    assert board.shape == (2 * (4 + 1) + 1, 4 * 5 - 1, 3)
+    np.testing.assert_allclose(board[1, [0, 5, 10, 15], 0], [40 / 255, 80 / 255, 120 / 255, 160 / 255])
+    np.testing.assert_allclose(board[7, [0, 5, 10], 0], [200 / 255, 240 / 255, 1])
+    assert [t.get_text() for t in ax.texts] == [f"t{n}" for n in range(6)]
+    with pytest.raises(plots.PlotError, match=r"shape \(N, C, H, W\)"):
+        plots.plot_images(images[0])
+
+
+def test_families_and_siblings():
+    result = made(groups=["a", "a", "b", "b", "c", "c"])
+    right, sibling, other = 0, 0, 0
+    for label, p in zip(result.labels, result.predictions[-1]):
+        right, sibling, other = (right + (p == label), sibling + (p != label and p // 2 == label // 2),
+                                 other + (p // 2 != label // 2))
+    n = len(result.labels)
+    assert confusion.answers(result) == pytest.approx(
+        {"right": right / n, "sibling": sibling / n, "other family": other / n}
+    )
+    blind = confusion.answers_if_blind(result)
+    assert blind == pytest.approx(
+        {"right": right / n, "sibling": (1 - right / n) / 5, "other family": (1 - right / n) * 4 / 5}
+    )
+    counts, names = confusion.families(result)
+    assert names == ["a", "b", "c"] and counts.sum() == n and np.trace(counts) == right + sibling
+    ax = plots.plot_errors({"measured": {"right": [0.5, 0.7], "sibling": 0.3, "other": 0.1}})
+    assert [round(c[0].get_width()) for c in ax.containers] == [60, 30, 10]
+    with pytest.raises(confusion.ConfusionError, match="split-digits have no superclasses"):
+        confusion.answers(made())
+
+
+# ---- the frame
+
+EVERY = [
+    plots.plot_accuracy_matrix,
+    plots.plot_tasks,
+    plots.plot_confusion,
+    plots.plot_loss,
+    plots.plot_averages,
+    plots.plot_newest,
+    plots.plot_task,
+    plots.plot_forgetting,
+    plots.plot_scenarios,
+    plots.plot_memory,
+    plots.plot_tradeoff,
+]
+
+
+@pytest.mark.parametrize("plot", EVERY, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("n", [1, 3])
+def test_every_plot_draws_on_given_axes_labels_them_and_changes_no_global(plot, n):
+    before = dict(matplotlib.rcParams)
+    figure, ax = plt.subplots()
+    count = len(plt.get_fignums())
+    assert plot(seeds(n=n), ax=ax) is ax
+    assert len(plt.get_fignums()) == count and stamp_of(figure) is None
+    alone = plot(seeds(n=n))
+    assert alone.figure is not figure and "seed" in stamp_of(alone.figure).get_text()
+    assert ax.get_xlabel() or any(t.get_text() for t in ax.get_xticklabels())
+    assert ax.get_ylabel() or any(t.get_text() for t in ax.get_yticklabels())
+    assert dict(matplotlib.rcParams) == before
+    alone.figure.canvas.draw()
+
+
+def test_no_plus_minus_without_its_kind():
+    assert plots.kind(several()) == "95 % t-interval, n = 3"
+    assert plots.kind({"a": seeds(n=2), "b": seeds(n=5)}) == "95 % t-interval, n = 2 to 5"
+    assert plots.kind(made()) == "single seed, n = 1"
+
+
+def test_inputs_are_grouped():
+    one, other = made(), made("lwf")
+    assert plots.grouped(one) == {"er": [one]} and plots.grouped([one, other, one]) == {
+        "er": [one, one],
+        "lwf": [other],
+    }
+    assert plots.grouped({"mine": one}) == {"mine": [one]}
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda: plots.plot_averages([]), "there are no results to plot"),
+    (lambda: plots.plot_averages({"er": []}), "there are no results to plot"),
+    (lambda: plots.plot_averages([made(), made("lwf", sizes=(3, 3))]), "different tasks"),
+    (lambda: plots.plot_confusion([made(), made("lwf")]), r"shows one method, not 2 \(er, lwf\)"),
+    (lambda: plots.plot_confusion(made(), 3), "3 learning stages, numbered from 0: there is no stage 3"),
+    (lambda: plots.plot_task(made(), 3), "3 tasks, numbered from 0: there is no task 3"),
+    (lambda: plots.plot_confusion(made(), by_group=True), "no superclasses"),
+    (lambda: plots.plot_forgetting(made("joint", joint=True)), "two learning stages"),
+    (lambda: plots.plot_newest(made("joint", joint=True)), "joint training has one stage"),
+    (lambda: plots.plot_loss(made(), "penalty"), r"no trace loss/penalty .* loss/loss"),
+])
+def test_refusals_are_one_clear_sentence(call, says):
+    with pytest.raises(plots.PlotError, match=says):
+        call()
+
+
+# ---- the stamp
+
+def test_stamp_says_what_was_run():
+    text = stamp_of(plots.plot_averages(several()).figure).get_text()
+    assert (
+        text.replace("\n", " ")
+        == "split-digits · data digits · teach preset · seeds 0-2 · clkit 0.1.0 · torch 2.13.0"
+    )
+
+
+@pytest.mark.parametrize("benchmark, data, preset, mark", [
+    ("split-mnist", "mnist", "paper", ""), ("split-digits", "digits", "paper", ""),
+    ("shapes-families", "shapes", "paper", ""), ("split-shapes", "shapes(families=4)", "teach", ""),
+    ("split-mnist", "digits28", "teach", "STAND-IN DATA: digits28"),
+    ("split-cifar10", "shapes(families=10)", "teach", "STAND-IN DATA: shapes(families=10)"),
+    ("split-digits", "digits", "smoke", "SMOKE TEST, NOT A RESULT"),
+    ("split-mnist", "digits28", "smoke", "SMOKE TEST, NOT A RESULT · STAND-IN DATA: digits28"),
+])
+def test_stand_ins_and_smoke_are_marked(benchmark, data, preset, mark):
+    results = seeds(benchmark=benchmark, data=data, preset=preset)
+    assert plots.warning(results) == mark
+    note = stamp_of(plots.plot_forgetting(results).figure)
+    assert note.get_text().replace("\n", " ").startswith(mark or benchmark)
+    assert (note.get_color() == "white") == bool(mark)
+
+
+def test_stamping_again_replaces_and_takes_text():
+    figure, ax = plt.subplots(layout="constrained")
+    plots.stamp(ax, seeds(preset="smoke"))
+    plots.stamp(figure, "drawn by code")
+    notes = [t.get_text() for t in figure.findobj(matplotlib.text.Text) if t.get_gid() == "stamp"]
+    assert notes == ["drawn by code"] and stamp_of(figure).get_color() != "white"
+
+
+# ---- the palette
+
+COMING = """finetune joint cumulative lwf lwf-multihead er spacenet static rehearsal ewc ewc-online si mas dgr
+icarl cwr cwr-plus arm adi distill naive stationary er-mir gem gen gen-mir gfr mfgr dgma dgmw""".split()
+
+
+def test_every_method_has_a_look_of_its_own():
+    assert set(COMING) <= set(plots.STYLE)
+    looks = [(s["color"], s["marker"], s["linestyle"]) for s in plots.STYLE.values()]
+    assert len(set(looks)) == len(looks) and len({s["label"] for s in plots.STYLE.values()}) == len(looks)
+    mine = plots.style("my-method")
+    assert mine == plots.style("my-method") and mine["label"] == "my-method"
+    assert mine["linestyle"] not in [s["linestyle"] for s in plots.STYLE.values()]
+    assert plots.style("LwF") == plots.STYLE["lwf"]
+
+
+# Machado, Oliveira and Fernandes (2009), table 1, severity 1.0, for linear RGB.
+SIGHT = {
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.01182, 0.04294, 0.968881],
+    ],
+}
+
+
+def lab(color, sight=None):
+    """CIE L*a*b* of a colour, as seen with a colour blindness."""
+    rgb = np.array(to_rgb(color))
+    rgb = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    rgb = np.clip(np.array(SIGHT[sight]) @ rgb, 0, 1) if sight else rgb
+    xyz = (
+        np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+        @ rgb
+        / [0.9505, 1, 1.089]
+    )
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("sight", [None, *SIGHT])
+@pytest.mark.parametrize("shown", ["finetune joint lwf lwf-multihead er",
+                                   "finetune joint lwf er spacenet arm gfr mfgr dgmw"])
+def test_methods_shown_together_differ_for_the_colour_blind(sight, shown):
+    colors = {m: lab(plots.STYLE[m]["color"], sight) for m in shown.split()}
+    assert {
+        (a, b): d for a, b in combinations(colors, 2) if (d := np.linalg.norm(colors[a] - colors[b])) < 12
+    } == {}
+    assert all(lab("white")[0] - c[0] > 25 for c in colors.values())        # and none is lost on white
+
+
+def test_maps_are_even_and_never_a_rainbow():
+    assert plots.SEQUENTIAL in ("viridis", "cividis") and plots.DIVERGING == "RdBu_r"
+
+
+def test_plotting_needs_no_torch():
+    code = "import sys, clkit.plots; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
