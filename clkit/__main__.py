@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 
 from clkit import __version__
@@ -17,7 +18,9 @@ def main(arguments=None):
     from clkit.run import RunError
     from clkit.stream import StreamError
     try:
-        return options.command(options) or 0
+        status = options.command(options) or 0
+        sys.stdout.flush()
+        return status
     except (DataError, LearnerError, PresetError, ResultError, RunError, StreamError) as error:
         print(f"clkit: {error}", file=sys.stderr)
         return 2
@@ -30,8 +33,11 @@ def main(arguments=None):
         print(f"\nclkit: {str(stop) or 'stopped'}; {how}", file=sys.stderr)
         return 130
     except BrokenPipeError:                             # `| head` has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a folder that cannot be made, a full disk
+        print(f"clkit: {error}", file=sys.stderr)
+        return 2
 
 
 def _parser():
@@ -96,6 +102,8 @@ def _seeds(text):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
             raise argparse.ArgumentTypeError(f"'{text}' is no list of seeds: write 0,1,2 or 0-9")
+        if int(last or first) - int(first) > 9999:
+            raise argparse.ArgumentTypeError(f"'{text}' asks for over 10,000 seeds: write fewer")
         seeds += range(int(first), int(last or first) + 1)
     if len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"'{text}' names a seed twice: every seed is run once")
@@ -181,6 +189,7 @@ def _run(options):
 
 
 def _figures(options):
+    os.environ.setdefault("MPLBACKEND", "Agg")  # files only: no display is needed, nor a working one
     from clkit import figures
     for path in figures.build(options.names or None, **({"out": options.out} if options.out else {})):
         print(path)

@@ -90,6 +90,9 @@ class ConvNet(nn.Module):
         super().__init__()
         channels = (shape[0], *widths)
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(channels, channels[1:]))
+        for conv in self.convs:  # He et al. 2015: without normalisation, torch's own start may never take off
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
         with torch.no_grad():
             size = self.features(torch.zeros(1, *shape, device="cpu")).shape[1]
         self.head = nn.Linear(size, classes)

@@ -196,7 +196,7 @@ def experiment(name, preset="teach", overrides=None):
         )
     if preset not in PRESETS:
         raise PresetError(
-            f"there is no preset '{preset}'{_nearest(preset, PRESETS)}: use smoke, teach or paper"
+            f"there is no preset '{preset}'{_nearest(preset, PRESETS) or ': use smoke, teach or paper'}"
         )
     method = METHODS[name.partition("/")[0]]
     overrides = {k: _typed(method.config, k, v) for k, v in (overrides or {}).items()}
@@ -296,6 +296,8 @@ def run_experiment(
     seeds = SEEDS[preset] if seeds is None else tuple(seeds)
     if jobs < 1 or not seeds:
         raise PresetError("give at least one seed, and jobs of 1 or more")
+    if out is not None:  # before hours of work, not after
+        Path(out).mkdir(parents=True, exist_ok=True)
     if jobs == 1 or len(seeds) == 1:
         results = [run_seed(name, preset, s, device, overrides, keep, progress)[1] for s in seeds]
     else:

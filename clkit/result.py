@@ -187,7 +187,7 @@ class Result:
         return np.bincount(self.labels[known] * k + p[known], minlength=k * k).reshape(k, k)
 
     def newest_share(self, stage=-1):
-        """Share of the predictions after a stage that fall on the classes of the newest task."""
+        """Share of the predictions after a stage on the newest task's classes (of joint training: the last)."""
         p = self.predictions[stage]
         first = (
             int(self.seen[stage]) - self.sizes[int(np.searchsorted(np.cumsum(self.sizes), self.seen[stage]))]

@@ -90,7 +90,10 @@ def run(
 
 def _run(learner, config, stream, seed, device, trace, store, about):
     seed_everything(seed, 0)
-    model = learner(config, stream.shape, stream.classes).to(device)
+    try:
+        model = learner(config, stream.shape, stream.classes).to(device)
+    except ValueError as error:  # settings that do not fit one another or the images
+        raise RunError(f"{learner.__name__} cannot be built: {error}") from error
     stages = store.resume(model) if store else []
     if not stages:                                      # before any learning
         stages.append({"within": evaluate(model, stream.test, stream.test_sizes, 0)["within"]})
@@ -525,7 +528,9 @@ def pick_device(wish="auto"):
     try:
         device = torch.device(wish)
     except RuntimeError:
-        raise RunError(f"there is no device '{wish}': use auto, cpu or cuda") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise RunError(f"there is no device '{wish}': use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RunError("this torch sees no CUDA device: use --device cpu, or see `python -m clkit doctor`")
     return device

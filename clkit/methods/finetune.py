@@ -38,16 +38,8 @@ class Config:
     restart: bool = True        # Cumulative only: begin each stage from the weights of the very beginning
 
     def __post_init__(self):
-        check_budget(self)
-
-
-def check_budget(config):
-    """Refuse settings with which nothing could be learned."""
-    for name in ("epochs", "batch"):
-        if getattr(config, name) < 1:
-            raise LearnerError(f"{name} must be at least 1, not {getattr(config, name)}")
-    if not config.lr > 0:
-        raise LearnerError(f"lr must be above 0, not {config.lr}")
+        if self.epochs < 1 or self.batch < 1 or not self.lr > 0:
+            raise LearnerError("epochs and batch must be at least 1, and lr above 0")
 
 
 def fit(net, images, seen, config, trace):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch._dynamo  # noqa: F401  the first optimizer would import it, and spend seconds of each attempt on that
+import torch._dynamo  # noqa: F401  or the first optimizer of each attempt would, for seconds
 
 from clkit import presets
 from clkit.methods import METHODS

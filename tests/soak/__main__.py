@@ -29,7 +29,8 @@ def main():
             found = killer.soak(subject, folder, share)
         total += found["kills"]
         print(
-            f"{subject:16} {found['kills']:3} kills, {found['inside a task']:3} of them with a checkpoint inside a task, "
+            f"{subject:16} {found['kills']:3} kills, {found['inside a task']:3} of them with a checkpoint "
+            f"inside a task, "
             f"{found['rounds']} rounds of {found['seconds']:.1f} s: identical",
             flush=True,
         )

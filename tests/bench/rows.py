@@ -1,0 +1,196 @@
+"""The rows of the bench: each a function of a Setup that returns lines of the table."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from clkit import data
+from clkit.data import ImageSet
+from clkit.methods import METHODS
+from clkit.stream import Stream, Task
+from clkit.trace import Trace, seed_everything
+from tests.bench.measure import interleaved, line, paired
+from tests.modes import HostSyncs
+
+ROOT = Path(__file__).resolve().parents[2]
+BATCH = 128
+
+
+def _torchvision_mnist(setup):
+    vision = data.torchvision()
+    from torchvision import transforms
+    return vision.datasets.MNIST(str(setup.root), train=True, transform=transforms.ToTensor())
+
+
+def _image_set(raw):
+    return ImageSet(raw.data[:, None], raw.targets, "0123456789", name="mnist")
+
+
+# ---- batches
+
+def batches(setup):
+    """A shuffled epoch of float batches, unused; the loaders work in this process, as is their default."""
+    raw = _torchvision_mnist(setup)
+    ours = _image_set(raw)
+    floats = TensorDataset(ours.images / 255, ours.labels)
+    parts = {"ImageSet.batches": ours.batches(BATCH),
+             "DataLoader(TensorDataset)": DataLoader(floats, BATCH, shuffle=True),
+             "DataLoader(torchvision MNIST)": DataLoader(raw, BATCH, shuffle=True)}
+    seconds = interleaved({label: lambda b=b: lambda: _exhaust(b) for label, b in parts.items()},
+                          setup.repeats)
+    mine, tensors, vision = seconds
+    lines = [line("batches", mine, seconds[mine], "s")]
+    for label, target in ((tensors, ">= 5"), (vision, ">= 20")):
+        ratios = paired(seconds[label], seconds[mine])
+        lines.append(line("batches", label, seconds[label], "s", ratios, target))
+    return lines
+
+
+def _exhaust(batches):
+    for _ in batches:
+        pass
+
+
+# ---- finetune
+
+def finetune(setup):
+    """One epoch of the 784-400-400-10 network on all ten classes: Finetune.learn beside the floor."""
+    images = _image_set(_torchvision_mnist(setup))
+    seconds = interleaved({"hand-written loop (floor)": lambda: _floor(images),
+                           "Finetune.learn": lambda: _finetune(images)}, setup.repeats)
+    floor, ours = seconds
+    return [line("finetune", floor, seconds[floor], "s"),
+            line("finetune", ours, seconds[ours], "s", paired(seconds[ours], seconds[floor]), "<= 1.15")]
+
+
+def _finetune(images):
+    seed_everything(0)
+    method = METHODS["finetune"]
+    learner = method.learner(method.config(epochs=1, batch=BATCH), images.shape, images.classes)
+    trace = Trace(("loss",), progress=False)
+    trace.begin(learner, 0)
+    task = Task(0, 0, images.classes, images)
+    return lambda: (learner.learn(task, trace), trace.end())
+
+
+def _floor(images):
+    """The least that can be written by hand: same tensors, optimizer and batch size, no bookkeeping at all.
+
+    Flat bytes (N, 784) picked by a slice of one permutation and converted; no loss kept, no classes masked,
+    no bars, no checkpoints, no counting.
+    """
+    seed_everything(0)
+    net = nn.Sequential(nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10))
+    pixels, labels = images.images.flatten(1), images.labels
+
+    def epoch():
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+        order = torch.randperm(len(labels))
+        for start in range(0, len(labels), BATCH):
+            index = order[start:start + BATCH]
+            loss = F.cross_entropy(net(pixels[index] / 255), labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return epoch
+
+
+# ---- imports
+
+_IMPORT = """
+import json, sys, time
+begin = time.perf_counter()
+import {what}
+seconds = time.perf_counter() - begin
+print(json.dumps([seconds, sum(m.partition(".")[0] == "torch" for m in sys.modules)]))
+"""
+
+
+def imports(setup):
+    """Importing the package and its results in a fresh process, beside importing torch."""
+    found = {"import torch": [], "import clkit, clkit.result": []}
+    for repeat in range(-1, setup.repeats):             # the first turn warms the disk cache
+        for label in found:
+            out = _process(["-c", _IMPORT.format(what=label.removeprefix("import "))])
+            found[label] += [json.loads(out)] if repeat >= 0 else []
+    (torch_, heavy), (ours, light) = ((label, [s for s, _ in values]) for label, values in found.items())
+    loaded = [modules for _, modules in found[ours]]
+    return [line("imports", torch_, heavy, "s"),
+            line("imports", ours, light, "s", paired(heavy, light)),
+            line("imports", "torch modules that clkit, clkit.result load", loaded, "modules", target="<= 0")]
+
+
+def _process(arguments, **environment):
+    """Standard output of a fresh Python."""
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment})
+    if done.returncode:
+        raise RuntimeError(f"a process of the bench failed:\n{done.stderr}")
+    return done.stdout
+
+
+# ---- memory
+
+def memory(setup):
+    """Peak memory of finetune/split-mnist, paper preset but one epoch a task, beyond importing torch."""
+    only, whole = [], []
+    for _ in range(min(setup.repeats, 3)):
+        with tempfile.TemporaryDirectory() as runs:
+            arguments = ["run", *map(str, setup.images), "made" if setup.made else "mnist"]
+            only.append(int(_process(["-m", "tests.bench.memory", "torch"]).split()[-1]))
+            whole.append(int(_process(["-m", "tests.bench.memory", *arguments], CLKIT_RUNS=runs,
+                                      CLKIT_DATA=str(setup.root)).split()[-1]))
+    beyond = [a - b for a, b in zip(whole, only)]
+    lines = [line("memory", "import torch", [b / 1e6 for b in only], "MB"),
+             line("memory", "finetune/split-mnist", [b / 1e6 for b in whole], "MB")]
+    train, test = setup.images
+    for n, target in ((train + test, "<= 1.5"), (train, "")):
+        label, ratios = f"beyond torch, against {n:,} float32 images", [b / (n * 784 * 4) for b in beyond]
+        lines.append(line("memory", label, [b / 1e6 for b in beyond], "MB", ratios, target))
+    return lines
+
+
+# ---- synchronisations
+
+def syncs(setup, methods=("finetune", "lwf", "er", "cumulative"), steps=8):
+    """Host synchronisations per training step of the second task: exact, the same on any machine.
+
+    Counted over one epoch of `steps` and of twice as many steps; the difference leaves out what an epoch or a
+    task costs.
+    """
+    lines = []
+    for name in methods:
+        few, many = (_count(name, n) for n in (steps, 2 * steps))
+        lines.append(line("syncs", name, [(many - few) / steps], "per step", target="<= 0"))
+    return lines
+
+
+def _count(name, steps, batch=16):
+    """Synchronisations while a method learns `steps` batches of a second task."""
+    seed_everything(0)
+    n = steps * batch
+    images = torch.randint(0, 256, (2 * n, 1, 8, 8), dtype=torch.uint8)
+    labels = torch.arange(2 * n) % 4
+    made = ImageSet(images, labels, "abcd", name="made")
+    stream = Stream(made, made, (2, 2))
+    method = METHODS[name]
+    config = method.config(**{**method.settings, "epochs": 1, "batch": batch})
+    learner = method.learner(config, made.shape, made.classes)
+    trace = Trace(("loss",), progress=False)
+    for task in stream:
+        trace.begin(learner, task.index)
+        with HostSyncs() as counter:
+            learner.learn(task, trace)
+        trace.end()
+    return counter.total
+
+
+ROWS = {"batches": batches, "finetune": finetune, "imports": imports, "memory": memory, "syncs": syncs}

@@ -1,0 +1,413 @@
+"""The command line, as scripts use it: what goes to which stream, exit statuses, bad input in a sentence."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clkit
+from clkit import doctor, presets
+from clkit.__main__ import _parser, _seeds, main
+from clkit.methods.finetune import Finetune
+from clkit.result import load
+
+ROOT = Path(__file__).resolve().parents[1]
+SMOKE = ["run", "finetune/split-digits", "--preset", "smoke"]
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path, monkeypatch):
+    """Run folders of this test alone, no data but the embedded, no bars."""
+    monkeypatch.setenv("CLKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CLKIT_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("CLKIT_PROGRESS", raising=False)
+
+
+@pytest.fixture
+def command(capsys):
+    """command(words...) -> (status, stdout, stderr), in this process."""
+    def call(*words):
+        try:
+            status = main([str(w) for w in words])
+        except SystemExit as stop:                      # argparse ends the process itself
+            status = stop.code
+        out, err = capsys.readouterr()
+        return status, out, err
+    return call
+
+
+def refused(answer, *parts):
+    """Bad input: status 2, nothing on stdout, and the words on stderr without a traceback."""
+    status, out, err = answer
+    assert status == 2 and out == "" and "Traceback" not in err
+    for part in parts:
+        assert part in err
+
+
+# ---- list
+
+def test_list_as_a_table(command):
+    status, out, err = command("list")
+    assert (status, err) == (0, "")
+    titles, *rows = out.splitlines()
+    assert titles.split()[:3] == ["experiment", "preset", "data"]
+    assert any(row.split()[:3] == ["er/split-mnist", "paper", "mnist"] for row in rows)
+    assert sum(row.split()[1:2] == ["teach"] for row in rows) == len(presets.names())
+
+
+def test_list_as_json(command):
+    status, out, err = command("list", "--json")
+    rows = json.loads(out)["experiments"]
+    assert (status, err) == (0, "")
+    assert {(r["experiment"], r["preset"]) for r in rows} == {(n, p) for n in presets.names()
+                                                              for p in presets.PRESETS}
+    for row in rows:
+        assert set(row) == {"experiment", "preset", "data", "minutes_per_seed",
+                            "seeds"} and row["minutes_per_seed"] > 0
+        assert row["preset"] == "paper" or row["data"] in ("digits", "digits28", "shapes")
+
+
+# ---- run
+
+KEYS = {"experiment", "preset", "config", "seeds", "average_accuracy", "forgetting", "within_task_accuracy",
+        "accuracy_matrix",
+        "memory_bytes", "seconds", "versions"}
+
+
+def test_run_json_is_one_object_and_progress_goes_to_stderr(command, monkeypatch):
+    monkeypatch.setenv("CLKIT_PROGRESS", "1")
+    status, out, err = command(*SMOKE, "--seeds", "0,2", "--json")
+    found = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert status == 0 and KEYS <= set(found)
+    assert err.count("task 5/5 · classifier") >= 2 and "epoch" in err and "Traceback" not in err
+    assert (found["experiment"], found["preset"], found["seeds"]) == ("finetune/split-digits", "smoke",
+                                                                      [0, 2])
+    assert found["config"] == {**dataclasses.asdict(presets.experiment(*SMOKE[1::2]).config)}
+    for score in ("average_accuracy", "forgetting", "within_task_accuracy"):
+        assert {"mean", "interval", "per_seed"} <= set(found[score]) and len(found[score]["per_seed"]) == 2
+        assert found[score]["mean"] == pytest.approx(np.mean(found[score]["per_seed"]))
+        low, high = found[score]["interval"]
+        assert low < found[score]["mean"] < high
+    matrix = found["accuracy_matrix"]
+    assert [[v is not None for v in row] for row in matrix] == [[j <= i for j in range(5)] for i in range(5)]
+    assert found["memory_bytes"]["weights"] > 0 and {"learn", "test"} <= set(found["seconds"])
+    assert {"clkit", "torch", "python", "numpy"} <= set(found["versions"])
+
+
+def test_run_without_json_says_the_scores_and_no_bars_off_a_terminal(command, tmp_path):
+    status, out, err = command(*SMOKE)
+    assert (status, err) == (0, "")
+    lines = [line.strip() for line in out.splitlines()]
+    assert lines[0] == "finetune/split-digits, preset smoke, data digits, seeds 0"
+    for title in ("average accuracy (%)", "task-aware accuracy (%)", "forgetting (%)", "kept between tasks",
+                  "time", "run folders"):
+        assert sum(line.startswith(title) for line in lines) == 1
+    assert str(tmp_path / "runs") in lines[-1]
+
+
+def test_out_writes_a_record(command, tmp_path):
+    status, out, _ = command(*SMOKE, "--seeds", "0-1", "--set", "epochs=1", "--out", tmp_path / "records")
+    [path] = (tmp_path / "records").glob("*.json")
+    assert status == 0 and path.name == "finetune_split-digits_smoke_epochs-1.json" and str(path) in out
+    assert [r.about["seed"] for r in load(path)] == [0, 1]
+
+
+def test_a_finished_run_is_read_back_without_training(command, monkeypatch):
+    first = command(*SMOKE, "--json")
+    monkeypatch.setattr(Finetune, "learn", lambda *_: pytest.fail("it trains again"))
+    assert command(*SMOKE, "--json") == first
+
+
+def test_two_jobs_give_exactly_what_one_gives(command, tmp_path, monkeypatch):
+    records = []
+    for jobs in "12":
+        monkeypatch.setenv("CLKIT_RUNS", str(tmp_path / f"runs-{jobs}"))
+        assert command(*SMOKE, "--seeds", "0-2", "--jobs", jobs, "--out", tmp_path / jobs)[0] == 0
+        records.append(load(tmp_path / jobs / "finetune_split-digits_smoke"))
+    for one, two in zip(*records, strict=True):
+        identical(one, two)
+    assert not np.array_equal(records[0][0].within, records[0][1].within), "seeds differ"
+
+
+def identical(a, b):
+    """Bit for bit the same answers and traces."""
+    for name in ("predictions", "within", "rank", "labels", "seen", "drawn", "parameters"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    assert a.about["seed"] == b.about["seed"] and a.trace.keys() == b.trace.keys() == {"loss"}
+    for column, values in a.trace["loss"].items():
+        np.testing.assert_array_equal(values, b.trace["loss"][column], err_msg=column)
+
+
+# ---- seeds
+
+@pytest.mark.parametrize("text, seeds", [("0", (0,)), ("0,1,2", (0, 1, 2)), ("0-9", tuple(range(10))),
+                                         ("3-3", (3,)),
+                                         ("0-2,7", (0, 1, 2, 7)), ("5, 4", (5, 4)), ("10,0-1", (10, 0, 1))])
+def test_forms_of_seeds(text, seeds):
+    assert _seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,", "-1", "3-1", "1-", "1.5", "0x1", "1-2-3", "²"])
+def test_what_is_no_list_of_seeds(command, text):
+    refused(command(*SMOKE, f"--seeds={text}"), f"'{text}' is no list of seeds: write 0,1,2 or 0-9")
+
+
+@pytest.mark.parametrize("text", ["1,1", "0-3,2"])
+def test_a_seed_named_twice(command, text):
+    refused(command(*SMOKE, "--seeds", text), f"'{text}' names a seed twice")
+
+
+def test_without_seeds_the_preset_says(command):
+    assert _parser().parse_args(SMOKE).seeds is None
+    assert json.loads(command(*SMOKE, "--json")[1])["seeds"] == list(presets.SEEDS["smoke"])
+
+
+# ---- settings
+
+def config(*settings, experiment="finetune/split-digits"):
+    """The Config that a command line with these settings runs."""
+    options = _parser().parse_args(["run", experiment, *(word for s in settings for word in ("--set", s))])
+    return presets.experiment(experiment, options.preset, dict(options.settings)).config
+
+
+def test_settings_take_the_type_of_their_field():
+    found = config("lr=1", "epochs=3", "restart=false", "net=convnet")
+    assert (found.lr, found.epochs, found.restart, found.net) == (1.0, 3, False, "convnet")
+    assert [type(v) for v in (found.lr, found.epochs, found.restart)] == [float, int, bool]
+    assert config("lr=1e-4").lr == 1e-4 and config("restart=True").restart is True
+    assert config(" epochs = 7 ").epochs == 7
+    assert config("heads=multi", experiment="lwf/split-digits").heads == "multi"
+    assert config("warmup-epochs=2", experiment="lwf/split-digits").warmup_epochs == 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """One field of every kind that a Config may have."""
+
+    hidden: tuple = (400, 400)
+    share: float | None = None
+    steps: int = 1
+    name: str = "a"
+    fast: bool = False
+
+
+@pytest.mark.parametrize("key, text, value", [
+    ("hidden", "(10, 20)", (10, 20)), ("hidden", "10,20", (10, 20)), ("hidden", "[10]", (10,)),
+    ("hidden", "()", ()),
+    ("share", "0.5", 0.5), ("share", "2", 2.0), ("share", "none", None), ("share", "None", None),
+    ("steps", "-3", -3),
+    ("name", "3", "3"), ("name", "None", "None"), ("fast", "TRUE", True), ("fast", "False", False)])
+def test_text_is_read_as_the_field_s_type(key, text, value):
+    found = presets._typed(Fields, key, text)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("key, text, kinds", [
+    ("hidden", "10", "tuple"), ("hidden", "wide", "tuple"), ("share", "half", "float or NoneType"),
+    ("share", "true", "float"),
+    ("steps", "1.0", "int"), ("steps", "true", "int"), ("steps", "none", "int"), ("steps", "", "int"),
+    ("fast", "1", "bool"),
+    ("fast", "yes", "bool"), ("steps", "__import__('os')", "int")])
+def test_text_of_another_type_is_refused(key, text, kinds):
+    with pytest.raises(presets.PresetError, match=f"the setting '{key}' takes {kinds}"):
+        presets._typed(Fields, key, text)
+
+
+@pytest.mark.parametrize("setting, parts", [
+    ("epoch=3", ["there is no setting 'epoch'; did you mean epochs?",
+                 "the settings are net, epochs, batch, lr, restart"]),
+    ("zzz=3", ["there is no setting 'zzz'", "the settings are net"]),
+    ("epochs=many", ["the setting 'epochs' takes int, not 'many'"]), ("epochs=1.5", ["takes int"]),
+    ("lr=fast", ["takes float"]),
+    ("restart=1", ["takes bool"]), ("epochs=0", ["finetune/split-digits: epochs and batch must be at least 1"]),
+    ("lr=-1", ["lr above 0"]), ("epochs", ["'epochs' is no setting: write KEY=VALUE"]),
+    ("=3", ["write KEY=VALUE"]),
+    ("net=resnett", ["there is no network 'resnett'", "mlp, convnet, resnet18"])])
+def test_bad_settings_are_refused_before_anything_is_written(command, tmp_path, setting, parts):
+    refused(command(*SMOKE, "--set", setting), *parts)
+    assert not list((tmp_path / "runs").rglob("*.npz"))
+
+
+# ---- other bad input
+
+@pytest.mark.parametrize("words, parts", [
+    (["fintune/split-digits"],
+     ["there is no experiment 'fintune/split-digits'; did you mean finetune/split-digits"]),
+    (["finetune"], ["there is no experiment 'finetune'", "python -m clkit list"]),
+    (["finetune/split-digits", "--preset", "smok"], ["there is no preset 'smok'; did you mean smoke"]),
+    (["finetune/split-digits", "--preset", "smoke", "--device", "gpu"],
+     ["there is no device 'gpu': use auto, cpu or cuda"]),
+    (["finetune/split-digits", "--preset", "smoke", "--jobs", "0"], ["jobs of 1 or more"]),
+    (["finetune/split-digits", "--preset", "smoke", "--jobs", "two"], ["--jobs"]),
+    (["finetune/split-mnist", "--preset", "paper"],
+     ["mnist is not here", "python -m clkit data get mnist", "CLKIT_DATA"]),
+    ([], ["METHOD/BENCHMARK"])])
+def test_bad_runs_are_refused(command, words, parts):
+    refused(command("run", *words), *parts)
+
+
+def test_a_device_that_can_hold_no_results_is_refused(command):
+    """meta: torch knows it, and everything up to the first test would work."""
+    refused(command(*SMOKE, "--device", "meta"), "there is no device 'meta'", "use auto, cpu or cuda")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(command, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    refused(command(*SMOKE, "--out", tmp_path / "file" / "records"), str(tmp_path / "file"))
+    monkeypatch.setenv("CLKIT_RUNS", str(tmp_path / "file"))
+    refused(command(*SMOKE), str(tmp_path / "file"))
+
+
+def test_damage_in_a_run_folder_is_named_with_its_cure(command, tmp_path):
+    command(*SMOKE)
+    [folder] = (tmp_path / "runs").glob("*/seed-0")
+    (folder / "run.json").write_text("{")
+    refused(command(*SMOKE), str(folder / "run.json"), "is damaged: delete the folder")
+
+
+@pytest.mark.parametrize("words, part", [([], "command"), (["frobnicate"], "frobnicate"),
+                                         (["data"], "list | get"),
+                                         (["data", "get"], "name"), (["list", "--jsn"], "--jsn")])
+def test_bad_commands_are_refused(command, words, part):
+    refused(command(*words), part)
+
+
+def test_a_figure_that_is_not_there(command, tmp_path):
+    refused(command("figures", "memory-kep", "--out", tmp_path / "out"),
+            "there is no figure 'memory-kep'; did you mean memory-kept?")
+    assert not (tmp_path / "out").exists()
+
+
+def test_version_and_help(command):
+    assert command("--version") == (0, f"clkit {clkit.__version__}\n", "")
+    status, out, _ = command("--help")
+    assert status == 0 and all(word in out for word in ("list", "run", "figures", "data", "doctor"))
+
+
+# ---- data, doctor
+
+def test_data_list(command, tmp_path):
+    status, out, err = command("data", "list")
+    assert (status, err) == (0, "") and f"data root: {tmp_path / 'data'}" in out
+    lines = out.splitlines()
+    [digits] = [n for n, line in enumerate(lines) if line.split()[:1] == ["digits"]]
+    assert lines[digits].split()[1] == "present" and "1,438 + 359 images, 10 classes, 1x8x8" in lines[digits]
+    [mnist] = [n for n, line in enumerate(lines) if line.split()[:1] == ["mnist"]]
+    assert lines[mnist].split()[1] == "absent"
+    assert lines[mnist + 1].strip() == "python -m clkit data get mnist"
+
+
+def test_data_list_as_json(command, tmp_path):
+    status, out, err = command("data", "list", "--json")
+    found = json.loads(out)
+    assert (status, err, found["root"]) == (0, "", str(tmp_path / "data"))
+    sets = {row["name"]: row for row in found["sets"]}
+    assert {"digits", "digits28", "shapes", "mnist", "fashion_mnist", "svhn", "cifar10",
+            "cifar100"} == sets.keys()
+    assert {name for name, row in sets.items() if row["present"]} == {"digits", "digits28", "shapes"}
+    assert sets["cifar100"]["classes"] == 100 and sets["cifar10"]["shape"] == [3, 32, 32]
+
+
+@pytest.mark.parametrize("name, part", [("mnst", "did you mean mnist"),
+                                        ("nothing-like-it", "known are digits"),
+                                        ("digits", "digits needs no download")])
+def test_data_get_of_what_cannot_be_downloaded(command, tmp_path, monkeypatch, name, part):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it reaches for the network"))
+    refused(command("data", "get", name), part)
+    assert not (tmp_path / "data").exists()
+
+
+def test_doctor_reports_versions_device_data_and_disk(command, tmp_path):
+    status, out, err = command("doctor")
+    assert err == "" and status == (1 if "problem:" in out else 0)
+    assert out.startswith(f"clkit {clkit.__version__}, Python ")
+    for name in doctor.PACKAGES:
+        assert f"{name} " in out
+    for part in ("device: ", f"data root: {tmp_path / 'data'} (not there yet)",
+                 "data sets present: digits, digits28, shapes",
+                 f"run folders: {tmp_path / 'runs'}, ", " GB free"):
+        assert part in out
+
+
+def test_doctor_finds_problems_and_says_their_cure(command, monkeypatch):
+    def version(name):
+        if name == "nbval":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.0"
+    disk = namedtuple("usage", "total used free")
+    monkeypatch.setattr(doctor.importlib.metadata, "version", version)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk(10**12, 10**12, 10**8))
+    status, out, _ = command("doctor")
+    assert status == 1 and "no problems" not in out
+    assert "problem: nbval is not installed: run `make workbook`" in out
+    assert "problem: less than 1 GB is free" in out and "make room, or set CLKIT_RUNS" in out
+
+
+# ---- as a process, and Ctrl-C
+
+def process(*words, runs, **options):
+    """`python -m clkit ...` with run folders of its own."""
+    return subprocess.Popen([sys.executable, "-m", "clkit", *words], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env={**os.environ, "CLKIT_RUNS": str(runs)}, **options)
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["data", "list"]])
+def test_a_reader_that_leaves_early_is_no_error(tmp_path, monkeypatch, words):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)   # short output meets the closed pipe at the end
+    running = process(*words, runs=tmp_path)
+    running.stdout.close()
+    err = running.stderr.read()
+    running.stderr.close()
+    assert (running.wait(60), err) == (0, "")
+
+
+def wait_for(pattern, runs, running):
+    """Until a file appears in the run folders; fails where the process ends before."""
+    end = time.monotonic() + 60
+    while not list(runs.glob(pattern)):
+        try:
+            running.wait(0.01)
+        except subprocess.TimeoutExpired:
+            assert time.monotonic() < end, f"no {pattern} after a minute"
+        else:
+            pytest.fail(f"the run ended before there was {pattern}: {running.communicate()}")
+
+
+def test_ctrl_c_stops_says_how_to_go_on_and_the_same_command_does(tmp_path, command, monkeypatch):
+    words = ["run", "finetune/split-digits", "--preset", "teach", "--seeds", "3", "--set", "epochs=25",
+             "--json"]
+    runs = tmp_path / "stopped"
+    running = process(*words, runs=runs)
+    wait_for("*/seed-3/stage-1.npz", runs, running)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130 and out == ""
+    assert "stopping at the end of this epoch or step" in err and "Traceback" not in err
+    assert "clkit: stopped " in err and "the same command goes on from there" in err
+    [folder] = runs.glob("*/seed-3")
+    assert not (folder / "result.json").exists() and not (folder / "stage-5.npz").exists()
+    assert not list(folder.glob("*.part"))
+    before = {p.name: p.stat().st_mtime_ns for p in folder.glob("stage-*.npz")}
+
+    monkeypatch.setenv("CLKIT_RUNS", str(runs))
+    status, out, _ = command(*words)
+    assert status == 0 and all((folder / name).stat().st_mtime_ns == when for name, when in before.items())
+    monkeypatch.setenv("CLKIT_RUNS", str(tmp_path / "whole"))
+    status, whole, _ = command(*words)
+    [other] = (tmp_path / "whole").glob("*/seed-3")
+    assert status == 0 and other.parent.name == folder.parent.name
+    identical(load(folder / "result")[0], load(other / "result")[0])
+    resumed, uninterrupted = (json.loads(text) for text in (out, whole))
+    for key in KEYS - {"seconds"}:
+        assert resumed[key] == uninterrupted[key], key

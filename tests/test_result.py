@@ -1,0 +1,525 @@
+"""Scores against matrices worked out by hand and plain loops; records come back whole or not at all."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from clkit import result as results_module
+from clkit.result import (Interval, Result, ResultError, interval, load, pack_trace, save, summary,
+                          unpack_trace,
+                          write_atomically)
+
+NAN = float("nan")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def make(sizes, labels, predictions, within=None, rank=None, seen=None, seed=0, **more):
+    """A Result out of plain lists."""
+    labels, predictions = np.array(labels, np.int16), np.array(predictions, np.int16)
+    stages = len(predictions)
+    seen = np.cumsum(sizes)[:stages] if seen is None else np.array(seen)
+    within = np.full((stages + 1, len(labels)), -1) if within is None else within
+    rank = np.where(predictions < 0, -1, predictions != labels) if rank is None else rank
+    facts = {"about": {"experiment": "finetune/made", "seed": seed, "preset": "smoke",
+                       "config": {"epochs": 1},
+                       "stream": {"data": "made"}, "versions": {"torch": "0"}, "device": "cpu", "key": "k",
+                       "date": "d",
+                       "commit": None},
+             "names": [f"class {k}" for k in range(sum(sizes))], "groups": None,
+             "learn_seconds": np.full(stages, 2.0),
+             "test_seconds": np.full(stages, 0.5), "drawn": np.full(stages, 100),
+             "parameters": np.full(stages, 7),
+             "kept": {"weights": 28 + np.arange(stages)[::-1]}, "trace": {}}
+    return Result(sizes=tuple(sizes), labels=labels, predictions=predictions,
+                  within=np.array(within, np.int16),
+                  rank=np.array(rank, np.int16), seen=seen, **{**facts, **more})
+
+
+# ---- worked out by hand
+
+# Three tasks of one, two and one class; four, four and two images: 0000 1122 33.
+LABELS = [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]
+HAND = make(
+    (1, 2, 1), LABELS,
+    predictions=[[0, 0, 0, 0, -1, -1, -1, -1, -1, -1],                 # 4/4
+                 [0, 0, 1, 2, 1, 1, 2, 1, -1, -1],                     # 2/4, 3/4
+                 [3, 0, 3, 3, 1, 3, 3, 3, 3, 3]],                      # 1/4, 1/4, 2/2
+    within=[[0, 0, 0, 0, 2, 2, 2, 2, 3, 3],                            # before: 4/4, 2/4, 2/2
+            [0, 0, 0, 0, 1, 2, 1, 1, 3, 3],                            # 4/4, 1/4, 2/2
+            [0, 0, 0, 0, 1, 1, 2, 1, 3, 3],                            # 4/4, 3/4, 2/2
+            [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]],                           # 4/4, 4/4, 2/2
+    rank=[[0, 0, 0, 0, -1, -1, -1, -1, -1, -1],
+          [0, 0, 1, 2, 0, 0, 0, 1, -1, -1],
+          [1, 0, 1, 3, 0, 2, 1, 1, 0, 0]])
+
+
+def test_accuracy_by_hand():
+    np.testing.assert_array_equal(HAND.accuracy(), [[1, NAN, NAN], [0.5, 0.75, NAN], [0.25, 0.25, 1]])
+    np.testing.assert_array_equal(HAND.within_accuracy(), [[1, 0.25, 1], [1, 0.75, 1], [1, 1, 1]])
+    np.testing.assert_array_equal(HAND.start_accuracy(), [1, 0.5, 1])
+    np.testing.assert_allclose(HAND.averages(), [1, 0.625, 0.5])
+    np.testing.assert_allclose(HAND.averages("images"), [1, 5 / 8, 4 / 10])
+    assert HAND.average() == 0.5 and HAND.average("images") == 0.4
+    assert HAND.incremental() == pytest.approx((1 + 0.625 + 0.5) / 3)
+    assert HAND.incremental("images") == pytest.approx((1 + 0.625 + 0.4) / 3)
+    assert HAND.within_average() == 1
+
+
+def test_change_over_time_by_hand():
+    np.testing.assert_array_equal(HAND.forgetting_per_task(), [1 - 0.25, 0.75 - 0.25, NAN])
+    assert HAND.forgetting() == pytest.approx((0.75 + 0.5) / 2)
+    assert HAND.backward_transfer() == pytest.approx(((0.25 - 1) + (0.25 - 0.75)) / 2)
+    assert HAND.forward_transfer() == pytest.approx(((0.25 - 0.5) + (1 - 1)) / 2)
+
+
+def test_forgetting_measures_from_the_best_earlier_stage_and_may_be_negative():
+    r = make((1, 1, 1), [0, 0, 1, 1, 2, 2], [[1, 1, -1, -1, -1, -1], [0, 0, 0, 1, -1, -1],
+                                             [0, 1, 1, 1, 2, 2]])
+    np.testing.assert_array_equal(r.accuracy()[:, 0], [0, 1, 0.5])
+    np.testing.assert_array_equal(r.forgetting_per_task(), [0.5, -0.5, NAN])
+    assert r.forgetting() == 0 and r.backward_transfer() == pytest.approx((0.5 + 0.5) / 2)
+
+
+def test_finer_views_by_hand():
+    np.testing.assert_allclose(HAND.top(1), [1, 5 / 8, 4 / 10])
+    np.testing.assert_allclose(HAND.top(2), [1, 7 / 8, 8 / 10])
+    np.testing.assert_allclose(HAND.top(5), [1, 1, 1])
+    np.testing.assert_array_equal(HAND.per_class(), [0.25, 0.5, 0, 1])
+    np.testing.assert_array_equal(HAND.per_class(1), [0.5, 1, 0.5, NAN])
+    np.testing.assert_array_equal(HAND.confusion(), [[1, 0, 0, 3], [0, 1, 0, 1], [0, 0, 0, 2], [0, 0, 0, 2]])
+    np.testing.assert_array_equal(HAND.confusion(1), [[2, 1, 1], [0, 2, 0], [0, 1, 1]])
+    assert HAND.newest_share() == 0.8 and HAND.newest_share(1) == 6 / 8 and HAND.newest_share(0) == 1
+    speed = HAND.samples_per_second()
+    assert speed["learn"] == pytest.approx(300 / 6) and speed["test"] == pytest.approx((4 + 8 + 10) / 1.5)
+
+
+def test_the_task_of_an_image_follows_from_its_class():
+    assert HAND.tasks == 3 and HAND.task_of.tolist() == [0] * 4 + [1] * 4 + [2] * 2
+
+
+# ---- against the obvious loops
+
+def random_result(seed, sizes, images=60, merged=False):
+    """Random answers of every kind; unless merged, a stage per task."""
+    draw = np.random.default_rng(seed)
+    classes = sum(sizes)
+    labels = np.concatenate([np.arange(classes), draw.integers(0, classes, images - classes)])
+    seen = [classes] if merged else np.cumsum(sizes)
+    predictions = np.array([np.where(labels < k, draw.integers(0, k, images), -1) for k in seen])
+    rank = np.array([np.where(labels < k, draw.integers(0, k, images), -1) for k in seen])
+    rank = np.where(predictions == labels, 0, np.where(predictions < 0, -1, np.maximum(rank, 1)))
+    task = np.searchsorted(np.cumsum(sizes), labels, side="right")
+    first = np.array([0, *np.cumsum(sizes)])[task]
+    within = first + (draw.random((len(seen) + 1, images)) * np.array(sizes)[task]).astype(int)
+    return make(sizes, labels, predictions, within, rank, seen, seed=seed)
+
+
+def share(pairs):
+    """Share of pairs that are equal, NaN for none."""
+    pairs = list(pairs)
+    return sum(a == b for a, b in pairs) / len(pairs) if pairs else NAN
+
+
+class Slow:
+    """Every score again, written as the sentence that defines it."""
+
+    def __init__(self, r):
+        self.r, self.labels = r, r.labels.tolist()
+        self.stages, self.images = len(r.predictions), range(len(r.labels))
+        ends = [sum(r.sizes[:t + 1]) for t in range(len(r.sizes))]
+        self.task = [next(t for t, end in enumerate(ends) if k < end) for k in self.labels]
+        self.a = self.table(r.predictions)
+        self.w = self.table(r.within)
+
+    def table(self, rows):
+        return [[NAN if any(row[n] < 0 for n in self.images if self.task[n] == j) else
+                 share((row[n], self.labels[n]) for n in self.images if self.task[n] == j)
+                 for j in range(len(self.r.sizes))] for row in rows.tolist()]
+
+    def known(self, i):
+        return [n for n in self.images if self.labels[n] < self.r.seen[i]]
+
+    def averages(self, over):
+        if over == "images":
+            return [share((self.r.predictions[i][n], self.labels[n]) for n in self.known(i))
+                    for i in range(self.stages)]
+        scores = [[v for v in row if not math.isnan(v)] for row in self.a]
+        return [sum(row) / len(row) for row in scores]
+
+    def forgetting(self):
+        drops = []
+        for j in range(self.stages - 1):
+            earlier = [self.a[i][j] for i in range(j, self.stages - 1)]
+            drops.append(max(earlier) - self.a[-1][j])
+        return sum(drops) / len(drops) if drops else NAN
+
+    def backward(self):
+        gains = [self.a[-1][j] - self.a[j][j] for j in range(self.stages - 1)]
+        return sum(gains) / len(gains) if gains else NAN
+
+    def forward(self):
+        gains = [self.w[j][j] - self.w[0][j] for j in range(1, self.stages)]    # row j of w: j tasks learned
+        return sum(gains) / len(gains) if gains else NAN
+
+    def top(self, k):
+        return [sum(self.r.rank[i][n] < k for n in self.known(i)) / len(self.known(i))
+                for i in range(self.stages)]
+
+    def per_class(self, stage):
+        return [share((self.r.predictions[stage][n], c) for n in self.known(stage) if self.labels[n] == c)
+                for c in range(sum(self.r.sizes))]
+
+    def confusion(self, stage):
+        k = int(self.r.seen[stage])
+        counts = [[0] * k for _ in range(k)]
+        for n in self.known(stage):
+            counts[self.labels[n]][self.r.predictions[stage][n]] += 1
+        return counts
+
+    def newest(self, stage):
+        newest = [c for c in range(sum(self.r.sizes)) if c < self.r.seen[stage]][-self.r.sizes[stage]:]
+        return sum(self.r.predictions[stage][n] in newest for n in self.known(stage)) / len(self.known(stage))
+
+
+@pytest.mark.parametrize("sizes", [(2,) * 5, (5, 1, 3), (10,), (1, 1, 1, 1)])
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_agree_with_plain_loops(seed, sizes):
+    r = random_result(seed, sizes)
+    slow = Slow(r)
+    same = np.testing.assert_allclose
+    same(r.accuracy(), slow.a)
+    same(r.within_accuracy(), slow.w[1:])
+    same(r.start_accuracy(), slow.w[0])
+    for over in ("tasks", "images"):
+        same(r.averages(over), slow.averages(over))
+        same(r.average(over), slow.averages(over)[-1])
+        same(r.incremental(over), sum(slow.averages(over)) / slow.stages)
+    same(r.within_average(), sum(slow.w[-1]) / len(sizes))
+    same(r.forgetting(), slow.forgetting(), atol=1e-12)
+    same(r.backward_transfer(), slow.backward(), atol=1e-12)
+    same(r.forward_transfer(), slow.forward(), atol=1e-12)
+    for k in (1, 2, 5):
+        same(r.top(k), slow.top(k))
+    for stage in range(slow.stages):
+        same(r.per_class(stage), slow.per_class(stage))
+        np.testing.assert_array_equal(r.confusion(stage), slow.confusion(stage))
+        same(r.newest_share(stage), slow.newest(stage))
+    same(r.per_class(), slow.per_class(-1))
+    assert r.newest_share() == r.newest_share(len(sizes) - 1)
+
+
+def test_top_one_is_the_average_over_images():
+    r = random_result(5, (3, 2, 4))
+    np.testing.assert_allclose(r.top(1), r.averages("images"))
+    np.testing.assert_allclose(r.top(sum(r.sizes)), 1)
+
+
+def test_the_two_averages_differ_when_tasks_differ_in_size():
+    r = make((1, 1), [0, 0, 0, 1], [[0, 0, 0, -1], [1, 1, 1, 1]])
+    assert r.average() == 0.5 and r.average("images") == 0.25
+    with pytest.raises(ValueError, match="over must be 'tasks' or 'images', not 'classes'"):
+        r.averages("classes")
+
+
+@pytest.mark.parametrize("sizes", [(2,) * 3, (1, 4, 2)])
+def test_joint_training_has_one_stage_and_a_score_for_each_task(sizes):
+    r = random_result(1, sizes, merged=True)
+    slow = Slow(r)
+    assert r.accuracy().shape == (1, 3) and r.within_accuracy().shape == (1, 3)
+    np.testing.assert_allclose(r.accuracy(), slow.a)
+    assert not np.isnan(r.accuracy()).any()
+    assert r.average() == pytest.approx(sum(slow.a[0]) / 3) == r.incremental()
+    assert r.within_average() == pytest.approx(sum(slow.w[1]) / 3)
+    assert np.isnan([r.forgetting(), r.backward_transfer(), r.forward_transfer()]).all()
+    assert np.isnan(r.forgetting_per_task()).all()
+    np.testing.assert_array_equal(r.confusion(), slow.confusion(0))
+
+
+def test_the_newest_share_of_joint_training_is_that_of_the_last_task_s_classes():
+    """So that it can be read beside the others: near the classes' share where nothing is preferred."""
+    r = random_result(2, (2, 3, 1), merged=True)
+    assert r.newest_share() == np.mean(r.predictions[-1] == 5)
+
+
+# ---- what is undefined
+
+def test_a_learner_without_scores_for_classes_to_come():
+    """A growing head: no task-aware answer before a task is learned, so no forward transfer."""
+    r = make((1, 1), [0, 0, 1, 1], [[0, 0, -1, -1], [1, 0, 1, 1]],
+             within=[[-1, -1, -1, -1], [0, 0, -1, -1], [0, 0, 1, 1]])
+    assert np.isnan(r.start_accuracy()).all() and math.isnan(r.forward_transfer())
+    np.testing.assert_array_equal(r.within_accuracy(), [[1, NAN], [1, 1]])
+    assert r.within_average() == 1 and r.average() == 0.75 and r.forgetting() == 0.5
+
+
+def test_a_task_with_answers_for_some_of_its_images_only_has_no_score():
+    r = make((2, 1), [0, 1, 2], [[0, -1, -1], [0, 1, 2]], seen=[1, 3])
+    np.testing.assert_array_equal(r.accuracy(), [[NAN, NAN], [1, 1]])
+
+
+def test_a_run_that_is_half_way_counts_the_tasks_learned_only():
+    r = make((1, 1, 1), [0, 1, 2], [[0, -1, -1], [0, 1, -1]], within=[[0, 1, 2]] * 3)
+    np.testing.assert_array_equal(r.accuracy(), [[1, NAN, NAN], [1, 1, NAN]])
+    assert r.average() == 1 and r.within_average() == 1 and r.newest_share() == 0.5
+    assert r.confusion().shape == (2, 2) and math.isnan(r.per_class()[2])
+
+
+# ---- several seeds
+
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+def test_interval_against_scipy(n, level):
+    values = np.random.default_rng(n).random(n)
+    found = interval(values, level)
+    low, high = stats.t.interval(level, n - 1, loc=values.mean(), scale=stats.sem(values))
+    assert found.mean == pytest.approx(values.mean())
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
+    assert found.n == n and found.kind == f"{100 * level:g} % t-interval"
+
+
+def test_interval_by_hand():
+    found = interval([0.1, 0.2, 0.3])                   # s = 0.1; t(0.975, 2) = 4.302653
+    assert found.half == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-6)
+
+
+def test_interval_of_one_none_and_undefined_values():
+    assert interval([0.3])[0] == 0.3 and math.isnan(interval([0.3]).half) and interval([0.3]).n == 1
+    assert math.isnan(interval([]).mean) and interval([]).n == 0
+    assert math.isnan(interval([NAN, NAN]).mean)
+    assert str(interval([0.3])) == "30.00 (n = 1)" and str(interval([])) == "undefined"
+    assert str(interval([NAN, NAN])) == "undefined"
+    assert str(Interval(0.199, 0.0005, 5, "95 % t-interval")) == "19.90 ± 0.05 (95 % t-interval, n = 5)"
+    for level in (0, 1, 95):
+        with pytest.raises(ValueError, match="level must lie between 0 and 1, such as 0.95"):
+            interval([1, 2], level)
+
+
+def test_summary_is_plain_json_and_agrees_with_the_scores():
+    seeds = [random_result(s, (2, 3)) for s in range(3)]
+    found = summary(seeds)
+    text = json.dumps(found, allow_nan=False)
+    assert json.loads(text) == found
+    scores = [r.average() for r in seeds]
+    assert found["average_accuracy"]["per_seed"] == scores and found["seeds"] == [0, 1, 2]
+    assert found["average_accuracy"]["mean"] == pytest.approx(np.mean(scores))
+    half = interval(scores).half
+    assert found["average_accuracy"]["interval"] == pytest.approx([np.mean(scores) - half,
+                                                                   np.mean(scores) + half])
+    assert found["forgetting"]["mean"] == pytest.approx(np.mean([r.forgetting() for r in seeds]))
+    within = np.mean([r.within_average() for r in seeds])
+    assert found["within_task_accuracy"]["mean"] == pytest.approx(within)
+    matrix = np.mean([r.accuracy() for r in seeds], axis=0)
+    assert found["accuracy_matrix"][0] == [pytest.approx(matrix[0, 0]), None]
+    assert found["accuracy_matrix"][1] == pytest.approx(list(matrix[1]))
+    assert found["memory_bytes"] == {"weights": 28} and found["parameters"] == 7
+    assert found["seconds"] == {"learn": 12, "test": 3, "per_seed": [5, 5, 5]}
+
+
+def test_summary_of_one_seed_of_joint_training_has_nulls_where_nothing_is_defined():
+    found = summary([random_result(0, (2, 2), merged=True)])
+    assert found["forgetting"] == {"mean": None, "interval": None, "kind": "95 % t-interval", "n": 1,
+                                   "per_seed": [None]}
+    assert found["average_accuracy"]["interval"] is None and found["average_accuracy"]["n"] == 1
+    json.dumps(found, allow_nan=False)
+    with pytest.raises(ResultError, match="there are no results to summarise"):
+        summary([])
+
+
+# ---- on disk
+
+TRACE = {"loss": {"task": np.array([0, 0, 1]), "epoch": np.array([0, 1, 0]),
+                  "loss": np.array([0.5, 0.25, 1.0], np.float32)},
+         "mask": {"task": np.array([0, 1]), "values": [np.arange(6, dtype=np.int64).reshape(2, 3),
+                                                       np.zeros((0, 4))],
+                  "layer": np.array(["first", "second layer"])},
+         "head": {"task": np.array([0, 1, 1]), "row": [np.ones(2), np.ones((3, 1)), np.array(7.0)]},
+         "kernel": {"task": np.array([0, 1]), "count": [np.array([1, 2], np.int8), np.array([3], np.int8)]},
+         "stack": {"task": np.array([0, 1]), "image": np.zeros((2, 1, 4, 4), np.uint8)}}
+
+
+def same_trace(a, b):
+    assert {t: list(c) for t, c in a.items()} == {t: list(c) for t, c in b.items()}
+    for table, columns in a.items():
+        for column, rows in columns.items():
+            other = b[table][column]
+            assert len(rows) == len(other)
+            for x, y in zip(rows, other):
+                np.testing.assert_array_equal(x, y)
+                assert np.asarray(x).shape == np.asarray(y).shape
+                if column != "values":                  # ragged rows of several types come back as one type
+                    assert np.asarray(x).dtype == np.asarray(y).dtype
+
+
+def same(a, b):
+    assert a.about == b.about and a.sizes == b.sizes and a.names == b.names and a.groups == b.groups
+    for name in ("seen", "labels", "predictions", "within", "rank", "learn_seconds", "test_seconds", "drawn",
+                 "parameters"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        assert getattr(a, name).dtype == getattr(b, name).dtype
+    assert a.kept.keys() == b.kept.keys()
+    for kind in a.kept:
+        np.testing.assert_array_equal(a.kept[kind], b.kept[kind])
+    same_trace(a.trace, b.trace)
+
+
+@pytest.fixture
+def record(tmp_path):
+    """A record of two seeds, with traces that are ragged, of text, and empty in parts."""
+    seeds = [random_result(0, (2, 3)), random_result(1, (2, 3))]
+    seeds[0].trace, seeds[0].groups = TRACE, ["zwei", "zwei", "drei", "drei", "größer"]
+    seeds[1].kept = {"weights": np.array([1, 2]), "old copies": np.array([0, 8])}
+    save(seeds, tmp_path / "finetune_made_smoke_lr-0.001")
+    return seeds, tmp_path / "finetune_made_smoke_lr-0.001.json"
+
+
+def test_a_record_comes_back_whole(record):
+    seeds, path = record
+    for stem in (path, path.with_suffix(".npz"), str(path)):
+        for a, b in zip(seeds, load(stem), strict=True):
+            same(a, b)
+
+
+def test_a_stem_may_hold_dots(record):
+    """lr-0.001: what follows the dot is part of the name and not a file ending."""
+    seeds, path = record
+    for a, b in zip(seeds, load(path.parent / "finetune_made_smoke_lr-0.001"), strict=True):
+        same(a, b)
+
+
+def test_a_record_is_two_files_that_others_may_read(record):
+    _, path = record
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.name, path.with_suffix(".npz").name]
+    text = json.loads(path.read_text(encoding="utf-8"),
+                      parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert text["format"] == 1 and text["results"][0]["groups"][-1] == "größer"
+    assert "größer" in path.read_text("utf-8")
+    assert text["summary"]["average_accuracy"]["n"] == 2
+    if sys.platform != "win32":
+        assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_traces_pack_into_plain_arrays():
+    flat = pack_trace(TRACE)
+    assert all(isinstance(v, np.ndarray) and v.dtype != object for v in flat.values())
+    same_trace(TRACE, unpack_trace(flat))
+    same_trace({}, unpack_trace(pack_trace({})))
+    assert flat.keys() >= {"loss/loss", "mask/values#values", "mask/values#shapes"}
+
+
+def test_an_absent_record_is_said(tmp_path, record):
+    with pytest.raises(ResultError,
+                       match=r"there is no result at .*other\.json: a record is a \.json and an \.npz"):
+        load(tmp_path / "other")
+    _, path = record
+    path.with_suffix(".npz").unlink()
+    with pytest.raises(ResultError, match=r"there is no result at .*\.npz"):
+        load(path)
+
+
+@pytest.mark.parametrize("ending, damage", [
+    (".json", lambda b: b[:100]), (".json", lambda b: b""), (".json", lambda b: b"[]"),
+    (".json", lambda b: b"{}"),
+    (".json", lambda b: b"\xff\xfe"), (".json", lambda b: b'{"format": 1, "results": [{}]}'),
+    (".npz", lambda b: b[:len(b) // 2]), (".npz", lambda b: b""), (".npz", lambda b: b"no zip"),
+    (".npz", lambda b: b[:200] + bytes(50) + b[250:])])
+def test_a_damaged_record_is_refused_in_a_sentence(record, ending, damage):
+    _, path = record
+    broken = path.with_suffix(ending)
+    broken.write_bytes(damage(broken.read_bytes()))
+    with pytest.raises(ResultError, match=r"the result at .* is damaged \(\w+\): delete it and run it again"):
+        load(path)
+
+
+def test_another_format_is_refused(record):
+    _, path = record
+    path.write_text(path.read_text("utf-8").replace('"format": 1', '"format": 99'), encoding="utf-8")
+    with pytest.raises(ResultError, match="has record format 99, this clkit reads 1: run it again"):
+        load(path)
+
+
+class Bomb:
+    """Code that a pickle would run."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was read",))
+
+
+def test_no_pickle_is_ever_read(record):
+    _, path = record
+    with np.load(path.with_suffix(".npz")) as arrays:
+        arrays = dict(arrays)
+    arrays["0/trace/loss/loss"] = np.array([Bomb()], dtype=object)
+    np.savez(path.with_suffix(".npz"), **arrays)
+    with pytest.raises(ResultError, match=r"damaged \(ValueError\)"):
+        load(path)
+
+
+def test_saving_over_a_record_replaces_it(record):
+    _, path = record
+    other = [random_result(9, (2, 3))]
+    save(other, path.parent / "finetune_made_smoke_lr-0.001")
+    again = load(path)
+    assert len(again) == 1
+    same(again[0], other[0])
+
+
+# ---- whole or absent
+
+def test_a_file_is_written_into_folders_that_are_made(tmp_path):
+    write_atomically(tmp_path / "a" / "b" / "file", lambda f: f.write(b"whole"))
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"whole"
+    assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(),
+                                   ValueError("no")])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write(file):
+        file.write(b"half of the new")
+        raise error
+    with pytest.raises(type(error)):
+        write_atomically(path, write)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(type(error)):
+        write_atomically(tmp_path / "new", write)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_to_flush_or_rename_leaves_the_old_file_too(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(results_module.os, name, full)
+            with pytest.raises(OSError, match="No space"):
+                write_atomically(path, lambda f: f.write(b"new"))
+        assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+# ---- imports
+
+def test_results_are_read_without_torch_scipy_or_the_package_s_other_files(record):
+    _, path = record
+    code = f"""
+import sys
+import clkit
+assert [m for m in sys.modules if m.startswith("clkit")] == ["clkit"], "importing clkit imports more"
+from clkit import result
+seeds = result.load({str(path)!r})
+heavy = {{m.partition(".")[0] for m in sys.modules}} & {{"torch", "scipy", "sklearn", "PIL"}}
+print(seeds[0].average(), *sorted(heavy), *sorted(m for m in sys.modules if m.startswith("clkit.")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(load(path)[0].average()), "clkit.result"]
