@@ -130,7 +130,7 @@ def _list(options):
                             "preset": r.preset,
                             "data": r.data,
                             "minutes_per_seed": r.minutes,
-                            "seeds": list(presets.SEEDS[r.preset]),
+                            "seeds": list(r.seeds),
                         }
                         for r in rows
                     ]
