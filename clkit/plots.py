@@ -646,7 +646,7 @@ def _bar(ax, at, width, values, color, hatch=None):
         )
         top = max(top, i.mean + i.half, values.max())
     ax.annotate(
-        f"{i.mean:.1f}",
+        f"{round(i.mean, 1) + 0.0:.1f}",  # never "-0.0"
         (at, top),
         xytext=(0, 3),
         textcoords="offset points",

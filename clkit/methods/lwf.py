@@ -15,6 +15,8 @@ Details the paper leaves open
    compared across heads as they are.
 2. With balance=True the terms are weighted as in van de Ven and Tolias: at task t = 1, 2, ... a = 1/t and b =
    weight (1 - 1/t), so that the past counts for more the longer it is. balance=False is the paper's sum.
+   With T = 2 the optimum of the two terms leaves a new image's class with less than half of the probability:
+   told the task this LwF is right, not told it answers with old classes: nothing forgotten, nothing new said.
 3. Factor T^2: Hinton et al. have it, Li and Hoiem do not mention it. With T = 2, weight = 0.25 gives the
    unscaled form.
 4. The paper recalls f*(x) once per task, before training; we compute it per batch, which is the same without
