@@ -334,6 +334,7 @@ def _heat(ax, values, label, colorbar, annotated, size=_TICK, line=0.5):
         annot_kws={"fontsize": size},
         linewidths=line,
         square=True,
+        rasterized=values.size > 2500,  # an SVG of so many squares has megabytes
         cbar=colorbar,
         cbar_kws=bar,
         ax=ax,

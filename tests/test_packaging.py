@@ -31,7 +31,7 @@ SYSTEMS = ("linux", "darwin", "win32")
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")
 # Import name -> declared package that cannot be installed without it.
 BROUGHT = {"numpy": "scikit-learn", "scipy": "scikit-learn", "PIL": "torchvision", "IPython": "ipywidgets",
-           "pandas": "seaborn", "pytest": "nbval"}
+           "pygments": "jupyterlab", "pandas": "seaborn", "pytest": "nbval"}
 
 
 def declared():
