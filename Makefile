@@ -59,7 +59,8 @@ figures: setup
 	@$(CLEAN_ENV) $(PY) -m clkit figures $(ARGS)
 
 notebooks: setup
-	@CLKIT_PRESET=teach $(CLEAN_ENV) $(PY) tools/notebooks.py execute --out build/notebooks
+	@rm -rf "$(BUILD)/runs-committed"
+	@CLKIT_PRESET=teach $(CLEAN_ENV) CLKIT_RUNS="$(BUILD)/runs-committed" $(PY) tools/notebooks.py execute --out build/notebooks
 	@$(PY) tools/notebooks.py normalise build/notebooks/*.ipynb
 	@cp build/notebooks/*.ipynb notebooks/
 

@@ -68,7 +68,7 @@ class ImageSet:
         self.groups = None if groups is None else tuple(groups)
         self.name, self.single_pass = name, single_pass
         self.drawn = 0
-        self._checksum = None
+        self._checksum = self._origin = None
         self._spent = False
 
     def __len__(self):
@@ -96,8 +96,13 @@ class ImageSet:
         return ImageSet(images, labels, self.names, self.groups, self.name, self.single_pass)
 
     def like(self, images, labels):
-        """A set of other images of the same classes, for a method that keeps what it has seen."""
-        return ImageSet(images, labels, self.names, self.groups, self.name)
+        """A set of other images of the same classes, for a method that keeps what it has seen.
+
+        What is drawn from it counts as drawn from this one too.
+        """
+        made = ImageSet(images, labels, self.names, self.groups, self.name)
+        made._origin = self
+        return made
 
     def to(self, device):
         """The same set on another device; nothing is copied where it is there already."""
@@ -173,6 +178,8 @@ class Batches:
                 x, y = source.images.index_select(0, index), source.labels.index_select(0, index)
             x = x.float().div_(255)  # (B, C, H, W); times 1/255 would differ from ToTensor in the last bit
             source.drawn += len(y)
+            if source._origin is not None:
+                source._origin.drawn += len(y)
             yield (x if self.augment is None else self.augment(x)), y
 
 

@@ -362,8 +362,7 @@ def obtain(name, preset="teach", seeds=None, overrides=None, compute=None, say=p
     seeds = chosen.seeds if seeds is None else tuple(seeds)
     known = all((run_folder(chosen, s) / "result.json").is_file() for s in seeds)
     results = run_experiment(name, preset, seeds, overrides=overrides)
-    how = f"read back {chosen.stem} ({results[0].about['date']}, " if known else f"computed {chosen.stem} ("
-    say(f"{how}n = {len(seeds)} seeds)")
+    say(f"{'read back' if known else 'computed'} {chosen.stem} (n = {len(seeds)} seeds)")
     return results
 
 

@@ -148,6 +148,7 @@ def test_kept_bytes_are_those_of_the_state(chosen, once):
         t.numel() * t.element_size() for kind in ("parameters", "buffers") for t in state[kind].values()
     )
     assert sum(learner.kept().values()) == whole
+    assert (result.drawn > 0).all(), "images drawn are counted, for samples per second"
     assert {k: int(v[-1]) for k, v in result.kept.items()} == learner.kept()
 
 

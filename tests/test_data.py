@@ -916,3 +916,11 @@ def test_catalogue_says_what_is_wrong_with_a_folder(animals):
     remove(animals / "test")
     row, = [row for row in data.catalogue() if row.name == "animals"]
     assert not row.present and "none in test/" in row.how_to_get
+
+
+def test_what_is_drawn_from_a_set_made_like_another_counts_for_both():
+    train, _ = data.load("digits")
+    more = train.like(train.images[:7], train.labels[:7])
+    for _ in more.batches(3):
+        pass
+    assert more.drawn == train.drawn == 7 and more.names == train.names and not more.single_pass

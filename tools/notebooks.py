@@ -145,6 +145,7 @@ def _command_execute(options):
     if not paths:
         sys.exit("notebooks: none found in notebooks/")
     os.environ.setdefault("CLKIT_PRESET", "teach")
+    os.environ["CLKIT_PROGRESS"] = "0"
     os.environ.setdefault("CLKIT_RUNS", str(ROOT / "build" / "runs"))
     failed = []
     for number, path in enumerate(paths, 1):
