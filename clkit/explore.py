@@ -135,7 +135,7 @@ def _few_colours(png):
     picture, notes, file = Image.open(io.BytesIO(png)), PngImagePlugin.PngInfo(), io.BytesIO()
     for key, text in picture.text.items():
         notes.add_text(key, text)
-    picture = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     picture.save(file, "png", optimize=True, pnginfo=notes)
     return file.getvalue()
 
