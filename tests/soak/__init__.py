@@ -30,30 +30,11 @@ def smallest(method):
 def attempt(subject, folder, every):
     """Run a subject in a folder, or go on with it; (learner, Result)."""
     if subject in FAKES:
-        single = subject == "online"
-        return run(
-            FAKES[subject],
-            Config(),
-            small_stream(per_class=48, single_pass=single),
-            seed=3,
-            folder=folder,
-            every=every,
-            keep="*",
-            threads=1,
-            progress=False,
-        )
-    chosen = presets.experiment(smallest(subject), "smoke")
-    return run(
-        chosen.learner,
-        chosen.config,
-        presets.stream(chosen.benchmark, "smoke"),
-        seed=3,
-        folder=folder,
-        every=every,
-        keep="*",
-        threads=1,
-        progress=False,
-    )
+        what = FAKES[subject], Config(), small_stream(per_class=48, single_pass=subject == "online")
+    else:
+        chosen = presets.experiment(smallest(subject), "smoke")
+        what = chosen.learner, chosen.config, presets.stream(chosen.benchmark, "smoke")
+    return run(*what, seed=3, folder=folder, every=every, keep="*", threads=1, progress=False)
 
 
 def _child(subject, folder, every, ready):
