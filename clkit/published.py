@@ -36,8 +36,9 @@ class Published:
 
     @property
     def place(self):
-        """Where it is printed, e.g. "SPACENET, Table 2, p. 6"."""
-        return f"{self.paper.upper()}, {self.table}" + (f", p. {self.page}" if self.page else "")
+        """Where it is printed, e.g. "SpaceNet, Table 2, p. 6"."""
+        paper = "SpaceNet" if self.paper == "spacenet" else self.paper.upper()
+        return f"{paper}, {self.table}" + (f", p. {self.page}" if self.page else "")
 
     def __str__(self):
         if self.spread is None:

@@ -461,8 +461,7 @@ def _words(thing):
 
 
 def _bare(code):
-    """Source without comments, docstrings and layout, the same on every Python: a line per statement, with
-    its depth."""
+    """Source without comments, docstrings and layout: a line a statement with its depth, on every Python."""
     lines = inspect.cleandoc("\n" + code).split("\n")
     for node in ast.walk(ast.parse("\n".join(lines))):
         body = getattr(node, "body", None)
@@ -500,8 +499,7 @@ def versions():
 
 @lru_cache
 def _commit():
-    """The commit of the clkit checkout in use, "+" behind it where files differ from it; None outside a
-    checkout."""
+    """The commit of the checkout in use, with "+" where files differ from it; None outside a checkout."""
     here = Path(__file__).resolve().parents[1]
 
     def git(*words):
@@ -565,8 +563,7 @@ def _quick_matmul(device):
 
 @contextlib.contextmanager
 def _stopping(trace):
-    """The first Ctrl-C asks the trace to stop at the end of the running epoch or step, the second stops at
-    once."""
+    """The first Ctrl-C asks the trace to stop at the end of the epoch or step, the second stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -33,8 +33,7 @@ import torch
 
 
 class TraceError(RuntimeError):
-    """A method used its trace in a way that could not be recorded or gone on with; the message says how to
-    mend it."""
+    """A method used its trace in a way that cannot be recorded or resumed; the message says the cure."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -44,8 +43,7 @@ class Stopped(KeyboardInterrupt):
 # ---- random state
 
 def seed_everything(*numbers):
-    """Seed torch (all devices), numpy and Python's random from a sequence of whole numbers, such as (seed,
-    task)."""
+    """Seed torch (all devices), numpy and Python's random from whole numbers, such as seed and task."""
     a, b, c = np.random.SeedSequence(numbers).generate_state(3, np.uint64)
     torch.manual_seed(int(a >> np.uint64(1)))
     np.random.seed(int(b % np.uint64(2**32)))
@@ -77,8 +75,7 @@ def set_random_state(state):
 
 @contextmanager
 def looking(learner):
-    """Evaluate `learner` without touching it: no gradients, eval mode; modes and random state are put back
-    after."""
+    """Evaluate `learner` without touching it: no gradients, eval mode; modes and random state come back."""
     modes = [(m, m.training) for m in learner.modules()]
     state = random_state()
     learner.eval()
@@ -122,8 +119,7 @@ def _cell(value):
 
 
 def _column(values):
-    """Rows of one column as an array (rows, ...) if their shapes agree, else a list of arrays; one device
-    transfer."""
+    """Rows of a column in one device transfer: an array (rows, ...) if their shapes agree, else a list."""
     if values and all(isinstance(v, torch.Tensor) for v in values):
         if len({(v.shape, v.dtype, v.device) for v in values}) == 1:
             return torch.stack(values).cpu().numpy()
@@ -228,8 +224,7 @@ class Trace:
     # -- loops
 
     def epochs(self, phase, n, *objects):
-        """``for epoch in trace.epochs("classifier", n, optimizer)``: yields 0 .. n-1, leaving may be by
-        ``break``."""
+        """``for epoch in trace.epochs("classifier", n, optimizer)``: yields 0 .. n-1; ``break`` ends it."""
         return self._loop(phase, range(n), n, objects, "epoch")
 
     def steps(self, phase, batches, *objects, total=None):
@@ -355,8 +350,7 @@ class Trace:
 
 
 def _settle(values):
-    """Rows brought to the CPU in place, so that the next checkpoint need not bring them again; a copy of the
-    list."""
+    """A copy of the list of rows, brought to the CPU in place: the next checkpoint finds them there."""
     for i, v in enumerate(values):
         if isinstance(v, torch.Tensor):
             values[i] = v.cpu()

@@ -163,7 +163,7 @@ def test_comparison_puts_ours_beside_the_printed_number():
     ours = interval([r.average() for r in results])
     assert list(row) == ["method", "score", "published", "ours", "n", "interval", "verdict"]
     assert (
-        row["published"] == "23.85 (spread of a kind not stated 0.44, n not stated), SPACENET, Table 2, p. 6"
+        row["published"] == "23.85 (spread of a kind not stated 0.44, n not stated), SpaceNet, Table 2, p. 6"
     )
     assert (row["method"], row["n"], row["ours"]) == ("LwF", 3, f"{100 * ours.mean:.2f}")
     assert row["interval"] == f"± {100 * ours.half:.2f} (95 % t-interval)"

@@ -329,7 +329,7 @@ def published_files():
 
 @pytest.mark.parametrize("text, bad", [
     ("see /" + "home/someone/data", True), ("C:" + r"\Users\me", True),
-    ("pip --" + "index" + "-url x", True), ("from the web site of MNIST, in data/root/x", False),
+    ("pip --" + "index" + "-url x", True), ("from the web site of MNIST, in data/mnt/x", False),
     ("#!/usr/bin/env bash", False),
 ])
 def test_private_text_is_noticed(text, bad):

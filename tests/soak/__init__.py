@@ -52,8 +52,7 @@ class Killer:
         self.draw = random.Random(seed)
 
     def go(self, subject, folder, every, limit=None):
-        """One attempt; killed after `limit` seconds of running if given. Returns (whether it was killed,
-        seconds)."""
+        """One attempt, killed after `limit` seconds if given; returns (whether it was killed, seconds)."""
         ready = self.context.Event()
         process = self.context.Process(target=_child, args=(subject, str(folder), every, ready))
         process.start()
