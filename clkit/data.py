@@ -7,6 +7,7 @@ into them. `load(name)` gives a training and a test set:
     shapes              drawn by code, 32x32 RGB, 20 families of 5 look-alike classes (shapes.py)
     mnist, fashion_mnist, svhn, cifar10, cifar100
                         the published files, in torchvision's layout, under `root()`
+    cifar10-100         CIFAR-10 and behind it the first 50 classes of CIFAR-100, made of these two sets
     NAME                class folders root()/NAME/{train,test}/<class>/*  (also for the five names above)
     folder:PATH         class folders PATH/{train,test}/<class>/*, or PATH/<class>/* alone, then split 80/20
 
@@ -21,6 +22,7 @@ import gzip
 import hashlib
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import re
@@ -155,13 +157,34 @@ class Batches:
         return full + (rest > 0 and not self.drop_last)
 
     def __iter__(self):
+        self._begin()
+        return self._run(self._permutation() if self.shuffle else None)
+
+    def places(self):
+        """The same pass as places of the images, int64 (B,) a batch, for who keeps more beside each image.
+
+        `augment` has no part in it; what is given out counts as drawn.
+        """
+        source = self._begin()
+        order = self._permutation() if self.shuffle else torch.arange(len(source), device=source.device)
+        for index in order[:len(self) * self.size].split(self.size):
+            self._count(len(index))
+            yield index
+
+    def _begin(self):
+        """The source, which a single pass uses up."""
         source = self.source
         if source.single_pass and source._spent:
             raise RuntimeError("this set can be gone through once only (single_pass=True), and that has "
                                "been done: keep what is needed from the first pass, or build the stream "
                                "with single_pass=False")
         source._spent = True
-        return self._run(self._permutation() if self.shuffle else None)
+        return source
+
+    def _count(self, images):
+        self.source.drawn += images
+        if self.source._origin is not None:
+            self.source._origin.drawn += images
 
     def _permutation(self):
         device = self.source.device if self.generator is None else self.generator.device
@@ -177,9 +200,7 @@ class Batches:
                 index = order[start:start + size]  # (B,)
                 x, y = source.images.index_select(0, index), source.labels.index_select(0, index)
             x = x.float().div_(255)  # (B, C, H, W); times 1/255 would differ from ToTensor in the last bit
-            source.drawn += len(y)
-            if source._origin is not None:
-                source._origin.drawn += len(y)
+            self._count(len(y))
             yield (x if self.augment is None else self.augment(x)), y
 
 
@@ -348,6 +369,10 @@ _PUBLISHED = {
                            (3, 32, 32), tuple(_CIFAR100), tuple(_COARSE[k] for k in _COARSE_OF_FINE)),
 }
 
+# A set made of the first so many classes of published ones, one after another. cifar10-100 is that of Zenke
+# et al. 2017; no name of a class occurs in both of its sets.
+_COMBINED = {"cifar10-100": {"cifar10": 10, "cifar100": 50}}
+
 
 def torchvision():
     """The torchvision module, imported when first needed; DataError where it cannot be.
@@ -444,8 +469,46 @@ def _open_published(published, train, download=False):
     return kind(str(root()), download=download, **split)
 
 
+def _load_combined(name):
+    """The parts one after another: the labels of each begin where those of the part before it end."""
+    absent = [part for part in _COMBINED[name]
+              if len(_missing(part)) == len(_PUBLISHED[part].files) and not (root() / part).is_dir()]
+    if absent:
+        raise DataError(f"{name} is made of {' and '.join(_COMBINED[name])}, but {' and '.join(absent)} "
+                        f"cannot be found in {root()}: fetch what is missing with `python -m clkit data get "
+                        f"{name if absent[1:] else absent[0]}`, or point CLKIT_DATA at where both are")
+    parts = [_first_classes(name, part, count) for part, count in _COMBINED[name].items()]
+    return tuple(_joined(name, sets) for sets in zip(*parts))
+
+
+def _first_classes(name, part, count):
+    """(train, test) of the first classes of a published set; class folders must hold it as published."""
+    published, sets = _PUBLISHED[part], _load_published(part)
+    if (sets[0].names, sets[0].shape) != (published.names, published.shape):
+        raise DataError(f"{name} cannot be made of the class folders {root() / part}: they must be the "
+                        f"{len(published.names)} classes of {part} by name ({published.names[0]} to "
+                        f"{published.names[-1]}), with RGB images of {published.shape[1]}x"
+                        f"{published.shape[2]} pixels")
+    chosen = [loaded.select(loaded.labels < count) for loaded in sets]
+    return tuple(ImageSet(loaded.images, loaded.labels, published.names[:count]) for loaded in chosen)
+
+
+def _joined(name, sets):
+    starts = itertools.accumulate((loaded.classes for loaded in sets), initial=0)
+    labels = torch.cat([loaded.labels + start for loaded, start in zip(sets, starts)])
+    names = itertools.chain.from_iterable(loaded.names for loaded in sets)
+    return ImageSet(torch.cat([loaded.images for loaded in sets]), labels, names, name=name)
+
+
 def get(name):
-    """Download a published set into `root()` through torchvision, check it by reading, return its folder."""
+    """Download a published set into `root()` through torchvision, check it by reading, return its folder.
+
+    Of a set that is made of others these are fetched, and the root is returned.
+    """
+    if name in _COMBINED:
+        for part in _COMBINED[name]:
+            get(part)
+        return root()
     if name not in _PUBLISHED:
         _known(name)
         raise DataError(f"{name} needs no download" if name in _EMBEDDED else
@@ -774,12 +837,12 @@ _PREFIX = "folder:"
 def _folder_names():
     """Names of the sets that lie under the root as class folders."""
     return [name for name in _subfolders(root())
-            if name not in _EMBEDDED and _subfolders(root() / name / "train")]
+            if name not in _EMBEDDED and name not in _COMBINED and _subfolders(root() / name / "train")]
 
 
 def _known(name):
     """Pass where `name` is a set that can be named; DataError with the nearest names where it is not."""
-    names = [*_EMBEDDED, *_PUBLISHED, *(n for n in _folder_names() if n not in _PUBLISHED)]
+    names = [*_EMBEDDED, *_PUBLISHED, *_COMBINED, *(n for n in _folder_names() if n not in _PUBLISHED)]
     if name in names or re.fullmatch(r"[\w][\w.-]*", name) and (root() / name).is_dir():
         return
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
@@ -814,6 +877,9 @@ def load(name, **options):
     if name in _EMBEDDED:
         _options(name, shapes.draw if name == "shapes" else _EMBEDDED[name], options)
         return _named(_EMBEDDED[name](**options), options)
+    if name in _COMBINED:
+        _options(name, _load_combined, options)
+        return _load_combined(name)
     _options(name, _load_published, options)
     if name in _PUBLISHED:
         return _named(_load_published(name, **options), options)
@@ -859,7 +925,22 @@ def catalogue():
         rows.append(Entry(name, present, str((root() / published.folder).resolve()), published.train,
                           published.test, len(published.names), published.shape,
                           "already here" if present else f"python -m clkit data get {name}"))
+    rows += [_combined_entry(name, {row.name: row for row in rows}) for name in _COMBINED]
     return rows + [_folder_entry(name) for name in _folder_names() if name not in _PUBLISHED]
+
+
+def _combined_entry(name, rows):
+    """rows: the entries of the published sets by name, each of which has as many images of every class."""
+    parts = [(rows[part], _PUBLISHED[part], count) for part, count in _COMBINED[name].items()]
+    present = all(row.present and (row.classes, row.shape) == (len(published.names), published.shape)
+                  for row, published, _ in parts)
+    sources = [(row if present else published, count / len(published.names))
+               for row, published, count in parts]
+    return Entry(name, present, " and ".join(row.where for row, _, _ in parts),
+                 sum(round(source.train * share) for source, share in sources),
+                 sum(round(source.test * share) for source, share in sources),
+                 sum(count for _, _, count in parts), parts[0][1].shape,
+                 "already here" if present else f"python -m clkit data get {name}")
 
 
 def _folder_entry(name):

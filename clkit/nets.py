@@ -108,7 +108,53 @@ class ConvNet(nn.Module):
         return self.head(self.features(x))                                      # (B, K)
 
 
-NETS = {"mlp": MLP, "convnet": ConvNet, "resnet18": ResNet18}
+class ZenkeNet(nn.Module):
+    """Four 3x3 convolutions and a dense layer: (B, C, H, W) -> (B, K), for CIFAR-10/100 (Zenke et al. 2017).
+
+    In each of two stages the first convolution pads its input and the second does not, and max-pooling
+    halves what is left: 32x32 images become 64 maps of 6x6, and so 2,304 numbers, for 1,276,508 parameters
+    with 60 classes. The dropout of the paper is left out. A side of one pixel is not pooled any more, so
+    that images need no more than 8x8 pixels.
+    """
+
+    def __init__(self, shape, classes, widths=(32, 32, 64, 64), dense=512):
+        super().__init__()
+        if min(shape[1:]) < 8:
+            raise ValueError(f"images of {shape[1]}x{shape[2]} pixels are too small for this network, which "
+                             "needs 8x8: use the network mlp or convnet")
+        channels = (shape[0], *widths)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1 - i % 2) for i, (a, b) in enumerate(zip(channels, channels[1:]))
+        )
+        with torch.no_grad():
+            size = self.maps(torch.zeros(1, *shape, device="cpu")).shape[1]
+        self.dense = nn.Linear(size, dense)
+        for layer in (*self.convs, self.dense):  # the start of ConvNet, and for its reason
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        self.head = nn.Linear(dense, classes)
+
+    def maps(self, x):
+        """The maps of the last convolution, pooled: x (B, C, H, W) -> (B, width * h * w), map after map."""
+        for i, conv in enumerate(self.convs):
+            x = F.relu(conv(x))                                                 # (B, width, H or H-2, ...)
+            if i % 2:
+                x = F.max_pool2d(x, [min(2, side) for side in x.shape[2:]])
+        return x.flatten(1)
+
+    def features(self, x):
+        return F.relu(self.dense(self.maps(x)))                                 # (B, dense)
+
+    def forward(self, x):
+        return self.head(self.features(x))                                      # (B, K)
+
+
+def zenke_wide(shape, classes):
+    """ZenkeNet with twice as many maps in each convolution."""
+    return ZenkeNet(shape, classes, widths=(64, 64, 128, 128))
+
+
+NETS = {"mlp": MLP, "convnet": ConvNet, "resnet18": ResNet18, "zenke": ZenkeNet, "zenke-wide": zenke_wide}
 
 
 def build(name, shape, classes):

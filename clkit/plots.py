@@ -17,6 +17,7 @@ import seaborn
 from matplotlib import colormaps
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from clkit.result import Result, interval
 
@@ -799,6 +800,144 @@ def plot_errors(shares, *, ax=None):
     return ax
 
 
+def plot_sizes(results, sizes=None, *, ax=None):
+    """How many numbers (not bytes) each method holds after the last task: a bar each, on a log scale.
+
+    sizes: {method: {"parameters": int, "extra": int}}, as clkit.analysis.masks.sizes gives them; without it,
+    the parameters of each method's first seed. Solid: parameters; hatched: what is kept beside them. A log
+    scale shows ratios: the hatched part of a bar is to be read from the numbers beside it.
+    """
+    groups = grouped(results)
+    if sizes is None:
+        sizes = {m: {"parameters": int(s[0].parameters[-1])} for m, s in groups.items()}
+    if set(groups) - set(sizes):
+        raise PlotError(f"sizes has no entry for {', '.join(sorted(set(groups) - set(sizes)))}")
+    parts = [(sizes[m]["parameters"], sizes[m].get("extra", 0)) for m in groups]
+    if min(p for p, _ in parts) < 1 or min(e for _, e in parts) < 0:
+        raise PlotError("sizes on a log scale must be at least 1 parameter, and extra at least 0")
+    ax, made = _axes(ax, (7.2, 1.7 + 0.42 * len(groups)))
+    low = 10 ** np.floor(np.log10(min(p for p, _ in parts) / 1.5))
+    for n, (method, (held, extra)) in enumerate(zip(groups, parts, strict=True)):
+        color = style(method)["color"]
+        ax.barh(n, held - low, left=low, height=0.65, color=color, edgecolor=color)
+        if extra:
+            ax.barh(n, extra, left=held, height=0.65, color=to_rgba(color, 0.2), edgecolor=color, hatch="///")
+        text = f"{held:,}" + (f" + {extra:,}" if extra else "")
+        ax.annotate(text, (held + extra, n), xytext=(4, 0), textcoords="offset points", va="center",
+                    fontsize=_TICK)
+    high = max(p + e for p, e in parts)
+    ax.set_xscale("log")
+    ax.set_xlim(low, high * (high / low) ** 0.4)
+    ax.set_yticks(range(len(groups)), [style(m)["label"] for m in groups])
+    ax.invert_yaxis()
+    ax.minorticks_off()
+    _dress(ax, "numbers held after the last task (log scale)", None, grid="x")
+    if any(e for _, e in parts):
+        handles = [Patch(facecolor=_GREY, edgecolor=_GREY, label="parameters"),
+                   Patch(facecolor=to_rgba(_GREY, 0.2), edgecolor=_GREY, hatch="///",
+                         label="kept beside them")]
+        _legend(ax, handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return _finish(ax, made, groups)
+
+
+def plot_task_bars(results, *, legend=True, ax=None):
+    """Accuracy in percent on each task after the last stage, and last their average: a bar a method.
+
+    Means and intervals; a dot a seed where there are several. A bar that is missing because its accuracy
+    rounds to 0 % is marked by a small 0. A second method of one colour is hatched.
+    """
+    groups = _alike(results)
+    tasks = next(iter(groups.values()))[0].tasks
+    ax, made = _axes(ax, (min(10.0, 2.6 + (tasks + 1) * (0.3 + 0.17 * len(groups))), 3.8))
+    at = np.append(np.arange(tasks), tasks + 0.25)                                  # (T + 1,)
+    width, hatches = 0.82 / len(groups), _hatches(groups)
+    for n, (method, seeds) in enumerate(groups.items()):
+        rows = np.array([r.accuracy()[-1] for r in seeds])                          # (n, T)
+        rows = np.column_stack([rows, [r.average() for r in seeds]])                # (n, T + 1)
+        _bar_row(ax, at + (n - (len(groups) - 1) / 2) * width, width, rows, style(method), hatches[method])
+    ax.axvline(tasks - 0.375, color="#AAAAAA", linewidth=0.8, linestyle=":")
+    ax.set_xticks(at, [*range(1, tasks + 1), "average"])
+    ax.set_xlim(-0.55, at[-1] + 0.55)
+    _dress(ax, "tested on task", f"accuracy after the last task (%)\n{_lines_title(groups)}")
+    _percent_axis(ax)
+    if legend:
+        _legend(ax)
+    return _finish(ax, made, groups)
+
+
+def _hatches(groups):
+    """{method: hatch}: None for the first method of each colour, another hatch for each further one."""
+    colors = [style(m)["color"] for m in groups]
+    return {m: (None, "////", "....", "xxxx")[colors[:n].count(colors[n]) % 4] for n, m in enumerate(groups)}
+
+
+def _bar_row(ax, at, width, rows, look, hatch):
+    """The bars of one method at the places `at` (X,); rows (n, X) fractions."""
+    mean, half = _intervals(rows)
+    color = look["color"]
+    face = color if hatch is None else to_rgba(color, 0.2)
+    ax.bar(at, mean, width * 0.92, color=face, edgecolor=color, hatch=hatch, linewidth=0.8, zorder=2,
+           label=look["label"])
+    if len(rows) > 1:
+        ax.errorbar(at, mean, half, fmt="none", ecolor="black", capsize=2, linewidth=1, zorder=4)
+        spread = np.linspace(-0.28, 0.28, len(rows))[:, None] * width
+        ax.plot((at + spread).ravel(), 100 * rows.ravel(), "o", color="white", markeredgecolor="black",
+                markersize=2.2, markeredgewidth=0.5, zorder=3)
+    for x in at[mean < 0.5]:
+        ax.annotate("0", (x, 0), xytext=(0, 1), textcoords="offset points", ha="center", va="bottom",
+                    fontsize=_SMALL)
+
+
+def plot_ablation(variants, *, baseline=None, ax=None):
+    """Final average accuracy in percent of variants of one method: a dot with its interval each.
+
+    variants: {label: list of accuracies (fractions, one a seed) or of Results}.   baseline: a label among
+    them, or such a list: its mean is drawn as a vertical line, its interval as a band. Small open dots are
+    seeds.
+    """
+    groups = {label: _finals(label, values) for label, values in variants.items()}
+    if not groups:
+        raise PlotError("there are no variants to plot: give {label: list of accuracies or of Results}")
+    name = baseline if isinstance(baseline, str) else "baseline"
+    if isinstance(baseline, str) and baseline not in groups:
+        raise PlotError(f"there is no variant '{baseline}' to be the baseline: there are {', '.join(groups)}")
+    ax, made = _axes(ax, (6.8, 1.6 + 0.36 * len(groups)))
+    if baseline is not None:
+        values = groups[name] if isinstance(baseline, str) else _finals("baseline", baseline)
+        i = interval(values)
+        ax.axvline(100 * i.mean, color=_GREY, linestyle=_DASHED, linewidth=1.2, zorder=1,
+                   label=f"{name}: mean and interval, n = {i.n}" if i.n > 1 else f"{name}, n = 1")
+        if i.n > 1:
+            ax.axvspan(100 * (i.mean - i.half), 100 * (i.mean + i.half), color=_GREY, alpha=0.2, linewidth=0)
+    differ = len({len(values) for values in groups.values()}) > 1
+    for n, values in enumerate(groups.values()):
+        i = interval(values)
+        if i.n > 1:
+            ax.plot(100 * values, np.full(i.n, n), "o", color="white", markeredgecolor=_BLUE, markersize=3.5,
+                    markeredgewidth=0.8, alpha=0.7, zorder=2)
+            ax.errorbar(100 * i.mean, n, xerr=100 * i.half, color=_BLUE, capsize=4, linewidth=1.4, zorder=3)
+        ax.plot(100 * i.mean, n, "o", color=_BLUE, markersize=7, zorder=4)
+        ax.annotate(f"{100 * i.mean:.1f}" + (f" (n = {i.n})" if differ else ""), (1.01, n),
+                    xycoords=("axes fraction", "data"), va="center", fontsize=_TICK)
+    ax.set_yticks(range(len(groups)), groups)
+    ax.set_ylim(len(groups) - 0.5, -0.5)
+    _dress(ax, f"average accuracy after the last task (%)\n{_lines_title(groups)}", None, grid="x")
+    if baseline is not None:
+        _legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    shown = [r for values in variants.values() for r in ([values] if isinstance(values, Result) else values)
+             if isinstance(r, Result)]
+    return _finish(ax, made and bool(shown), shown)
+
+
+def _finals(label, values):
+    """(n,) final average accuracies of Results or of numbers."""
+    values = [values] if isinstance(values, Result) else list(values)
+    values = np.array([v.average() if isinstance(v, Result) else v for v in values], dtype=float)
+    if not len(values) or not ((values >= 0) & (values <= 1)).all():
+        raise PlotError(f"'{label}' must have one accuracy or more, as fractions in [0, 1], or Results")
+    return values
+
+
 # ---- images
 
 def plot_images(images, titles=None, *, columns=10, rows=None, ax=None):
@@ -841,3 +980,96 @@ def plot_images(images, titles=None, *, columns=10, rows=None, ax=None):
         ax.text(-gap, n * step_y + head + H / 2, name, ha="right", va="center", fontsize=_TICK)
     ax.set_axis_off()
     return ax
+
+
+# ---- sparse networks
+
+def plot_connections(mask, *, title=None, ax=None):
+    """A connection matrix, black = connection: row = target neuron, column = source neuron.
+
+    mask: (n_out, n_in) bool.   title: by default how many connections there are.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or not mask.size:
+        raise PlotError(f"a connection matrix has the shape (targets, sources), not {mask.shape}")
+    mask = mask.astype(bool)
+    rows, columns = mask.shape
+    flat = max(rows, columns) > 3 * min(rows, columns)  # squares would leave a thin strip
+    ax, _ = _axes(ax, (7.2, 3.6) if flat else (4.8, 4.8 * min(max(rows / columns, 0.6), 1.4) + 0.4))
+    ax.imshow(mask, cmap="binary", vmin=0, vmax=1, aspect="auto" if flat else "equal",
+              extent=(0.5, columns + 0.5, rows + 0.5, 0.5),             # neurons are counted from 1
+              interpolation=_interpolation(mask))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    _dress(ax, f"source neurons ({columns:,})", f"target neurons ({rows:,})", grid=None)
+    ax.spines[:].set_visible(True)
+    count = f"{mask.sum():,} connection{'' if mask.sum() == 1 else 's'}"
+    ax.set_title(count if title is None else title, fontsize=_LABEL + 1)
+    return ax
+
+
+def plot_input_map(counts, *, vmax=None, colorbar=True, title=None, ax=None):
+    """How many connections leave each pixel: counts (H, W) on a scale from 0 to `vmax` (the largest count).
+
+    Give several maps the same `vmax` to compare them.
+    """
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or not counts.size:
+        raise PlotError(f"an input map has the shape (H, W), not {counts.shape}")
+    ax, _ = _axes(ax, (4.2, 3.6))
+    image = ax.imshow(counts, cmap=SEQUENTIAL, vmin=0, vmax=_top(counts, vmax), interpolation="none")
+    _dress(ax, grid=None)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    if colorbar:
+        _colorbar(ax, image, "connections of a pixel")
+    if title is not None:
+        ax.set_title(title, fontsize=_LABEL + 1)
+    return ax
+
+
+def plot_activations(values, split, *, names=("first class", "second class"), vmax=None, colorbar=True,
+                     title=None, ax=None):
+    """Activations of a layer as a heat map on a scale from 0 to `vmax` (the largest value).
+
+    values: (N, U), row = image, column = neuron.   split: the first row of the second class; a line stands
+    before it.   names: of the two classes. Give several layers the same `vmax` to compare them.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 2 or not 0 < split < len(values):
+        raise PlotError(
+            "activations have the shape (images, neurons), and split lies between two images: not"
+            f" {values.shape} and {split}"
+        )
+    images, units = values.shape
+    ax, _ = _axes(ax, (7.2, 3.4))
+    image = ax.imshow(values, cmap=SEQUENTIAL, vmin=0, vmax=_top(values, vmax), aspect="auto",
+                      extent=(0.5, units + 0.5, images, 0), interpolation=_interpolation(values))
+    ax.axhline(split, color="white", linewidth=1.5)
+    ax.set_yticks([split / 2, (split + images) / 2],
+                  [f"{name}\n({n} images)" for name, n in zip(names, (split, images - split), strict=True)])
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    _dress(ax, f"neurons ({units:,})", None, grid=None)
+    if colorbar:
+        _colorbar(ax, image, "activation")
+    if title is not None:
+        ax.set_title(title, fontsize=_LABEL + 1)
+    return ax
+
+
+def _interpolation(values):
+    """Sharp squares; many neurons may need more dots than the page has: smoothed, so that none is lost."""
+    return "none" if max(values.shape) <= 160 else "auto"
+
+
+def _top(values, vmax):
+    """The end of a scale from 0, never 0 itself."""
+    return (values.max() if vmax is None else vmax) or 1
+
+
+def _colorbar(ax, image, label):
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.9)
+    bar.set_label(label, fontsize=_LABEL)
+    bar.ax.tick_params(labelsize=_TICK)
+    bar.outline.set_visible(False)

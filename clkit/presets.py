@@ -21,7 +21,7 @@ from pathlib import Path
 from clkit import data
 from clkit.methods import METHODS
 from clkit.result import load, save
-from clkit.run import result_key, run
+from clkit.run import pick_device, result_key, run
 from clkit.stream import Stream
 
 PRESETS = ("smoke", "teach", "paper")
@@ -40,6 +40,7 @@ class Benchmark:
     """data: name of the set.   sizes: classes per task.   options: of data.load.   stream: options of Stream.
 
     mixed: order the classes so that each task has one of each family, instead of one family after another.
+    shuffled: a random order of the classes for each seed.
     """
 
     data: str
@@ -47,6 +48,7 @@ class Benchmark:
     options: dict = field(default_factory=dict)
     stream: dict = field(default_factory=dict)
     mixed: bool = False
+    shuffled: bool = False
 
 
 _PAIRS = (2,) * 5
@@ -72,6 +74,18 @@ BENCHMARKS = {
         "teach": Benchmark("shapes", _PAIRS, _TEN_SHAPES),
         "paper": Benchmark("cifar10", _PAIRS),
     },
+    # CIFAR-10, then the first 50 classes of CIFAR-100 (Zenke et al. 2017)
+    "cifar10-100": {
+        "smoke": Benchmark("shapes", (5,) * 3, {"families": 3}, {"cap": 10}),
+        "teach": Benchmark("shapes", (5,) * 6, {"families": 6}, {"cap": 40}),
+        "paper": Benchmark("cifar10-100", (10,) * 6),
+    },
+    # split MNIST with the classes in an order of its own for each seed
+    "split-mnist-shuffled": {
+        "smoke": Benchmark("digits28", _PAIRS, stream={"cap": 30}, shuffled=True),
+        "teach": Benchmark("digits28", _PAIRS, shuffled=True),
+        "paper": Benchmark("mnist", _PAIRS, shuffled=True),
+    },
     "split-shapes": {
         "smoke": Benchmark("shapes", _PAIRS, {"families": 2}, {"cap": 20}, mixed=True),
         "teach": Benchmark("shapes", (4,) * 5, {"families": 4}, mixed=True),
@@ -85,12 +99,18 @@ BENCHMARKS = {
 }
 
 
+def stream(benchmark, preset, seed=0):
+    """The Stream of a benchmark in one of its sizes. DataError if its data are not there.
+
+    seed: of the run, which matters only where the benchmark has another class order for each.
+    """
+    return _stream(benchmark, preset, seed if BENCHMARKS[benchmark][preset].shuffled else None)
+
+
 @lru_cache(maxsize=2)  # seeds of one experiment in one process share the images
-def stream(benchmark, preset):
-    """The Stream of a benchmark in one of its sizes. DataError if its data are not there."""
+def _stream(benchmark, preset, order):
     row = BENCHMARKS[benchmark][preset]
     train, test = data.load(row.data, **row.options)
-    order = None
     if row.mixed:                                       # siblings 0 of all families, then siblings 1, ...
         families = list(dict.fromkeys(train.groups))
         members = [[c for c, g in enumerate(train.groups) if g == f] for f in families]
@@ -111,15 +131,60 @@ _SHAPES = _CONV | {
 }  # of no paper: the whole set, and a residual network
 _BASELINES = {"split-digits": _MLP, "split-mnist": _MLP, "split-fashion": _MLP,
               "split-cifar10": _CONV, "split-shapes": _SHAPES, "shapes-families": _SHAPES}
+_ZENKE = {"smoke": {"net": "convnet", "epochs": 1, "batch": 32},
+          "teach": {"net": "zenke", "epochs": 5, "batch": 32},
+          "paper": {"net": "zenke", "epochs": 20, "batch": 64}}
 _MEMORY = {"smoke": {"memory": 50, "replay": 32}, "teach": {"memory": 100, "replay": 32}, "paper": {}}
 
-# METHOD/BENCHMARK -> preset -> what differs from the method's Config
-SETTINGS = {f"{method}/{benchmark}": {p: rows[p] | (_MEMORY[p] if method == "er" else {}) for p in PRESETS}
-            for method in ("finetune", "joint", "cumulative", "lwf", "lwf-multihead", "er")
-            for benchmark, rows in _BASELINES.items()}
+# What a method sets beside network and budget, by preset.
+_OWN = {
+    "er": _MEMORY,
+    "icarl": {"smoke": {"memory": 50}, "teach": {"memory": 200}},
+    "dgr": {"smoke": {"hidden": (32,), "latent": 8, "replay": 16}, "teach": {"replay": 32}},
+    "mas": {"paper": {"epochs": 4}},                    # Hsu et al. 2018
+}
 
-# Minutes a seed of finetune or joint takes on one core of a Xeon, measured on split-mnist and split-shapes (the
-# residual network takes 12 ms an image and epoch, and so 200 minutes for CIFAR-10). What is not here takes less.
+# SpaceNet: mean and deviation of the pixels of each set, and a rate at which small sets are learned in time.
+_DIGITS28 = {"mean": (0.1583,), "std": (0.2944,)}
+_LITTLE = {"smoke": {**_DIGITS28, "epochs": 3, "batch": 32},
+           "teach": {**_DIGITS28, "epochs": 20, "batch": 16}}
+_DIGITS = {"mean": (0.306,), "std": (0.3763,), "connections": (816, 1_640, 80), "batch": 16}
+_CIFAR = {"net": "conv", "maps": (32, 32, 64, 64), "hidden": (512,), "selected": (),
+          "reserved": (2, 2, 5, 6, 30), "connections": 0.12, "epochs": 20, "batch": 64, "lr": 0.1,
+          "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.201)}
+_SHAPES60 = {**_CIFAR, "maps": (16, 16, 32, 32), "hidden": (128,), "reserved": (1, 1, 2, 3, 8), "batch": 32,
+             "mean": (0.51,), "std": (0.287,)}
+_SPARSE = {
+    "split-digits": {"smoke": {**_DIGITS, "epochs": 3}, "teach": {**_DIGITS, "epochs": 20},
+                     "paper": {**_DIGITS, "epochs": 20}},
+    "split-mnist": {**_LITTLE, "paper": {}},
+    "split-mnist-shuffled": {**_LITTLE, "paper": {}},
+    "split-fashion": {**_LITTLE, "paper": {"mean": (0.286,), "std": (0.353,)}},
+    "cifar10-100": {"smoke": {**_SHAPES60, "epochs": 2}, "teach": {**_SHAPES60, "epochs": 5},
+                    "paper": _CIFAR},
+}
+
+
+def _settings():
+    """METHOD/BENCHMARK -> preset -> what differs from the method's Config."""
+    images, small = ("split-digits", "split-mnist", "split-fashion"), {**_BASELINES, "cifar10-100": _ZENKE}
+    table = {f"{method}/{benchmark}": {p: rows[p] | _OWN.get(method, {}).get(p, {}) for p in PRESETS}
+             for methods, benchmarks in (
+                 (("finetune", "joint", "cumulative", "lwf", "lwf-multihead", "er"), _BASELINES),
+                 (("finetune", "joint", "lwf"), ("cifar10-100",)),
+                 (("ewc", "ewc-online", "si", "mas", "cwr", "cwr-plus"), (*images, "cifar10-100")),
+                 (("dgr", "icarl"), images))
+             for method in methods for benchmark in benchmarks for rows in (small[benchmark],)}
+    for method in ("spacenet", "static", "rehearsal"):
+        table |= {f"{method}/{benchmark}": rows for benchmark, rows in _SPARSE.items()}
+    return table
+
+
+SETTINGS = _settings()
+
+# Minutes a seed of finetune or joint takes on one core of a Xeon, measured on split-mnist and split-shapes
+# (the residual network takes 12 ms an image and epoch, and so 200 minutes for CIFAR-10). What is not here
+# takes less.
 MINUTES = {
     ("split-mnist", "paper"): 0.8,
     ("split-fashion", "paper"): 0.8,
@@ -129,6 +194,10 @@ MINUTES = {
 }
 _SLOWER = {"lwf": 1.3, "lwf-multihead": 1.3, "er": 2, "cumulative": 3}
 SEEDS = {"smoke": (0,), "teach": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
+# The paper of SpaceNet repeats ten times.
+TEN_SEEDS = {f"{method}/{benchmark}"
+             for method in "spacenet static rehearsal ewc ewc-online si mas lwf dgr icarl".split()
+             for benchmark in ("split-mnist", "split-mnist-shuffled", "split-fashion")}
 FEWER_SEEDS = {("split-shapes", "paper"): (0,), ("shapes-families", "paper"): (0,)}  # hours
 # CPU threads of a run belong to the preset, never to the machine: sums differ in their last bits with another
 # number.
@@ -183,6 +252,8 @@ class Experiment:
     @property
     def seeds(self):
         """The seeds of this row unless others are asked for."""
+        if self.preset == "paper" and self.name in TEN_SEEDS:
+            return tuple(range(10))
         return FEWER_SEEDS.get((self.benchmark, self.preset), SEEDS[self.preset])
 
 
@@ -262,27 +333,51 @@ def runs_root():
     return (HOUSE if (HOUSE / "pyproject.toml").is_file() else Path.cwd()) / "runs"
 
 
-def run_folder(chosen, seed, keep=("loss",)):
+# Trace tables that a run keeps, by method, if nothing else is asked for; "loss" alone for others.
+TABLES = dict.fromkeys(("spacenet", "static", "rehearsal"),
+                       ("loss", "masks", "rewiring", "neurons", "connections", "network"))
+FIRST_ONLY = {"masks": None, "network": "activations"}  # tables, or a column, that records hold of one seed
+LOOKED_AT = 50                                          # test images of a class whose activations are kept
+
+
+def tables(chosen):
+    """The trace tables that runs of an Experiment keep unless others are asked for."""
+    return TABLES.get(chosen.method, ("loss",))
+
+
+def _probes(chosen, tasks, keep, device):
+    """Hidden activations after each task, of test images of two classes, where a learner has them."""
+    if "network" not in keep or chosen.config.net != "mlp":
+        return None
+    labels = tasks.test.labels
+    places = [i for k in (0, 1) for i in (labels == k).nonzero().flatten()[:LOOKED_AT].tolist()]
+    x = tasks.test.select(places).images.to(pick_device(device)) / 255          # (100, C, H, W)
+    return {"network": {"activations": lambda learner: learner.activations(x).half()}}
+
+
+def run_folder(chosen, seed, keep=None):
     """Where an Experiment's run of one seed lives; other settings, data or code lead to another folder."""
-    tasks = stream(chosen.benchmark, chosen.preset)
+    keep, tasks = keep or tables(chosen), stream(chosen.benchmark, chosen.preset, seed)
     learned = tasks.merged() if chosen.learner.joint else tasks
     mark = result_key(chosen.learner, chosen.config, learned.about())[:8]
     kept = "".join(f"+{k}" for k in sorted([keep] if isinstance(keep, str) else keep)).replace("*", "all")
     return runs_root() / f"{chosen.stem}-{mark}{kept}" / f"seed-{seed}"
 
 
-def run_seed(name, preset, seed, device="auto", overrides=None, keep=("loss",), progress=None):
+def run_seed(name, preset, seed, device="auto", overrides=None, keep=None, progress=None):
     """One seed of an experiment, new, gone on with or read back from its folder: (learner, Result)."""
     chosen = experiment(name, preset, overrides)
+    keep, tasks = keep or tables(chosen), stream(chosen.benchmark, preset, seed)
     facts = {"experiment": name, "benchmark": chosen.benchmark, "preset": preset, "method": chosen.method}
     return run(
         chosen.learner,
         chosen.config,
-        stream(chosen.benchmark, preset),
+        tasks,
         seed=seed,
         device=device,
         folder=run_folder(chosen, seed, keep),
         keep=keep,
+        probes=_probes(chosen, tasks, keep, device),
         threads=THREADS,
         about=facts,
         progress=progress,
@@ -297,15 +392,15 @@ def run_experiment(
     jobs=1,
     overrides=None,
     out=None,
-    keep=("loss",),
+    keep=None,
     progress=None,
 ):
     """All seeds of an experiment; list of Results in the order of `seeds`.
 
     jobs: processes to spread the seeds over; results do not depend on it.   out: folder that gets the record
     too.
-    keep: trace tables to keep.   progress: bars; None means in a terminal or notebook, and never with several
-    jobs.
+    keep: trace tables to keep, by default those of `tables`.   progress: bars; None means in a terminal or
+    notebook, and never with several jobs.
     """
     chosen = experiment(name, preset, overrides)
     seeds = chosen.seeds if seeds is None else tuple(seeds)
@@ -321,7 +416,7 @@ def run_experiment(
         work = (delayed(_seed_result)(name, preset, s, device, overrides, keep) for s in seeds)
         results = Parallel(n_jobs=jobs)(work)
     if out is not None:
-        save([_small(r) for r in results], Path(out) / chosen.stem)
+        save([_small(r, tables(chosen), first=r is results[0]) for r in results], Path(out) / chosen.stem)
     return results
 
 
@@ -329,9 +424,13 @@ def _seed_result(name, preset, seed, device, overrides, keep):
     return run_seed(name, preset, seed, device, overrides, keep, progress=False)[1]
 
 
-def _small(result):
-    """A result as a record holds it: of the trace only the tables that are small whatever the method."""
-    return dataclasses.replace(result, trace={t: c for t, c in result.trace.items() if t == "loss"})
+def _small(result, kept, first):
+    """A result as a record holds it: of the trace the tables in `kept`, large ones of the first seed only."""
+    trace = {t: columns for t, columns in result.trace.items() if t in kept}
+    if not first:
+        trace = {t: {c: rows for c, rows in columns.items() if c != FIRST_ONLY.get(t)}
+                 for t, columns in trace.items() if FIRST_ONLY.get(t, "") is not None}
+    return dataclasses.replace(result, trace=trace)
 
 
 # ---- results for notebooks and figures

@@ -313,7 +313,7 @@ def test_data_list_as_json(command, tmp_path):
     assert (status, err, found["root"]) == (0, "", str(tmp_path / "data"))
     sets = {row["name"]: row for row in found["sets"]}
     assert {"digits", "digits28", "shapes", "mnist", "fashion_mnist", "svhn", "cifar10",
-            "cifar100"} == sets.keys()
+            "cifar100", "cifar10-100"} == sets.keys()
     assert {name for name, row in sets.items() if row["present"]} == {"digits", "digits28", "shapes"}
     assert sets["cifar100"]["classes"] == 100 and sets["cifar10"]["shape"] == [3, 32, 32]
 

@@ -24,9 +24,9 @@ EXACT = dict(rtol=0, atol=0) if DEVICE == "cpu" else dict(rtol=1e-3, atol=1e-3)
 
 def stream_of(chosen):
     """A stream of its own for a test that writes into it."""
-    presets.stream.cache_clear()
+    presets._stream.cache_clear()
     stream = presets.stream(chosen.benchmark, "smoke")
-    presets.stream.cache_clear()
+    presets._stream.cache_clear()
     return stream
 
 
@@ -187,5 +187,5 @@ def test_the_config_is_frozen_and_documented(chosen):
 def test_settings_that_cannot_work_are_refused(name, wrong):
     method = METHODS[name]
     with pytest.raises(ValueError) as error:
-        method.learner(method.config(**method.settings, **wrong), (1, 8, 8), 4)
+        method.learner(method.config(**{**method.settings, **wrong}), (1, 8, 8), 4)
     assert next(iter(wrong)) in str(error.value) or "network" in str(error.value)

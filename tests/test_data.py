@@ -903,7 +903,7 @@ def test_root_is_the_variable_or_a_cache_folder(monkeypatch, tmp_path):
 
 def test_catalogue_lists_what_is_there_and_what_is_not(animals, small_mnist, home):
     rows = {row.name: row for row in data.catalogue()}
-    assert list(rows) == ["digits", "digits28", "shapes", *data._PUBLISHED, "animals"]
+    assert list(rows) == ["digits", "digits28", "shapes", *data._PUBLISHED, *data._COMBINED, "animals"]
     for name in ("digits", "digits28"):
         train, test = load(name)
         assert (rows[name].train, rows[name].test, rows[name].shape) == (len(train), len(test), train.shape)
@@ -924,3 +924,123 @@ def test_what_is_drawn_from_a_set_made_like_another_counts_for_both():
     for _ in more.batches(3):
         pass
     assert more.drawn == train.drawn == 7 and more.names == train.names and not more.single_pass
+
+
+# CIFAR-10 and half of CIFAR-100
+
+
+def write_classes(folder, names, side=32):
+    """Class folders, an image a class in each part; its red is the class's number, its green the part's."""
+    for green, part in enumerate(("train", "test")):
+        for k, name in enumerate(names):
+            (folder / part / name).mkdir(parents=True)
+            Image.new("RGB", (side, side), (k, green, 7)).save(folder / part / name / "0.png")
+
+
+@pytest.fixture
+def cifars(home):
+    """Both sets as class folders, by their names, an image a class in either part."""
+    for name in ("cifar10", "cifar100"):
+        write_classes(home / name, data._PUBLISHED[name].names)
+    return home
+
+
+def test_cifar10_100_is_cifar10_and_behind_it_half_of_cifar100(cifars):
+    for green, loaded in enumerate(load("cifar10-100")):
+        assert (loaded.name, loaded.shape, loaded.groups) == ("cifar10-100", (3, 32, 32), None)
+        assert loaded.labels.tolist() == list(range(60))
+        assert loaded.images[:, 0].float().mean((1, 2)).tolist() == [*range(10), *range(50)]
+        assert (loaded.images[:, 1] == green).all()
+        assert loaded.names == load("cifar10")[0].names + load("cifar100")[0].names[:50]
+        assert (loaded.names[9], loaded.names[10], loaded.names[59]) == ("truck", "apple", "mountain")
+        assert loaded.classes == len(set(loaded.names)) == 60
+
+
+def test_cifar10_100_takes_class_folders_beside_published_files(home, monkeypatch):
+    write_classes(home / "cifar10", data._PUBLISHED["cifar10"].names)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3072), dtype=np.uint8)
+    (home / "cifar-100-python").mkdir()
+    for part, labels in (("train", [70, 49, 0, 50, 0, 99]), ("test", [49, 1, 2, 3, 4, 50])):
+        text = pickle.dumps({"data": pixels, "fine_labels": labels})
+        (home / "cifar-100-python" / part).write_bytes(text)
+    (home / "cifar-100-python" / "meta").write_bytes(pickle.dumps({"fine_label_names": ["x"]}))
+    small = data.dataclasses.replace(data._PUBLISHED["cifar100"], train=6, test=6)
+    monkeypatch.setitem(data._PUBLISHED, "cifar100", small)
+    monkeypatch.setattr(sys.modules[data.torchvision().datasets.CIFAR100.__module__], "check_integrity",
+                        lambda *arguments: True)
+    train, test = load("cifar10-100")
+    assert train.labels.tolist() == [*range(10), 59, 10, 10]
+    assert np.array_equal(train.images[10:].numpy().reshape(3, -1), pixels[[1, 2, 4]])
+    assert test.labels.tolist() == [*range(10), 59, 11, 12, 13, 14]
+
+
+@pytest.mark.parametrize("there, missing, fetch", [
+    ((), "cifar10 and cifar100", "cifar10-100"), (["cifar10"], "cifar100", "cifar100"),
+    (["cifar100"], "cifar10", "cifar10")])
+def test_cifar10_100_says_which_of_the_two_is_missing(home, monkeypatch, there, missing, fetch):
+    for name in there:
+        write_classes(home / name, data._PUBLISHED[name].names)
+    monkeypatch.setattr(data, "_load_published", lambda *_: pytest.fail("one was read for nothing"))
+    with says("cifar10-100 is made of cifar10 and cifar100", f"but {missing} cannot be found in {home}",
+              f"`python -m clkit data get {fetch}`", "CLKIT_DATA"):
+        load("cifar10-100")
+
+
+def test_cifar10_100_of_an_incomplete_set_is_refused(cifars):
+    remove(cifars / "cifar10")
+    (cifars / "cifar-10-batches-py").mkdir()
+    (cifars / "cifar-10-batches-py" / "test_batch").write_bytes(b"")
+    with says("cifar10 is incomplete", "data_batch_1", "data get cifar10"):
+        load("cifar10-100")
+
+
+@pytest.mark.parametrize("names, side", [(("cat", "dog"), 32), (None, 8)])
+def test_cifar10_100_of_other_class_folders_is_refused(cifars, names, side):
+    remove(cifars / "cifar10")
+    write_classes(cifars / "cifar10", names or data._PUBLISHED["cifar10"].names, side)
+    assert len(load("cifar10")[0]) == (2 if names else 10)
+    with says("cifar10-100 cannot be made", str(cifars / "cifar10"), "airplane to truck", "32x32"):
+        load("cifar10-100")
+    row, = [row for row in data.catalogue() if row.name == "cifar10-100"]
+    assert not row.present and row.how_to_get == "python -m clkit data get cifar10-100"
+
+
+def test_cifar10_100_has_no_options(cifars):
+    with says("cifar10-100 has no option 'side'", "none"):
+        load("cifar10-100", side=8)
+
+
+def test_cifar10_100_stands_once_in_the_catalogue(cifars):
+    write_classes(cifars / "cifar10-100", ("cat", "dog"))
+    row, = [row for row in data.catalogue() if row.name == "cifar10-100"]
+    assert row == data.Entry("cifar10-100", True, f"{cifars / 'cifar10'} and {cifars / 'cifar100'}", 60, 60,
+                             60, (3, 32, 32), "already here")
+    assert load("cifar10-100")[0].classes == 60
+    remove(cifars / "cifar100")
+    row, = [row for row in data.catalogue() if row.name == "cifar10-100"]
+    assert (row.present, row.how_to_get) == (False, "python -m clkit data get cifar10-100")
+    assert (row.train, row.test, row.classes, row.shape) == (75000, 15000, 60, (3, 32, 32))
+
+
+def test_get_of_cifar10_100_fetches_both(home, monkeypatch):
+    fetched = []
+
+    def dataset(root, train, download):
+        fetched.append(download)
+        return types.SimpleNamespace(data=np.zeros((1, 32, 32, 3), dtype=np.uint8), targets=[0])
+
+    for name in ("cifar10", "cifar100"):
+        small = data.dataclasses.replace(data._PUBLISHED[name], train=1, test=1)
+        monkeypatch.setitem(data._PUBLISHED, name, small)
+    both = types.SimpleNamespace(
+        CIFAR10=lambda *arguments, **named: fetched.append("cifar10") or dataset(*arguments, **named),
+        CIFAR100=lambda *arguments, **named: fetched.append("cifar100") or dataset(*arguments, **named))
+    monkeypatch.setattr(data, "torchvision", lambda: types.SimpleNamespace(datasets=both))
+    assert data.get("cifar10-100") == home
+    expected = [[name, True, name, True, name, False, name, False] for name in ("cifar10", "cifar100")]
+    assert fetched == expected[0] + expected[1]
+
+
+def test_an_unknown_name_offers_cifar10_100():
+    with says("'cifar10_100'", "did you mean .*cifar10-100"):
+        load("cifar10_100")

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from clkit import explore, plots, published
+from clkit.analysis import masks
 from clkit.data import load
 from clkit.methods import finetune
 from clkit.result import Interval, interval
-from tests.test_plots import made, seeds, several
+from tests.test_plots import made, seeds, several, sparse
 
 ALT = "Bars of forgetting for two methods, the first at one hundred points."
 
@@ -266,6 +267,84 @@ def test_images_view_shows_a_family_or_ten_classes():
     plt.close("all")
 
 
+def test_connections_view_counts_connections():
+    results = [sparse(seed=n, pixels=25, chosen=24, hidden=30) for n in range(2)]
+    for mask in results[1].trace["masks"]["mask"]:
+        mask[1:4] = False
+    view = explore.connections_view(results, 1, 0, 1, seed=1)
+    mask = masks.block(results[1], 1, 1, 0)[0]                      # three of 24 rows are empty
+    assert np.array_equal(view.axes.images[0].get_array(), mask)
+    assert view.axes.get_title() == "SpaceNet, task 2, at allocation\nhidden layer 1 to hidden layer 2"
+    share = 100 * np.sort(mask.sum(axis=1))[-20:].sum() / mask.sum()
+    assert view.text == (
+        "Connection matrix of SpaceNet, seed 1, task 2, hidden layer 1 to hidden layer 2, at allocation:"
+        f" {mask.sum()} of 576 places between 24 source and 24 target neurons are taken; target neurons with"
+        f" any connection: 21 of 24; the 20 busiest hold {share:.0f} % of the connections."
+    )
+    results[1].trace["masks"]["mask"][0][:4] = False
+    assert "any connection: 20 of 24." in explore.connections_view(results, 0, 0, 0, seed=1).text
+    last = explore.connections_view(results, 2, layer=2).text
+    assert "seed 0, task 3, hidden layer 2 to output, after epoch 2" in last and "busiest" not in last
+    assert "input to hidden layer 1" in explore.connections_view(results).text
+    plt.close("all")
+
+
+def test_a_view_of_connections_takes_a_seed_that_has_them():
+    results = [made("spacenet"), sparse(seed=1)]
+    view = explore.connections_view(results)
+    assert ", seed 1, " in view.text
+    assert any("seed 1 " in t.get_text() for t in view.axes.figure.texts)           # the stamp
+    with pytest.raises(masks.MaskError, match="no trace table 'masks'"):
+        explore.connections_view(results, seed=0)
+    with pytest.raises(explore.ExploreError, match="no seed 7"):
+        explore.input_map_view(results, seed=7)
+    with pytest.raises(explore.ExploreError, match="shows one method, not 3"):
+        explore.connections_view(several())
+    plt.close("all")
+
+
+@pytest.mark.parametrize("pixels, shape, given", [
+    (36, (1, 6, 6), None), (48, (3, 4, 4), None), (40, (1, 5, 8), (1, 5, 8)), (36, (4, 3, 3), (4, 3, 3))])
+def test_input_map_view_finds_the_pixels(pixels, shape, given):
+    result = sparse(pixels=pixels)
+    view = explore.input_map_view(result, 1, shape=given)
+    counts = masks.input_map(result, 1, shape)
+    assert np.array_equal(view.axes.images[0].get_array(), counts)
+    most = max(masks.input_map(result, 1, shape, e).max() for e in range(3))
+    assert view.axes.images[0].get_clim() == (0, most)              # one scale for all epochs
+    row, column = divmod(int(counts.argmax()), shape[2])
+    assert view.text == (
+        "Map of the first-layer connections of SpaceNet, seed 0, task 2 (classes c2, c3), after epoch 2:"
+        f" {counts.sum()} connections, {counts.mean():.1f} a pixel on average; the busiest pixel, in row"
+        f" {row + 1} and column {column + 1}, has {counts.max()}."
+    )
+    plt.close("all")
+
+
+def test_input_map_view_takes_names_and_refuses_what_is_no_image():
+    view = explore.input_map_view(sparse(), 0, names=["trouser", "pullover"])
+    assert "task 1 (classes trouser, pullover)" in view.text
+    long = explore.input_map_view(sparse(), 0, names=["a" * 20, "b" * 20])
+    assert long.axes.get_title().endswith("input, 2 classes") and "b" * 20 in long.text
+    for pixels in (40, 3, 1):                           # 3 and 1: maps of a convolution
+        with pytest.raises(explore.ExploreError, match=f"has {pixels} sources, which are no square image"):
+            explore.input_map_view(sparse(pixels=pixels))
+    plt.close("all")
+
+
+def test_sparse_view_shows_both_or_the_matrix_alone():
+    result = sparse()
+    view = explore.sparse_view(result, 1, 1, 2)
+    pictures = [ax for ax in view.axes.figure.axes if ax.images and ax.get_title()]
+    one, other = explore.connections_view(result, 1, 1, 2), explore.input_map_view(result, 1, 1)
+    assert view.text == f"{one.text} {other.text}"
+    for mine, alone in zip(pictures, (one, other), strict=True):
+        assert np.array_equal(mine.images[0].get_array(), alone.axes.images[0].get_array())
+    maps = explore.sparse_view(sparse(pixels=3), 1, 1, 2)
+    assert len(maps.axes.figure.axes) == 1 and "Map" not in maps.text
+    plt.close("all")
+
+
 # ---- explorers
 
 def parts(explorer):
@@ -280,6 +359,7 @@ EXPLORERS = {
     "images": lambda: explore.images_explorer(
         load("shapes", families=2, train_per_class=2, test_per_class=2)[1], 2
     ),
+    "sparse": lambda: explore.sparse_explorer(sparse()),
 }
 
 
@@ -324,3 +404,30 @@ def test_nothing_is_drawn_twice(monkeypatch):
     for value in (2, 1, 2, 3):
         slider.value = value
     assert len(calls) == 3
+
+
+def sparse_pair():
+    return {m: [sparse(m, seed) for seed in (0, 1)] for m in ("spacenet", "static")}
+
+
+def test_sparse_explorer_moves_over_tasks_epochs_and_layers():
+    groups = sparse_pair()
+    controls, screen = parts(explore.sparse_explorer(groups))
+    task, epoch, layer, method, seed = controls
+    assert [label for label, _ in epoch.options] == ["at allocation", "1", "2"] and epoch.value == 2
+    assert [label for label, _ in layer.options] == [
+        "input to hidden layer 1", "hidden layer 1 to hidden layer 2", "hidden layer 2 to output"
+    ]
+    assert [type(c).__name__ for c in controls[:2]] == ["IntSlider", "SelectionSlider"]
+    assert not task.continuous_update and not epoch.continuous_update
+    task.value, epoch.value, layer.value, method.value, seed.value = 3, 0, 1, "static", 1
+    assert screen.value == explore._page(explore.sparse_view(groups["static"], 2, 0, 1, 1))
+    assert "SpaceNet (static), seed 1, task 3" in screen.value and not plt.get_fignums()
+
+
+def test_sparse_explorer_offers_what_is_recorded():
+    mixed = [made("spacenet"), sparse(seed=1)]
+    controls, screen = parts(explore.sparse_explorer(mixed))
+    assert len(controls) == 3 and "seed 1" in screen.value          # one method and one seed to choose from
+    with pytest.raises(explore.ExploreError, match="no connections are recorded for er"):
+        explore.sparse_explorer({"spacenet": mixed, "er": seeds()})

@@ -41,7 +41,7 @@ def records(tmp_path_factory):
             patch.setitem(
                 presets.SETTINGS, name, presets.SETTINGS[name] | {"paper": {"epochs": 1, "batch": 32}}
             )
-    presets.stream.cache_clear()
+    presets._stream.cache_clear()
     for method in METHODS:
         presets.run_experiment(f"{method}/split-mnist", "paper", (0, 1), out=folder, progress=False)
     for memory in figures.MEMORIES:
@@ -51,7 +51,7 @@ def records(tmp_path_factory):
     presets.run_experiment("joint/split-shapes", "paper", (0,), out=folder, progress=False)
     yield folder
     patch.undo()
-    presets.stream.cache_clear()
+    presets._stream.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -104,3 +104,58 @@ def test_building_draws_from_the_global_random_state_alone(name):
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="there is no network 'resnet': use one of mlp, convnet, resnet18"):
         nets.build("resnet", (1, 8, 8), 4)
+
+
+ZENKE = [9 * 3 * 32 + 32, 9 * 32 * 32 + 32, 9 * 32 * 64 + 64, 9 * 64 * 64 + 64]      # four convolutions
+ZENKE_WIDE = [9 * 3 * 64 + 64, 9 * 64 * 64 + 64, 9 * 64 * 128 + 128, 9 * 128 * 128 + 128]
+
+
+@pytest.mark.parametrize("name, convs, flat, total", [("zenke", ZENKE, 64 * 6 * 6, 1_276_508),
+                                                      ("zenke-wide", ZENKE_WIDE, 128 * 6 * 6, 2_650_748)])
+def test_the_networks_for_cifar_10_100_have_these_parameters(name, convs, flat, total):
+    net = nets.build(name, (3, 32, 32), 60)
+    assert [count(conv) for conv in net.convs] == convs
+    assert count(net.dense) == (flat + 1) * 512 and count(net.head) == (512 + 1) * 60
+    assert count(net) == total == sum(convs) + (flat + 1) * 512 + (512 + 1) * 60
+    assert net.features(images((3, 32, 32))).shape == (2, 512)
+
+
+@pytest.mark.parametrize("side, sides", [(32, [32, 30, 15, 13]), (28, [28, 26, 13, 11]), (8, [8, 6, 3, 1])])
+def test_the_network_of_zenke_pads_every_second_convolution(side, sides):
+    net, found = nets.build("zenke", (3, side, side), 10), []
+    for conv in net.convs:
+        conv.register_forward_hook(lambda module, x, y: found.append(tuple(y.shape[2:])))
+    net(images((3, side, side)))
+    assert found == [(s, s) for s in sides]
+    assert not any(isinstance(m, nn.Dropout | nn.modules.batchnorm._NormBase) for m in net.modules())
+
+
+def test_the_network_of_zenke_computes_its_formula():
+    """As a plain chain of torch's own layers, flattened map by map."""
+    net = nets.ZenkeNet((3, 12, 16), 5, widths=(2, 3, 4, 5), dense=7)
+    chain = nn.Sequential(
+        nn.Conv2d(3, 2, 3, padding="same"), nn.ReLU(), nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(5 * 1 * 2, 7), nn.ReLU(), nn.Linear(7, 5))
+    chain.load_state_dict(dict(zip(chain.state_dict(), net.state_dict().values())))
+    x = images((3, 12, 16))
+    torch.testing.assert_close(net(x), chain(x))
+    torch.testing.assert_close(net.features(x), chain[:-1](x))
+
+
+def test_the_network_of_zenke_starts_like_the_convnet():
+    """He et al. 2015: normal weights of variance 2 / inputs, biases 0; the head as torch makes it."""
+    torch.manual_seed(0)
+    net = nets.build("zenke", (3, 32, 32), 60)
+    for layer in (*net.convs, net.dense):
+        ratio = layer.weight.detach() / (2 / layer.weight[0].numel()) ** 0.5
+        assert 0.9 < ratio.std() < 1.1 and not layer.bias.any()
+        assert ratio.abs().max() > 2.5, "normal, not uniform"
+    assert net.head.weight.abs().max() <= 512 ** -0.5 and net.head.bias.any()
+
+
+@pytest.mark.parametrize("name", ["zenke", "zenke-wide"])
+@pytest.mark.parametrize("side", [(7, 8), (8, 7), (2, 2)])
+def test_images_too_small_for_the_network_of_zenke_are_refused(name, side):
+    with pytest.raises(ValueError, match=f"{side[0]}x{side[1]} pixels are too small.*8x8"):
+        nets.build(name, (3, *side), 10)

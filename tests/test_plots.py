@@ -86,6 +86,24 @@ def seeds(method="er", n=3, **options):
     return [made(method, seed, **options) for seed in range(n)]
 
 
+def sparse(method="spacenet", seed=0, *, pixels=36, chosen=8, hidden=12, epochs=2, **options):
+    """A Result with the trace table "masks" of a network with two hidden layers: random connections."""
+    result = made(method, seed, **options)
+    random = np.random.default_rng([seed, sum(map(ord, method)), pixels])
+    rows = []
+    for task, classes in enumerate(result.sizes):
+        first = sum(result.sizes[:task])
+        layers = [np.arange(pixels), *(random.permutation(hidden)[:chosen] for _ in range(2)),
+                  np.arange(first, first + classes)]
+        rows += [(task, layer, epoch, layers[layer + 1], layers[layer],
+                  random.random((len(layers[layer + 1]), len(layers[layer]))) < 0.3)
+                 for epoch in range(epochs + 1) for layer in range(3)]
+    columns = zip(*rows, strict=True)
+    names = ("task", "layer", "epoch", "targets", "sources", "mask")
+    result.trace["masks"] = dict(zip(names, map(list, columns), strict=True))
+    return result
+
+
 def several():
     return {"finetune": seeds("finetune"), "er": seeds("er"), "joint": seeds("joint", joint=True)}
 
@@ -301,6 +319,181 @@ def test_families_and_siblings():
         confusion.answers(made())
 
 
+def bar_rows(ax):
+    """Bars by method in the order drawn, and error bars likewise."""
+    return ([c for c in ax.containers if type(c).__name__ == "BarContainer"],
+            [c for c in ax.containers if type(c).__name__ == "ErrorbarContainer"])
+
+
+def test_sizes_stack_what_is_kept_on_the_parameters():
+    groups = {"er": seeds(), "spacenet": seeds("spacenet")}
+    sizes = {"spacenet": {"parameters": 59_410, "extra": 0}, "er": {"parameters": 478_410, "extra": 392_000}}
+    ax = plots.plot_sizes(groups, sizes)
+    assert ax.get_xscale() == "log" and "log scale" in ax.get_xlabel()
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["ER", "SpaceNet"]
+    solid = [p for p in ax.patches if not p.get_hatch()]
+    hatched = [p for p in ax.patches if p.get_hatch()]
+    assert [p.get_x() + p.get_width() for p in solid] == [478_410, 59_410] and len(hatched) == 1
+    assert [p.get_facecolor() for p in solid] == [to_rgba(plots.STYLE[m]["color"]) for m in groups]
+    assert (hatched[0].get_x(), hatched[0].get_x() + hatched[0].get_width()) == (478_410, 870_410)
+    assert [t.get_text() for t in ax.texts] == ["478,410 + 392,000", "59,410"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["parameters", "kept beside them"]
+    assert ax.get_xlim()[0] == 10_000 and ax.get_xlim()[1] > 870_410
+
+
+def test_sizes_by_default_are_parameters():
+    ax = plots.plot_sizes(seeds())
+    assert [t.get_text() for t in ax.texts] == ["5"] and ax.get_legend() is None
+
+
+def test_task_bars_draw_each_task_and_the_average():
+    groups = several()
+    ax = plots.plot_task_bars(groups)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "2", "3", "average"]
+    bars, errors = bar_rows(ax)
+    dots = [one for one in ax.get_lines() if one.get_marker() == "o"]
+    assert len(bars) == len(errors) == len(dots) == 3
+    for n, (method, results) in enumerate(groups.items()):
+        rows = 100 * np.array([[*r.accuracy()[-1], r.average()] for r in results])
+        np.testing.assert_allclose([p.get_height() for p in bars[n]], rows.mean(axis=0))
+        assert bars[n][0].get_facecolor() == to_rgba(plots.STYLE[method]["color"])
+        halves = [np.ptp(s[:, 1]) / 2 for s in errors[n].lines[2][0].get_segments()]
+        np.testing.assert_allclose(halves, [interval(column).half for column in rows.T])
+        np.testing.assert_allclose(np.sort(dots[n].get_ydata()), np.sort(rows.ravel()))
+    edges = [(p.get_x(), p.get_x() + p.get_width()) for one in bars for p in one]
+    assert all(b <= c for (_, b), (c, _) in zip(sorted(edges), sorted(edges)[1:], strict=False))
+    assert "95 % t-interval, n = 3" in ax.get_ylabel() and not ax.texts
+
+
+def test_task_bars_mark_missing_bars_and_tell_variants_apart():
+    results = made("spacenet")
+    results.predictions[-1][results.labels < 2] = 5     # nothing right in the first task
+    ax = plots.plot_task_bars({"spacenet": results, "static": made("static"), "er": made()})
+    bars, errors = bar_rows(ax)
+    assert [t.get_text() for t in ax.texts] == ["0"] and not errors
+    assert ax.texts[0].xy == (pytest.approx(bars[0][0].get_x() + bars[0][0].get_width() / 2), 0)
+    assert [c[0].get_hatch() for c in bars] == [None, "////", None]
+    assert bars[0][0].get_edgecolor() == bars[1][0].get_edgecolor() != bars[2][0].get_edgecolor()
+    assert "single seed, n = 1" in ax.get_ylabel()
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["SpaceNet", "SpaceNet (static)", "ER"]
+
+
+def test_ablation_draws_means_intervals_and_the_baseline():
+    results = seeds()
+    variants = {"whole": [0.7, 0.75, 0.8], "without": results, "once": 0 * np.ones(1)}
+    ax = plots.plot_ablation(variants, baseline="whole")
+    both = [interval(v) for v in ([0.7, 0.75, 0.8], [r.average() for r in results], [0.0])]
+    means = [one for one in ax.get_lines() if one.get_marker() == "o" and one.get_markersize() == 7]
+    assert [(one.get_xdata()[0], one.get_ydata()[0]) for one in means] == [
+        (pytest.approx(100 * i.mean), n) for n, i in enumerate(both)
+    ]
+    bars = [c.lines[2][0].get_segments()[0] for c in bar_rows(ax)[1]]
+    assert [np.ptp(s[:, 0]) / 2 for s in bars] == pytest.approx([100 * i.half for i in both[:2]])
+    band = ax.patches[0].get_x(), ax.patches[0].get_x() + ax.patches[0].get_width()
+    assert band == pytest.approx((75 - 100 * both[0].half, 75 + 100 * both[0].half))
+    assert line(ax, "whole: mean and interval, n = 3").get_xdata() == pytest.approx([75, 75])
+    assert [t.get_text() for t in ax.texts] == [
+        "75.0 (n = 3)", f"{100 * both[1].mean:.1f} (n = 3)", "0.0 (n = 1)"
+    ]
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(variants) and ax.yaxis_inverted()
+    assert stamp_of(ax.figure).get_text().startswith("split-digits")
+
+
+def test_ablation_of_numbers_has_no_stamp_and_any_baseline():
+    ax = plots.plot_ablation({"a": [0.5], "b": [0.25]}, baseline=[0.4])
+    assert stamp_of(ax.figure) is None and [t.get_text() for t in ax.texts] == ["50.0", "25.0"]
+    assert line(ax, "baseline, n = 1").get_xdata() == pytest.approx([40, 40]) and not ax.patches
+    assert plots.plot_ablation({"a": made()}).get_legend() is None
+
+
+# ---- sparse networks
+
+def test_connections_are_black_squares():
+    mask = np.random.default_rng(0).random((6, 9)) < 0.4
+    ax = plots.plot_connections(mask)
+    image = ax.images[0]
+    assert np.array_equal(image.get_array(), mask)
+    assert [image.cmap(image.norm(v))[:3] for v in (0, 1)] == [(1, 1, 1), (0, 0, 0)]
+    assert image.get_extent() == [0.5, 9.5, 6.5, 0.5]               # the first row on top, counted from 1
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("source neurons (9)", "target neurons (6)")
+    assert ax.get_title() == f"{mask.sum()} connections" and ax.get_aspect() == 1
+    wide = plots.plot_connections(np.eye(2, 1000), title="last layer")
+    assert wide.get_title() == "last layer" and wide.get_aspect() == "auto"
+    assert wide.get_xlabel() == "source neurons (1,000)"
+    assert plots.plot_connections(np.ones((1, 1))).get_title() == "1 connection"
+
+
+@pytest.mark.parametrize("shape", [(400, 400), (80, 784)])
+def test_no_connection_is_lost_where_neurons_outnumber_dots(shape):
+    inked = []
+    for row, column in np.random.default_rng(0).integers(0, shape, (12, 2)):
+        mask = np.zeros(shape, dtype=bool)
+        mask[row, column] = True
+        figure, ax = plt.subplots(figsize=(2, 2), dpi=72)
+        plots.plot_connections(mask, ax=ax)
+        ax.set_axis_off()
+        ax.set_title("")
+        figure.canvas.draw()
+        inked.append(np.asarray(figure.canvas.buffer_rgba())[..., 0].min() < 255)
+    assert all(inked)
+
+
+def test_input_map_is_drawn_from_zero():
+    counts = np.random.default_rng(0).integers(3, 20, (5, 4))
+    ax = plots.plot_input_map(counts, title="task 1")
+    assert np.array_equal(ax.images[0].get_array(), counts) and ax.get_title() == "task 1"
+    assert ax.images[0].get_clim() == (0, counts.max())
+    assert ax.images[0].colorbar.ax.get_ylabel() == "connections of a pixel"
+    fixed = plots.plot_input_map(counts, vmax=48, colorbar=False)
+    assert fixed.images[0].get_clim() == (0, 48) and fixed.images[0].colorbar is None
+    assert plots.plot_input_map(np.zeros((2, 2))).images[0].get_clim() == (0, 1)
+
+
+def test_activations_are_parted_by_class():
+    values = np.random.default_rng(0).random((10, 7)).astype(np.float16)
+    ax = plots.plot_activations(values, 4, names=("zero", "one"))
+    assert np.array_equal(ax.images[0].get_array(), values)
+    assert ax.images[0].get_clim() == (0, values.max()) and ax.images[0].get_extent() == [0.5, 7.5, 10, 0]
+    assert list(ax.get_lines()[0].get_ydata()) == [4, 4]
+    assert list(ax.get_yticks()) == [2, 7]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["zero\n(4 images)", "one\n(6 images)"]
+    assert ax.get_xlabel() == "neurons (7)" and ax.images[0].colorbar.ax.get_ylabel() == "activation"
+    assert plots.plot_activations(values, 4, vmax=3).images[0].get_clim() == (0, 3)
+
+
+@pytest.mark.parametrize("plot", [
+    lambda ax: plots.plot_connections(np.eye(3), ax=ax), lambda ax: plots.plot_input_map(np.eye(3), ax=ax),
+    lambda ax: plots.plot_activations(np.eye(3), 1, ax=ax),
+    lambda ax: plots.plot_ablation({"a": seeds()}, baseline="a", ax=ax)])
+def test_plots_of_arrays_draw_on_given_axes_and_change_no_global(plot):
+    before = dict(matplotlib.rcParams)
+    figure, ax = plt.subplots()
+    assert plot(ax) is ax and len(plt.get_fignums()) == 1 and stamp_of(figure) is None
+    alone = plot(None)
+    assert alone.figure is not figure and dict(matplotlib.rcParams) == before
+    alone.figure.canvas.draw()
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda: plots.plot_connections(np.ones(3)), r"shape \(targets, sources\), not \(3,\)"),
+    (lambda: plots.plot_connections(np.ones((0, 3))), r"not \(0, 3\)"),
+    (lambda: plots.plot_input_map(np.ones((1, 3, 3))), r"shape \(H, W\), not \(1, 3, 3\)"),
+    (lambda: plots.plot_activations(np.ones((3, 3)), 3), r"between two images: not \(3, 3\) and 3"),
+    (lambda: plots.plot_activations(np.ones((3, 3)), 0), "and 0"),
+    (lambda: plots.plot_sizes(several(), {"er": {"parameters": 1}}), "no entry for finetune, joint"),
+    (lambda: plots.plot_sizes(made(), {"er": {"parameters": 0}}), "at least 1 parameter"),
+    (lambda: plots.plot_sizes([]), "there are no results to plot"),
+    (lambda: plots.plot_task_bars([made(), made("lwf", sizes=(3, 3))]), "different tasks"),
+    (lambda: plots.plot_ablation({}), "there are no variants"),
+    (lambda: plots.plot_ablation({"a": []}), "'a' must have one accuracy or more"),
+    (lambda: plots.plot_ablation({"a": [73.6]}), r"as fractions in \[0, 1\]"),
+    (lambda: plots.plot_ablation({"a": [0.5]}, baseline="b"), "no variant 'b' to be the baseline"),
+])
+def test_refusals_of_plots_of_arrays(call, says):
+    with pytest.raises(plots.PlotError, match=says):
+        call()
+
+
 # ---- the frame
 
 EVERY = [
@@ -315,6 +508,8 @@ EVERY = [
     plots.plot_scenarios,
     plots.plot_memory,
     plots.plot_tradeoff,
+    plots.plot_sizes,
+    plots.plot_task_bars,
 ]
 
 

@@ -95,7 +95,7 @@ def test_unknown_names_are_told(name, preset, message):
 
 def test_absent_data_are_told_once_before_any_process_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("CLKIT_DATA", str(tmp_path))
-    presets.stream.cache_clear()
+    presets._stream.cache_clear()
     with pytest.raises(ValueError, match="data get mnist"):
         run_experiment("finetune/split-mnist", "paper", (0, 1), jobs=2)
 

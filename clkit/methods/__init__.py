@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 
-from clkit.methods import er, finetune, lwf
+from clkit.methods import cwr, dgr, er, ewc, finetune, icarl, lwf, mas, si, spacenet
 
 
 @dataclass(frozen=True)
@@ -26,4 +26,15 @@ METHODS = {
     "lwf": Method(lwf.LwF),
     "lwf-multihead": Method(lwf.LwF, {"heads": "multi", "balance": False}),
     "er": Method(er.ER),
+    "ewc": Method(ewc.EWC),
+    "ewc-online": Method(ewc.EWC, {"online": True, "strength": 1e9}),
+    "si": Method(si.SI),
+    "mas": Method(mas.MAS),
+    "dgr": Method(dgr.DGR),
+    "icarl": Method(icarl.ICaRL),
+    "cwr": Method(cwr.CWR),
+    "cwr-plus": Method(cwr.CWR, {"plus": True, "softmax": "all"}),
+    "spacenet": Method(spacenet.SpaceNet),
+    "static": Method(spacenet.SpaceNet, {"adaptive": False}),
+    "rehearsal": Method(spacenet.SpaceNet, {"rehearsal": True, "lr": 0.1}),
 }

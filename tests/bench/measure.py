@@ -70,12 +70,12 @@ def line(row, label, values, unit, ratios=None, target=""):
                 target)
 
 
-def interleaved(parts, repeats):
+def interleaved(parts, repeats, clock=time.perf_counter):
     """Seconds of each part, {label: [one per repeat]}.
 
     parts: {label: function that prepares and returns the function to be timed}. All parts take their turn
     within a repeat, in an order that rotates, so that a slow minute of the machine meets all of them. A first
-    turn is not counted.
+    turn is not counted. clock: a function that gives seconds, of the wall or of the processor.
     """
     seconds = {label: [] for label in parts}
     labels = list(parts)
@@ -83,10 +83,10 @@ def interleaved(parts, repeats):
         turn = (repeat + 1) % len(labels)
         for label in labels[turn:] + labels[:turn]:
             work = parts[label]()
-            begin = time.perf_counter()
+            begin = clock()
             work()
             if repeat >= 0:
-                seconds[label].append(time.perf_counter() - begin)
+                seconds[label].append(clock() - begin)
     return seconds
 
 

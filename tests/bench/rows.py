@@ -17,6 +17,7 @@ from clkit.data import ImageSet
 from clkit.methods import METHODS
 from clkit.stream import Stream, Task
 from clkit.trace import Trace, seed_everything
+from tests.bench import spacenet as beside
 from tests.bench.measure import interleaved, line, paired
 from tests.modes import HostSyncs
 
@@ -193,4 +194,12 @@ def _count(name, steps, batch=16):
     return counter.total
 
 
-ROWS = {"batches": batches, "finetune": finetune, "imports": imports, "memory": memory, "syncs": syncs}
+# ---- methods, each in a file of its own
+
+def spacenet(setup):
+    """See tests/bench/spacenet.py."""
+    return beside.spacenet(setup, _image_set(_torchvision_mnist(setup)))
+
+
+ROWS = {"batches": batches, "finetune": finetune, "imports": imports, "memory": memory, "syncs": syncs,
+        "spacenet": spacenet}

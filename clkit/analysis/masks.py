@@ -1,0 +1,162 @@
+"""Where a sparse network puts its connections, how sparse its activations are, and how many numbers it holds.
+
+The functions read the trace tables "masks" and "network" of a Result (clkit.methods.spacenet says what they
+hold), or take plain arrays. A mask is (n_out, n_in): row = target neuron, column = source neuron, True =
+connection. Layer 0 leads from the input to the first hidden layer. NaN marks what is undefined.
+"""
+
+import numpy as np
+
+
+class MaskError(ValueError):
+    """A result without the connections that were asked for; the message says what it has."""
+
+
+# ---- what was recorded
+
+def block(result, task, layer, epoch=-1):
+    """Connections of one task in one layer: mask (n_out, n_in), targets (n_out,) and sources (n_in,).
+
+    epoch: 0 at allocation, e after epoch e and its rewiring, -1 the last one recorded. targets and sources
+    are the numbers of the neurons that the rows and columns stand for.
+    """
+    table = _table(result)
+    here = (table["task"] == task) & (table["layer"] == layer)
+    wanted = table["epoch"][here].max() if epoch == -1 and here.any() else epoch
+    found = np.flatnonzero(here & (table["epoch"] == wanted))
+    if not len(found):
+        has = ", ".join(f"{name} {_listed(table[name])}" for name in ("task", "layer", "epoch"))
+        raise MaskError(
+            f"no connections are recorded for task {task}, layer {layer}, epoch {epoch}: recorded are {has}"
+        )
+    mask, targets, sources = (np.asarray(table[c][found[-1]]) for c in ("mask", "targets", "sources"))
+    return mask.astype(bool), targets.astype(int), sources.astype(int)
+
+
+def epochs(result, task=None):
+    """The epochs at which connections (of one task) are recorded, from 0, which is the allocation."""
+    table = _table(result)
+    return sorted(set(table["epoch"][(table["task"] == task) | (task is None)].tolist()))
+
+
+def layers(result):
+    """The layers whose connections are recorded, from 0."""
+    return sorted(set(_table(result)["layer"].tolist()))
+
+
+def _table(result):
+    if "masks" not in result.trace:
+        raise MaskError(
+            f"this result has no trace table 'masks' (it has {', '.join(result.trace) or 'none'}): take a"
+            " sparse method and run it with keep=('masks',)"
+        )
+    table = result.trace["masks"]
+    return table | {name: np.asarray(table[name]).astype(int) for name in ("task", "layer", "epoch")}
+
+
+def _listed(numbers):
+    return "/".join(map(str, sorted(set(numbers.tolist()))))
+
+
+def full(mask, targets, sources, shape):
+    """A block in its place in the whole layer: bool (n_out_all, n_in_all) = shape."""
+    mask = np.asarray(mask)
+    if mask.shape != (len(targets), len(sources)):
+        raise MaskError(f"a mask {mask.shape} does not fit {len(targets)} targets and {len(sources)} sources")
+    for name, numbers, size in (("target", targets, shape[0]), ("source", sources, shape[1])):
+        if len(numbers) and not 0 <= min(numbers) <= max(numbers) < size:
+            raise MaskError(f"{name} neurons {min(numbers)} to {max(numbers)} do not fit a layer with {size}")
+    whole = np.zeros(shape, dtype=bool)
+    whole[np.ix_(targets, sources)] = mask
+    return whole
+
+
+# ---- where the connections are
+
+def input_map(result, task, shape, epoch=-1):
+    """Connections of a task that leave each pixel: counts (H, W), summed over channels; shape: (C, H, W)."""
+    mask, _, sources = block(result, task, 0, epoch)
+    C, H, W = shape
+    if len(sources) != C * H * W:
+        raise MaskError(
+            f"the first layer has {len(sources)} sources, images of {C} x {H} x {W} have {C * H * W}: a map"
+            " of pixels needs a network that is connected to the pixels of these images"
+        )
+    counts = np.zeros(C * H * W, dtype=int)
+    counts[sources] = mask.sum(axis=0)
+    return counts.reshape(C, H, W).sum(axis=0)
+
+
+def map_correlation(counts, mean_image):
+    """Pearson correlation of two maps over the pixels; NaN where one of them is constant.
+
+    counts: (H, W).   mean_image: (H, W), or (C, H, W), which is averaged over the channels.
+    """
+    image = np.asarray(mean_image, dtype=float)
+    image = image.mean(axis=0) if image.ndim == 3 else image
+    counts = np.asarray(counts, dtype=float)
+    if counts.shape != image.shape:
+        raise MaskError(f"a map {counts.shape} cannot be compared with an image {image.shape}")
+    if np.ptp(counts) == 0 or np.ptp(image) == 0:
+        return float("nan")
+    return _cosine((counts - counts.mean()).ravel(), (image - image.mean()).ravel())
+
+
+def busiest_share(mask, n=20, axis=0):
+    """Share of the connections that belong to the n neurons with the most; NaN without connections.
+
+    axis: 0 counts rows (target neurons), 1 columns (source neurons).
+    """
+    counts = np.sort(np.asarray(mask).astype(bool).sum(axis=1 - axis))[::-1]
+    return float(counts[:n].sum() / counts.sum()) if counts.any() else float("nan")
+
+
+def used(mask):
+    """How many target neurons (rows) have any connection."""
+    return int(np.asarray(mask).astype(bool).any(axis=1).sum())
+
+
+# ---- activations
+
+def sparsity(activations):
+    """How sparse non-negative activations (N images, U units) are.
+
+    {"columns": units active for any image, "active": mean share of the units active for an image, "strong":
+    share of all values above a tenth of the largest}. Active means above 0.
+    """
+    a = np.asarray(activations, dtype=float)
+    on = a > 0
+    return {"columns": int(on.any(axis=0).sum()), "active": float(on.mean()),
+            "strong": float((on & (a > 0.1 * a.max())).mean())}
+
+
+def class_cosine(a, b):
+    """Cosine between the mean activations of two classes, (N, U) each; NaN where one of them is 0."""
+    return _cosine(np.asarray(a, dtype=float).mean(axis=0), np.asarray(b, dtype=float).mean(axis=0))
+
+
+def _cosine(x, y):
+    size = np.linalg.norm(x) * np.linalg.norm(y)
+    return float(x @ y / size) if size > 0 else float("nan")
+
+
+# ---- what a method holds
+
+def sizes(result):
+    """Numbers (not bytes) held after the last task: {"parameters": int, "extra": int}.
+
+    parameters: connections and biases where the table "network" counts them, else all parameters. extra: what
+    is kept beside them, four bytes a number; of stored images each byte is a number (a pixel; their labels
+    count likewise). Masks that are not needed at test are left out.
+    """
+    network = result.trace.get("network", {})
+    if "connections" in network:
+        parameters = int(network["connections"][-1]) + int(network["biases"][-1])
+    else:
+        parameters = int(result.parameters[-1])
+    left_out = {"weights", "generators"}
+    if "masks_at_test" in network and not network["masks_at_test"][-1]:
+        left_out.add("masks")
+    extra = sum(int(size[-1]) // (1 if kind == "exemplars" else 4)
+                for kind, size in result.kept.items() if kind not in left_out)
+    return {"parameters": parameters, "extra": extra}
