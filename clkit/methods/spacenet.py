@@ -158,7 +158,7 @@ class Block:
         self.mask = torch.zeros_like(allowed, dtype=values.dtype).view(-1).index_fill_(0, chosen, 1)
         self.mask = self.mask.view_as(allowed)                                  # (O, I)
         self.omega = torch.zeros_like(self.mask)
-        self.into, self.out = torch.zeros_like(self.mask[:, 0]), torch.zeros_like(self.mask[0])
+        self.into, self.out = (self.mask.new_zeros(n) for n in self.mask.shape)
 
     def update(self, gradient, lr):
         """A step of gradient descent on the task's connections, and what it adds to omega (eq. 1 to 3).
@@ -492,7 +492,7 @@ class SpaceNet(Learner):
             self.report_masks(path.blocks, epoch + 1, trace)
             trace("loss", epoch=epoch, loss=loss)
         path.put()                                      # again: a loop that was finished before is skipped
-        reserved = self.reserve(path.blocks)
+        reserved = self.reserve(path.blocks, chosen)
         self.report(path.blocks, chosen, reserved, trace)
 
     def images(self, task):
@@ -564,7 +564,7 @@ class SpaceNet(Learner):
             k = block.rewire(share, targets, sources, self.config.growth) if share else 0
             trace("rewiring", layer=l, epoch=epoch, dropped=k, grown=k)
 
-    def reserve(self, blocks):
+    def reserve(self, blocks, chosen):
         """Take the task's most important neurons from the free ones, note the places taken (algorithm 4).
 
         Returns the numbers of the reserved neurons, [(n,)] by hidden layer.
@@ -574,10 +574,10 @@ class SpaceNet(Learner):
             taken = getattr(self, f"taken{l}")
             taken[block.targets[:, None], block.sources] |= block.mask > 0
             if l < len(blocks) - 1:
-                able = block.allowed.any(1)  # of all neurons of a layer only the chosen have places
-                count = min(self.config.reserved[l], int(able.sum()))
-                best = torch.where(able, a, -1.0).topk(count).indices
-                reserved.append(block.targets[best].sort().values)
+                mine = chosen[l + 1]
+                scores = a.new_zeros(len(taken)).index_copy_(0, block.targets, a)[mine]
+                best = scores.topk(min(self.config.reserved[l], len(mine))).indices
+                reserved.append(mine[best].sort().values)
                 getattr(self, f"free{l}").index_fill_(0, reserved[-1], False)
         return reserved
 

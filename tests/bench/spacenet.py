@@ -169,7 +169,7 @@ def _bare(config, stream):
         ready.append((config.epochs * -(-n // B), old, (draw(B, 784), one.clone(), draw(B, w), two.clone(),
                       draw(B, 80), three.clone(), draw(B, 3))))
         part.put()
-        learner.reserve(part.blocks)
+        learner.reserve(part.blocks, chosen)
 
     def work():
         for steps, old, (x, one, h, two, g, three, s) in ready:

@@ -1,0 +1,556 @@
+"""SpaceNet: its exact invariants, importance worked out by hand, and the whole method against a plain, slow one."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from clkit.data import Batches
+from clkit.learner import LearnerError
+from clkit.methods import spacenet
+from clkit.methods.spacenet import Block, Config, SpaceNet, importances
+from clkit.trace import Trace, seed_everything
+from tests.fakes import small_stream
+
+TINY = Config(hidden=(8, 8), selected=(4, 4), reserved=(2, 2), connections=(40, 8, 4), rewire=0.25, epochs=3,
+              batch=16, lr=0.1, mean=(0.3,), std=(0.4,))
+CONV = dataclasses.replace(TINY, net="conv", maps=(4, 4, 6, 6), hidden=(10,), selected=(4, 4, 6, 6, 8),
+                           reserved=(1, 0, 1, 1, 2), connections=0.3)
+SOME = {"mlp": TINY, "conv": CONV}
+
+
+class Watched(SpaceNet):
+    """Keeps what each task began and ended with."""
+
+    def learn(self, task, trace):
+        self.before = getattr(self, "before", []) + [self.state()]
+        super().learn(task, trace)
+        self.after = getattr(self, "after", []) + [self.state()]
+
+    def state(self):
+        return {k: v.clone() for k, v in self.state_dict().items()}
+
+
+def go(config, tasks=None, dtype=torch.float32, seed=0, keep="*"):
+    """A learner taken through a stream by hand: (learner, Trace)."""
+    tasks = tasks or small_stream(side=8 if config.maps else 6)
+    seed_everything(seed)
+    learner = Watched(config, tasks.shape, tasks.classes).to(dtype)
+    trace = Trace(keep, progress=False)
+    for task in tasks:
+        seed_everything(seed, 1 + task.index)
+        trace.begin(learner, task.index)
+        learner.learn(task, trace)
+        trace.end()
+    return learner, trace
+
+
+def rows(trace, table, **wanted):
+    """The rows of a table as dictionaries, of those with the given values."""
+    columns = {c: [row for part in parts for row in part] for c, parts in trace.tables.get(table, {}).items()}
+    found = [dict(zip(columns, values)) for values in zip(*columns.values())]
+    return [row for row in found if all(row[k] == v for k, v in wanted.items())]
+
+
+def full(row, shape):
+    """The mask of a row of the table "masks" for all neurons of the layer."""
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask[torch.from_numpy(row["targets"])[:, None], torch.from_numpy(row["sources"])] = \
+        torch.from_numpy(row["mask"])
+    return mask
+
+
+@pytest.fixture(scope="module", params=SOME)
+def learned(request):
+    return go(SOME[request.param])
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """What each Block was before and after each rewiring."""
+    seen, rewire = [], Block.rewire
+
+    def watched(self, share, targets, sources, growth):
+        before = {k: v.clone() for k, v in self.state_dict().items()}
+        k = rewire(self, share, targets, sources, growth)
+        after = {k: v.clone() for k, v in self.state_dict().items()}
+        seen.append((self, before, after, k, targets.clone(), sources.clone()))
+        return k
+    monkeypatch.setattr(Block, "rewire", watched)
+    return seen
+
+
+# ---- what stays as it was
+
+def test_the_connections_of_old_tasks_do_not_move_by_one_bit(learned):
+    learner, _ = learned
+    layers = len(learner.layers)
+    names = [n for n, p in learner.named_parameters() if n.endswith("weight")]
+    assert len(names) == layers
+    for t, then in enumerate(learner.after):
+        for later in learner.after[t + 1:]:
+            for l, name in enumerate(names):
+                taken = then[f"taken{l}"]
+                now, old = (learner.units(l, s[name])[taken] for s in (later, then))
+                assert taken.any() and torch.equal(now, old)
+
+
+def test_there_is_no_weight_without_a_connection(learned):
+    learner, _ = learned
+    for t, then in enumerate(learner.after):
+        for l, layer in enumerate(learner.layers):
+            name = next(n for n, p in learner.named_parameters() if p is layer.weight)
+            assert not learner.units(l, then[name])[~then[f"taken{l}"]].any()
+        head = then["net.head.weight"]
+        assert not head[2 * (t + 1):].any() and head[:2 * (t + 1)].any(1).all()
+
+
+def test_masks_of_tasks_are_disjoint_and_add_up(learned):
+    learner, trace = learned
+    last = max(r["epoch"] for r in rows(trace, "masks"))
+    for l in range(len(learner.layers)):
+        shape = (learner.counts[l + 1], learner.counts[l])
+        masks = [full(r, shape) for r in rows(trace, "masks", layer=l, epoch=last)]
+        assert len(masks) == 3 and torch.stack(masks).sum(0).max() == 1
+        assert torch.equal(torch.stack(masks).any(0), learner.after[-1][f"taken{l}"])
+        for t, row in enumerate(rows(trace, "connections", layer=l)):
+            assert row["allocated"] == masks[t].sum() and row["total"] == sum(m.sum() for m in masks[:t + 1])
+            assert row["allocated"] <= row["asked"] and row["places"] == math.prod(shape)
+
+
+def test_the_number_of_connections_is_the_same_at_every_event(learned):
+    learner, trace = learned
+    for l in range(len(learner.layers)):
+        for t in range(3):
+            sums = [r["mask"].sum() for r in rows(trace, "masks", layer=l, task=t)]
+            assert len(sums) == 4 and set(sums) == {sums[0]} and sums[0] > 0
+
+
+def test_the_output_layer_and_static_connections_are_never_rewired(learned):
+    learner, trace = learned
+    top = len(learner.layers) - 1
+    static, seen = go(dataclasses.replace(learner.config, adaptive=False))
+    for t in range(3):
+        first, *others = (r["mask"] for r in rows(trace, "masks", layer=top, task=t))
+        assert all((first == m).all() for m in others)
+        for l in range(top):
+            first, *others = (r["mask"] for r in rows(seen, "masks", layer=l, task=t))
+            assert all((first == m).all() for m in others)
+            first, *others = (r["mask"] for r in rows(trace, "masks", layer=l, task=t))
+            moved = sum(r["grown"] for r in rows(trace, "rewiring", layer=l, task=t))
+            assert bool(moved) == any((first != m).any() for m in others)
+    assert sum(r["grown"] for r in rows(trace, "rewiring")) > 10
+    assert {(r["dropped"], r["grown"]) for r in rows(seen, "rewiring")} == {(0, 0)}
+    assert all(then["net.head.weight"].any() for then in static.after)
+
+
+# ---- who may connect
+
+def test_reserved_neurons_are_left_alone(learned):
+    learner, trace = learned
+    for j in range(len(learner.counts) - 2):
+        found = rows(trace, "neurons", layer=j)
+        reserved = [set(r["reserved"].tolist()) for r in found]
+        for t, row in enumerate(found):
+            assert len(reserved[t]) == learner.config.reserved[j] and reserved[t] <= set(row["chosen"].tolist())
+            assert len(row["chosen"]) == min(learner.config.selected[j],
+                                             learner.counts[j + 1] - sum(map(len, reserved[:t])))
+            assert row["free"] == learner.counts[j + 1] - sum(map(len, reserved[:t + 1]))
+            earlier = sorted(set().union(*reserved[:t]))
+            assert not earlier or not reserved[t] & set(earlier)
+            for layer, axis in ((j, 0), (j + 1, 1)):    # neither receiving nor sending
+                shape = (learner.counts[layer + 1], learner.counts[layer])
+                for mask in rows(trace, "masks", layer=layer, task=t):
+                    touched = full(mask, shape).any(1 - axis)
+                    assert not touched[torch.tensor(earlier, dtype=torch.int64)].any()
+
+
+def test_both_ends_of_a_connection_are_chosen(learned):
+    learner, trace = learned
+    for t in range(3):
+        chosen = [set(range(learner.counts[0])),
+                  *(set(r["chosen"].tolist()) for r in rows(trace, "neurons", task=t)), {2 * t, 2 * t + 1}]
+        for row in rows(trace, "masks", task=t):
+            shape = [learner.counts[row["layer"] + k] for k in (1, 0)]
+            targets, sources = full(row, shape).nonzero().T.tolist()
+            assert set(targets) <= chosen[row["layer"] + 1] and set(sources) <= chosen[row["layer"]]
+
+
+# ---- drop and grow
+
+@pytest.mark.parametrize("name", SOME)
+def test_an_event_drops_the_least_and_grows_the_best(name, events):
+    go(SOME[name])
+    assert len(events) == 3 * 2 * (len(SOME[name].hidden) + len(SOME[name].maps))
+    for block, before, after, k, targets, sources in events:
+        old, new = before["mask"] > 0, after["mask"] > 0
+        dropped, grown, kept = old & ~new, new & ~old, old & new
+        assert k == min(int(0.25 * old.sum()), int((block.allowed & ~old).sum()))
+        assert k == dropped.sum() == grown.sum()
+        assert not (grown & ~block.allowed).any() and not after["values"][dropped | grown].any()
+        assert torch.equal(before["values"][kept], after["values"][kept])
+        assert not after["omega"][grown].any() and torch.equal(before["omega"][kept], after["omega"][kept])
+        if k:
+            assert before["omega"][dropped].max() <= before["omega"][kept].min()
+            gain, others = targets[:, None] * sources, block.allowed & ~old & ~new
+            assert not others.any() or gain[grown].min() >= gain[others].max()
+
+
+def test_ties_are_broken_by_chance_and_random_growth_ignores_importance():
+    flat = torch.zeros(40, 40)
+    picks = torch.stack([spacenet._pick(flat, 10).sort().values for _ in range(50)])
+    assert len(picks.unique(dim=0)) == 50 and all(len(p.unique()) == 10 for p in picks)
+    counts = torch.bincount(torch.cat([spacenet._pick(flat, 400) for _ in range(60)]), minlength=1600)
+    assert counts.min() > 2 and counts.max() < 30       # each place is drawn 15 times of 60 on average
+    block = a_block(torch.ones(6, 50, dtype=torch.bool), 100)
+    block.rewire(0.5, torch.tensor([100.0, 0, 0, 0, 0, 0]), torch.ones(50), "random")
+    assert (block.mask > 0).any(1).all()
+
+
+def a_block(allowed, wanted, keeps=False):
+    O, I = allowed.shape
+    return Block(torch.zeros(O, I, 1), torch.arange(O), torch.arange(I), allowed, wanted, keeps)
+
+
+# ---- importance
+
+def test_importance_by_hand():
+    """One linear unit, loss (w x - y)^2 / 2, two steps at rate 0.1, worked out on paper."""
+    for keeps, a, inputs in ((False, 1.076, [0.676, 0.4]), (True, 1.576, [0.776, 0.8])):
+        block = a_block(torch.ones(1, 2, dtype=torch.bool), 2, keeps)
+        block.values.copy_(torch.tensor([[0.5, -0.25]])[:, :, None])
+        for x, y in (((1.0, 2.0), 1.0), ((2.0, 0.0), 0.0)):
+            x = torch.tensor([x])
+            gradient = ((block.values[:, :, 0] * x).sum() - y) * x
+            block.update(gradient, 0.1)
+            block.accumulate()
+        torch.testing.assert_close(block.values[0, :, 0], torch.tensor([0.36, -0.05]))
+        torch.testing.assert_close(block.omega, torch.tensor([[0.676, 0.4]]))
+        (targets, sources), = importances([block], "code" if keeps else "paper")
+        torch.testing.assert_close(targets, torch.tensor([a]))
+        torch.testing.assert_close(sources, torch.tensor(inputs))
+
+
+def test_hidden_neurons_count_what_comes_in():
+    first, second = a_block(torch.ones(3, 4, dtype=torch.bool), 12), a_block(torch.ones(2, 3, dtype=torch.bool), 6)
+    first.omega.copy_(torch.arange(12.0).view(3, 4))
+    second.omega.copy_(torch.arange(6.0).view(2, 3))
+    (a, inputs), (b, hidden) = importances([first, second], "paper")
+    assert a.tolist() == [6, 22, 38] and inputs.tolist() == [12, 15, 18, 21]
+    assert b.tolist() == [3, 12] and hidden.tolist() == a.tolist()
+    first.mask[1] = 0                                   # no connection, no importance
+    assert importances([first], "paper")[0][0].tolist() == [6, 0, 38]
+
+
+def test_a_kernel_counts_the_sum_of_its_weights():
+    block = Block(torch.zeros(2, 3, 9), torch.arange(2), torch.arange(3), torch.ones(2, 3, dtype=torch.bool), 3)
+    gradient = torch.randn(2, 3, 9)
+    block.update(gradient.clone(), 0.1)
+    there = block.mask > 0
+    torch.testing.assert_close(block.omega[there], 0.1 * gradient.square().sum(2)[there])
+    torch.testing.assert_close(block.values, -0.1 * gradient * there[:, :, None])
+
+
+def test_a_task_begins_with_its_start_values_and_without_importance(monkeypatch):
+    made = []
+    monkeypatch.setattr(Watched, "report_masks", lambda self, blocks, epoch, trace: made.append(
+        (self, epoch, [{k: v.clone() for k, v in b.state_dict().items()} | {"block": b} for b in blocks])))
+    for config in SOME.values():
+        made.clear()
+        go(config)
+        starts = [blocks for _, epoch, blocks in made if epoch == 0]
+        assert len(starts) == 3
+        learner = made[0][0]
+        for blocks in starts:
+            for l, b in enumerate(blocks):
+                drawn = learner.units(l, learner.start_values()[l])
+                drawn = drawn[b["block"].targets[:, None], b["block"].sources]
+                there = b["mask"] > 0
+                assert torch.equal(b["values"][there], drawn[there]) and drawn[there].all()
+                assert not b["omega"].any() and not b["into"].any() and not b["out"].any()
+                assert not b["block"].keeps
+
+
+def test_start_values_are_one_glorot_draw():
+    learner = SpaceNet(Config(), (1, 28, 28), 10)
+    for layer, drawn, again in zip(learner.layers, learner.start_values(), learner.start_values()):
+        bound = math.sqrt(6 / sum(layer.weight.shape))
+        assert torch.equal(drawn, again) and drawn.abs().max() <= bound
+        assert drawn.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+    conv = SpaceNet(CONV, (1, 8, 8), 6)
+    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(conv.layers[1].weight)
+    assert conv.start_values()[1].abs().max().item() == pytest.approx(math.sqrt(6 / (fan_in + fan_out)), rel=0.02)
+
+
+# ---- interference
+
+def test_without_shared_neurons_old_scores_stay():
+    """Where all chosen neurons are reserved, nothing that a task uses is touched again."""
+    config = dataclasses.replace(TINY, selected=(2, 2), reserved=(2, 2), connections=(30, 3, 3))
+    apart, shared = drift(config), drift(TINY)
+    assert max(apart) < 1e-6 and max(shared) > 1e-3
+
+
+def drift(config):
+    """How far the scores of each task's own classes moved from when it was learned to the end."""
+    tasks, scores = small_stream(), []
+    seed_everything(0)
+    learner = SpaceNet(config, tasks.shape, tasks.classes)
+    x = tasks.test.images.float() / 255
+    for task in tasks:
+        learner.learn(task, Trace())
+        scores.append(learner(x).detach())
+        assert scores[-1][:, task.first:task.seen].std() > 1e-3
+    own = [slice(2 * t, 2 * t + 2) for t in range(3)]
+    return [float((scores[-1][:, o] - s[:, o]).abs().max()) for s, o in zip(scores, own)]
+
+
+def test_places_that_run_out_are_counted_and_never_an_error():
+    config = dataclasses.replace(TINY, selected=(), reserved=(3, 3), connections=(200, 50, 12))
+    learner, trace = go(config)
+    missing = [r["asked"] - r["allocated"] for r in rows(trace, "connections")]
+    assert max(missing) > 0 and min(missing) >= 0
+    assert all(p.isfinite().all() for p in learner.parameters())
+    whole = dataclasses.replace(TINY, selected=(), reserved=(4, 4), connections=(288, 64, 48))
+    learner, trace = go(whole)
+    assert rows(trace, "neurons", task=2)[0]["free"] == 0
+    assert rows(trace, "connections", task=2, layer=0)[0]["allocated"] == 0
+
+
+# ---- the whole method against a plain one
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The places of all batches, in order."""
+    seen, places = [], Batches.places
+
+    def watched(self):
+        for index in places(self):
+            seen.append(index.clone())
+            yield index
+    monkeypatch.setattr(Batches, "places", watched)
+    run = Batches._run
+    monkeypatch.setattr(Batches, "_run", lambda self, order: (seen.extend(order.split(self.size)),
+                                                              run(self, order))[1])
+    return seen
+
+
+class Plain:
+    """The algorithm on full matrices, by autograd, with old weights put back after each step; masks are told."""
+
+    def __init__(self, learner):
+        self.learner, self.config = learner, learner.config
+        self.start = [w.double() for w in learner.start_values()]
+        self.weights = [torch.zeros_like(w) for w in self.start]
+        self.biases = [torch.zeros(len(w), dtype=torch.float64) for w in self.start]
+        self.free = [torch.ones(n, dtype=torch.bool) for n in learner.counts[1:-1]]
+
+    def spread(self, l, mask):
+        """A mask of neurons as one of weights."""
+        block = self.learner.units(l, self.start[l]).shape[2]
+        return mask[:, :, None].expand(-1, -1, block).reshape(self.start[l].shape)
+
+    def scores(self, x, weights, biases):
+        x = (x - self.learner.mean) / self.learner.std
+        if not self.config.maps:
+            x = x.flatten(1)
+        for l, (w, b) in enumerate(zip(weights, biases)):
+            if w.ndim == 4:
+                x = F.conv2d(x, w, b, padding=1 - l % 2).relu()
+                if l % 2:
+                    x = F.max_pool2d(x, [min(2, s) for s in x.shape[2:]])
+            else:
+                x = F.linear(x.flatten(1), w, b)
+                x = x.relu() if l < len(weights) - 1 else x
+        return x
+
+    def task(self, task, images, labels, masks, batches):
+        """masks[epoch][l]: (O, I); batches: places.   Returns omega of the last epoch, by layer (O, I)."""
+        for l, mask in enumerate(masks[0]):
+            there = self.spread(l, mask)
+            self.weights[l] = torch.where(there, self.start[l], self.weights[l])
+        omega = [torch.zeros(m.shape, dtype=torch.float64) for m in masks[0]]
+        per_epoch = -(-len(labels) // self.config.batch)
+        for epoch in range(self.config.epochs):
+            for index in batches[epoch * per_epoch:(epoch + 1) * per_epoch]:
+                x = images[index].float() / 255 if self.config.maps else images[index].double() / 255
+                self.step(x.double(), labels[index], masks[epoch], omega, task)
+            found = [o.clone() for o in omega]
+            if epoch < self.config.epochs - 1:
+                for l, (old, new) in enumerate(zip(masks[epoch], masks[epoch + 1])):
+                    self.weights[l] = self.weights[l] * ~self.spread(l, (old & ~new) | (new & ~old))
+                    if self.config.importance == "paper":
+                        omega[l][~new] = 0
+        return [o * m for o, m in zip(found, masks[-1])]
+
+    def step(self, x, y, masks, omega, task):
+        weights = [w.clone().requires_grad_() for w in self.weights]
+        biases = [b.clone().requires_grad_() for b in self.biases]
+        rows = torch.ones(len(self.biases[-1]), dtype=torch.float64)
+        if not self.config.rehearsal:                   # old rows are out of the network
+            rows[:task.first] = 0
+        scores = self.scores(x, [*weights[:-1], weights[-1] * rows[:, None]], biases)
+        first = task.first if self.config.softmax == "task" and not self.config.rehearsal else 0
+        last = len(rows) if self.config.softmax == "all" else task.seen
+        F.cross_entropy(scores[:, first:last], y - first).backward()
+        for l, mask in enumerate(masks):
+            there = self.spread(l, mask)
+            change = -self.config.lr * weights[l].grad * there
+            self.weights[l] = self.weights[l] + change
+            importance = (change * weights[l].grad).abs()
+            omega[l] += self.learner.units(l, importance).sum(2)
+            moves = torch.arange(len(rows)) >= task.first if l == len(masks) - 1 else \
+                self.free[l] & self.config.hidden_bias
+            if l == len(masks) - 1:
+                moves = moves & (torch.arange(len(rows)) < task.seen)
+            self.biases[l] = self.biases[l] - self.config.lr * biases[l].grad * moves
+
+
+VARIANTS = {
+    "paper": {}, "code": {"importance": "code"}, "static": {"adaptive": False}, "rehearsal": {"rehearsal": True},
+    "seen": {"softmax": "seen"}, "task": {"softmax": "task"}, "no hidden biases": {"hidden_bias": False},
+    "random growth": {"growth": "random"}, "three hidden layers": {
+        "hidden": (8, 7, 6), "selected": (4, 4, 3), "reserved": (2, 2, 1), "connections": (40, 8, 7, 4)}}
+
+
+@pytest.mark.parametrize("name, variant", [(n, v) for n in SOME for v in VARIANTS
+                                           if n == "mlp" or "hidden" not in VARIANTS[v]])
+def test_against_the_plain_method_in_float64(name, variant, drawn):
+    config = dataclasses.replace(SOME[name], **VARIANTS[variant])
+    tasks = small_stream(side=8 if name == "conv" else 6)
+    learner, trace = go(config, tasks, torch.float64)
+    plain, place = Plain(learner), 0
+    images, labels = tasks.test.images[:0], tasks.test.labels[:0]
+    for task in tasks:
+        keep = config.rehearsal
+        images = torch.cat([images, task.train.images]) if keep else task.train.images
+        labels = torch.cat([labels, task.train.labels]) if keep else task.train.labels
+        shapes = [(learner.counts[l + 1], learner.counts[l]) for l in range(len(learner.layers))]
+        masks = [[full(r, shapes[r["layer"]]) for r in rows(trace, "masks", task=task.index, epoch=e)]
+                 for e in range(config.epochs)]
+        steps = config.epochs * -(-len(labels) // config.batch)
+        omega = plain.task(task, images, labels, masks, drawn[place:place + steps])
+        place += steps
+        compare(learner, plain, trace, task, omega, shapes)
+        for l, row in enumerate(rows(trace, "neurons", task=task.index)):
+            plain.free[l][torch.from_numpy(row["reserved"])] = False
+    assert place == len(drawn)
+    x = tasks.test.images.double() / 255
+    torch.testing.assert_close(learner(x), plain.scores(x, plain.weights, plain.biases), rtol=0, atol=1e-10)
+
+
+def compare(learner, plain, trace, task, omega, shapes):
+    """Weights and biases after a task, and the importance it ended with."""
+    state = learner.after[task.index]
+    names = {id(p): n for n, p in learner.named_parameters()}
+    for l, layer in enumerate(learner.layers):
+        torch.testing.assert_close(state[names[id(layer.weight)]], plain.weights[l], rtol=0, atol=1e-10)
+        torch.testing.assert_close(state[names[id(layer.bias)]], plain.biases[l], rtol=0, atol=1e-10)
+        row = rows(trace, "importance", task=task.index, layer=l, epoch=learner.config.epochs)[0]
+        ends = [rows(trace, "masks", task=task.index, layer=l, epoch=0)[0][k] for k in ("targets", "sources")]
+        found = torch.zeros(shapes[l], dtype=torch.float64)
+        found[torch.from_numpy(ends[0])[:, None], torch.from_numpy(ends[1])] = torch.from_numpy(row["omega"])
+        torch.testing.assert_close(found, omega[l], rtol=0, atol=1e-12)
+
+
+def test_the_code_s_importance_is_a_sum_of_sums():
+    """On a network whose weights are known at each step: into and out are cumulative sums of omega's sums."""
+    block = a_block(torch.ones(3, 5, dtype=torch.bool), 15, keeps=True)
+    draw, omega, into = torch.Generator().manual_seed(0), torch.zeros(3, 5), torch.zeros(3)
+    for _ in range(4):
+        gradient = torch.randn(3, 5, generator=draw)
+        block.update(gradient, 0.1)
+        block.accumulate()
+        omega += 0.1 * gradient**2
+        into += omega.sum(1)
+    torch.testing.assert_close(block.into, into)
+
+
+# ---- what it tells
+
+def test_activations_are_those_of_the_hidden_layers():
+    learner, _ = go(TINY)
+    x = torch.rand(5, 1, 6, 6)
+    first = (F.linear((x.flatten(1) - 0.3) / 0.4, learner.layers[0].weight, learner.layers[0].bias)).relu()
+    second = F.linear(first, learner.layers[1].weight, learner.layers[1].bias).relu()
+    torch.testing.assert_close(learner.activations(x), torch.cat([first, second], 1))
+    conv, _ = go(CONV)
+    assert conv.activations(torch.rand(2, 1, 8, 8)).shape == (2, 4 * 64 + 4 * 36 + 6 * 9 + 6 * 1 + 10)
+    assert not any(m._forward_hooks for m in conv.modules())
+
+
+def test_sizes_are_counted():
+    learner, trace = go(TINY)
+    assert [r["connections"] for r in rows(trace, "network")] == [52, 104, 156]
+    assert [r["weights"] for r in rows(trace, "network")] == [52, 104, 156]
+    assert {(r["biases"], r["masks_at_test"]) for r in rows(trace, "network")} == {(22, 0)}
+    assert learner.kept()["masks"] == sum(v.numel() for k, v in learner.state_dict().items()
+                                          if k.startswith(("taken", "free")))
+    assert "exemplars" not in learner.kept() and not learner.keeps_data
+    conv, trace = go(CONV)
+    held = sum(int((p != 0).sum()) for n, p in conv.named_parameters() if n.endswith("weight"))
+    said = rows(trace, "network")[-1]
+    assert said["connections"] < held <= said["weights"] <= held + 400     # grown last, and not moved since
+
+
+def test_the_mask_of_a_kernel_is_one_entry():
+    learner, _ = go(CONV)
+    assert learner.taken1.shape == (4, 4) and learner.taken4.shape == (10, 6)
+    block = learner.units(4, learner.layers[4].weight)
+    assert block.shape[:2] == (10, 6)
+    flat = torch.arange(learner.layers[4].weight.shape[1]).view(6, -1)     # columns of the first dense layer
+    assert all(torch.equal(block[:, m], learner.layers[4].weight[:, flat[m]]) for m in range(6))
+
+
+def test_rehearsal_keeps_all_images():
+    tasks = small_stream()
+    learner, _ = go(dataclasses.replace(TINY, rehearsal=True), tasks)
+    assert learner.keeps_data and len(learner.memory_images) == sum(len(t.train) for t in tasks)
+    assert learner.kept()["exemplars"] == learner.memory_images.numel() + 8 * len(learner.memory_labels)
+
+
+def test_pixels_by_channel():
+    config = dataclasses.replace(CONV, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    learner, x = SpaceNet(config, (3, 8, 8), 6), torch.rand(2, 3, 8, 8)
+    found = learner.standardised(x)
+    assert all(torch.allclose(found[:, c], (x[:, c] - m) / s)
+               for c, m, s in ((0, 0.1, 0.4), (1, 0.2, 0.5), (2, 0.3, 0.6)))
+    mlp = SpaceNet(dataclasses.replace(TINY, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)), (3, 6, 6), 6)
+    scale, shift = mlp.scale_and_shift(torch.float32)
+    images = torch.randint(0, 256, (4, 3, 6, 6), dtype=torch.uint8)
+    torch.testing.assert_close(images.flatten(1) * scale + shift, mlp.standardised(images / 255).flatten(1))
+
+
+# ---- settings
+
+@pytest.mark.parametrize("settings, message", [
+    ({"reserved": (81, 40)}, "81 of 80 selected neurons cannot be reserved"),
+    ({"reserved": (40,)}, "a number for each of the 2 hidden layers"),
+    ({"selected": (401, 80)}, "401 neurons of a hidden layer of 400"),
+    ({"selected": (0, 80)}, "0 neurons of a hidden layer"),
+    ({"selected": (80,)}, "for each of the 2 hidden layers"),
+    ({"rewire": 1.0}, r"rewire is a share of the connections in \[0, 1\)"),
+    ({"rewire": -0.1}, "not -0.1"),
+    ({"connections": (10_000, 1_640)}, "here 3 layers"),
+    ({"connections": (10_000, 0, 80)}, "1 or more for each layer"),
+    ({"connections": (62_721, 1_640, 80)}, "layer 1 has 62,720 places"),
+    ({"connections": (10_000, 6_401, 80)}, "layer 2 has 6,400 places"),
+    ({"connections": (10_000, 1_640, 801)}, "layer 3 has 800 places"),
+    ({"connections": 1.5}, r"lies in \(0, 1\], not 1.5"),
+    ({"hidden": (0, 400)}, "one unit or more"),
+    ({"importance": "both"}, "importance must be 'paper' or 'code'"),
+    ({"growth": "best"}, "growth must be 'importance' or 'random'"),
+    ({"softmax": "none"}, "softmax must be"),
+    ({"maps": (32, 32, 64, 64)}, "there is no network 'mlp' with maps"),
+    ({"net": "conv"}, "with maps such as"),
+    ({"net": "conv", "maps": (8, 8), "hidden": (400,)}, "four numbers of maps"),
+    ({"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}, "3 numbers, the images 1 channels"),
+    ({"mean": (0.1, 0.2)}, "a number for each channel"),
+    ({"std": (0.0,)}, "those of std above 0")])
+def test_settings_that_cannot_work_are_refused(settings, message):
+    with pytest.raises(LearnerError, match=message) as error:
+        SpaceNet(Config(**settings), (1, 28, 28), 10)
+    assert "\n" not in str(error.value) and str(error.value).count(". ") == 0
