@@ -12,6 +12,7 @@ import ast
 import dataclasses
 import difflib
 import os
+import shlex
 import types
 import typing
 from dataclasses import dataclass, field
@@ -198,7 +199,8 @@ SEEDS = {"smoke": (0,), "teach": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
 TEN_SEEDS = {f"{method}/{benchmark}"
              for method in "spacenet static rehearsal ewc ewc-online si mas lwf dgr icarl".split()
              for benchmark in ("split-mnist", "split-mnist-shuffled", "split-fashion")}
-FEWER_SEEDS = {("split-shapes", "paper"): (0,), ("shapes-families", "paper"): (0,)}  # hours
+FEWER_SEEDS = dict.fromkeys((("split-shapes", "paper"), ("shapes-families", "paper"), ("cifar10-100", "paper")),
+                            (0,))                       # hours
 # CPU threads of a run belong to the preset, never to the machine: sums differ in their last bits with another
 # number.
 THREADS = 1
@@ -232,13 +234,15 @@ class Experiment:
     @property
     def stem(self):
         """The name of its record: METHOD_BENCHMARK_PRESET, then what was overridden."""
-        extra = "".join(f"_{k}-{v}" for k, v in sorted(self.overrides.items()))
+        def said(value):
+            return "-".join(map(str, value)) if isinstance(value, tuple) else value
+        extra = "".join(f"_{k}-{said(v)}" for k, v in sorted(self.overrides.items()))
         return f"{self.method}_{self.benchmark}_{self.preset}{extra}".replace(" ", "").replace("/", "-")
 
     @property
     def command(self):
         """The command that makes its record."""
-        extra = "".join(f" --set {k}={v}" for k, v in self.overrides.items())
+        extra = "".join(f" --set {shlex.quote(f'{k}={v}')}" for k, v in self.overrides.items())
         seeds = _ranges(self.seeds)
         what = f"{self.name} --preset {self.preset} --seeds {seeds}{extra}"
         return f"python -m clkit run {what} --out figures/results"

@@ -171,6 +171,27 @@ def test_order_draws_nothing_without_shuffle():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"drop_last": True}])
+def test_places_are_those_of_the_batches(options):
+    images = random_set()
+    torch.manual_seed(3)
+    expected = [(x, y) for x, y in images.batches(4, **options)]
+    torch.manual_seed(3)
+    before, batches = images.drawn, images.batches(4, **options)
+    found = list(batches.places())
+    assert len(found) == len(expected) == len(batches) and images.drawn - before == sum(map(len, found))
+    for index, (x, y) in zip(found, expected):
+        assert index.dtype == torch.int64 and torch.equal(images.labels[index], y)
+        assert torch.equal(images.images[index].float() / 255, x)
+
+
+def test_places_use_up_a_single_pass():
+    images = random_set(single_pass=True)
+    list(images.batches(4).places())
+    with pytest.raises(RuntimeError, match="once only"):
+        next(iter(images.batches(4)))
+
+
 def test_single_pass_gives_its_images_once():
     images = random_set(single_pass=True)
     batches = images.batches(8)

@@ -159,3 +159,41 @@ def test_records_hold_no_large_traces():
     results = run_experiment("er/split-digits", "smoke", keep="*", out=presets.RECORDS)
     assert "memory" in results[0].trace
     assert load(presets.RECORDS / "er_split-digits_smoke")[0].trace.keys() == {"loss"}
+
+
+def test_records_hold_large_tables_of_the_first_seed_only():
+    results = run_experiment("spacenet/split-digits", "smoke", (0, 1), out=presets.RECORDS)
+    first, second = load(presets.RECORDS / "spacenet_split-digits_smoke")
+    assert set(results[1].trace) == set(presets.tables(experiment("spacenet/split-digits", "smoke")))
+    assert set(first.trace) - set(second.trace) == {"masks"} and "importance" not in first.trace
+    assert set(first.trace["network"]) - set(second.trace["network"]) == {"activations"}
+    assert first.trace["network"]["activations"].shape[::2] == (5, 800)
+    assert (first.rank == results[0].rank).all() and (second.rank == results[1].rank).all()
+
+
+def test_activations_are_those_of_test_images_of_the_first_two_classes():
+    learner, result = presets.run_seed("spacenet/split-digits", "smoke", 0)
+    test = presets.stream("split-digits", "smoke").test
+    places = [i for k in (0, 1) for i in (test.labels == k).nonzero()[:50, 0].tolist()]
+    found = result.trace["network"]["activations"]
+    expected = learner.activations(test.select(places).images / 255).numpy()
+    assert (abs(found[-1] - expected) < 1e-2).all() and found[0].any() and (found[0] != found[-1]).any()
+
+
+def test_a_shuffled_benchmark_has_an_order_for_each_seed():
+    orders = [presets.stream("split-mnist-shuffled", "smoke", seed).order for seed in (0, 1, 0)]
+    assert orders[0] == orders[2] != orders[1] and sorted(orders[1]) == list(range(10))
+    assert presets.stream("split-mnist", "smoke", 1).order == tuple(range(10))
+    a, b = run_experiment("spacenet/split-mnist-shuffled", "smoke", (0, 1), out=presets.RECORDS)
+    assert a.names != b.names
+    found = obtain("spacenet/split-mnist-shuffled", "smoke", say=str)
+    assert [r.about["stream"]["order"] for r in found] == [list(o) for o in orders[:2]]
+
+
+@pytest.mark.parametrize("settings, stem, command", [
+    ({"reserved": "(20, 20)"}, "reserved-20-20", "--set 'reserved=(20, 20)' --out"),
+    ({"mean": (0.0,), "std": (1.0,)}, "mean-0.0_std-1.0", "--set 'std=(1.0,)' --out"),
+    ({"connections": 0.1}, "connections-0.1", "--set connections=0.1 --out")])
+def test_settings_of_several_numbers_have_plain_file_names(settings, stem, command):
+    chosen = experiment("spacenet/split-mnist", "paper", settings)
+    assert chosen.stem == f"spacenet_split-mnist_paper_{stem}" and command in chosen.command and "--seeds 0-9" in chosen.command

@@ -161,7 +161,10 @@ def memory(setup):
 
 # ---- synchronisations
 
-def syncs(setup, methods=("finetune", "lwf", "er", "cumulative"), steps=8):
+COUNTED = "finetune lwf er cumulative ewc si mas dgr icarl cwr spacenet rehearsal".split()
+
+
+def syncs(setup, methods=COUNTED, steps=8):
     """Host synchronisations per training step of the second task: exact, the same on any machine.
 
     Counted over one epoch of `steps` and of twice as many steps; the difference leaves out what an epoch or a
@@ -183,7 +186,8 @@ def _count(name, steps, batch=16):
     made = ImageSet(images, labels, "abcd", name="made")
     stream = Stream(made, made, (2, 2))
     method = METHODS[name]
-    config = method.config(**{**method.settings, "epochs": 1, "batch": batch})
+    own = {"connections": (800, 1_640, 80)} if hasattr(method.config, "connections") else {}
+    config = method.config(**{**method.settings, **own, "epochs": 1, "batch": batch})
     learner = method.learner(config, made.shape, made.classes)
     trace = Trace(("loss",), progress=False)
     for task in stream:
