@@ -340,7 +340,8 @@ def runs_root():
 # Trace tables that a run keeps, by method, if nothing else is asked for; "loss" alone for others.
 TABLES = dict.fromkeys(("spacenet", "static", "rehearsal"),
                        ("loss", "masks", "rewiring", "neurons", "connections", "network"))
-FIRST_ONLY = {"masks": None, "network": "activations"}  # tables, or a column, that records hold of one seed
+FIRST_ONLY = {"masks": None, "network": "activations"}  # tables, or a column, that records hold of one seed,
+PICTURED = ("spacenet", "static")                       # and only of these, in their own settings
 LOOKED_AT = 50                                          # test images of a class whose activations are kept
 
 
@@ -420,7 +421,9 @@ def run_experiment(
         work = (delayed(_seed_result)(name, preset, s, device, overrides, keep) for s in seeds)
         results = Parallel(n_jobs=jobs)(work)
     if out is not None:
-        save([_small(r, tables(chosen), first=r is results[0]) for r in results], Path(out) / chosen.stem)
+        pictured = chosen.method in PICTURED and not chosen.overrides
+        save([_small(r, tables(chosen), large=pictured and r is results[0]) for r in results],
+             Path(out) / chosen.stem)
     return results
 
 
@@ -428,10 +431,10 @@ def _seed_result(name, preset, seed, device, overrides, keep):
     return run_seed(name, preset, seed, device, overrides, keep, progress=False)[1]
 
 
-def _small(result, kept, first):
-    """A result as a record holds it: of the trace the tables in `kept`, large ones of the first seed only."""
+def _small(result, kept, large):
+    """A result as a record holds it: of the trace the tables in `kept`, with or without what is large."""
     trace = {t: columns for t, columns in result.trace.items() if t in kept}
-    if not first:
+    if not large:
         trace = {t: {c: rows for c, rows in columns.items() if c != FIRST_ONLY.get(t)}
                  for t, columns in trace.items() if FIRST_ONLY.get(t, "") is not None}
     return dataclasses.replace(result, trace=trace)
