@@ -26,7 +26,9 @@ ARROWS = {name: set(allowed.split()) for name, allowed in {
     # floor 4
     "presets": "data stream methods run result", "plots": "result published",
     # floor 5
-    "explore": _BELOW_5, "figures": _BELOW_5, "exercises": _BELOW_5, "doctor": "data presets",
+    "explore": _BELOW_5, "exercises": _BELOW_5, "doctor": "data presets", "picture": "presets plots result",
+    # floor 6
+    "figures/*": _BELOW_5 + " picture", "figures": "figures/* picture presets result",
     # the door
     "__main__": "presets figures data stream learner run result doctor",
 }.items()}
@@ -54,7 +56,8 @@ def row_of(name, table):
 
 def imports(source, name):
     """[(dotted module, whether at the top of the file, line)] of all imports, relative ones made absolute."""
-    package = ["clkit", name] if name in ("methods", "analysis") else ["clkit", *name.split("/")[:-1]]
+    folder = name in ("methods", "analysis", "figures")
+    package = ["clkit", name] if folder else ["clkit", *name.split("/")[:-1]]
     tree, found = ast.parse(source), []
     functions = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
     inside = {id(n) for f in ast.walk(tree) if isinstance(f, functions) for n in ast.walk(f)}

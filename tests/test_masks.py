@@ -146,11 +146,12 @@ def test_sizes_of_a_dense_method_add_what_it_keeps():
     assert masks.sizes(result) == {"parameters": 7, "extra": 20 + 4 + 3 + 1000}
 
 
-def test_sizes_of_a_sparse_method_count_connections():
+def test_sizes_of_a_sparse_method_count_the_weights_of_its_connections():
     result = sparse()
     result.kept = {"weights": np.full(3, 4000), "masks": np.full(3, 4096), "old copies": np.full(3, 80)}
-    result.trace["network"] = {"task": [0, 1, 2], "connections": [100, 200, 300], "biases": [15, 15, 14],
+    result.trace["network"] = {"task": [0, 1, 2], "connections": [100, 200, 300],
+                               "weights": [800, 1700, 2600], "biases": [15, 15, 14],
                                "masks_at_test": [0, 0, 0]}
-    assert masks.sizes(result) == {"parameters": 314, "extra": 20}
+    assert masks.sizes(result) == {"parameters": 2614, "extra": 20}
     result.trace["network"]["masks_at_test"] = [0, 0, 1]
-    assert masks.sizes(result) == {"parameters": 314, "extra": 20 + 1024}
+    assert masks.sizes(result) == {"parameters": 2614, "extra": 20 + 1024}

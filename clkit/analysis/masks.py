@@ -145,13 +145,14 @@ def _cosine(x, y):
 def sizes(result):
     """Numbers (not bytes) held after the last task: {"parameters": int, "extra": int}.
 
-    parameters: connections and biases where the table "network" counts them, else all parameters. extra: what
-    is kept beside them, four bytes a number; of stored images each byte is a number (a pixel; their labels
-    count likewise). Masks that are not needed at test are left out.
+    parameters: weights and biases where the table "network" counts them (a connection between feature maps
+    has several weights), else all parameters. extra: what is kept beside them, four bytes a number; of stored
+    images each byte is a number (a pixel; their labels count likewise). Masks that are not needed at test are
+    left out.
     """
     network = result.trace.get("network", {})
-    if "connections" in network:
-        parameters = int(network["connections"][-1]) + int(network["biases"][-1])
+    if "weights" in network:
+        parameters = int(network["weights"][-1]) + int(network["biases"][-1])
     else:
         parameters = int(result.parameters[-1])
     left_out = {"weights", "generators"}
