@@ -1,18 +1,18 @@
 """SpaceNet: each task gets a few sparse connections that gather in few neurons (Sokar et al. 2021).
 
-    SPACENET(tasks): the network begins without any connection, all neurons free        algorithm 1  SpaceNet
+    SPACENET(tasks): the network begins without any connection, all neurons free       algorithm 1
     for each task t:
-        h_sel <- some free neurons of each layer                                        algorithm 2  choose
-        W_t <- that many connections, scattered evenly between the chosen neurons       algorithm 2  allocate
-        set the output rows of old classes aside                                        section 4    Compact
+        h_sel <- some free neurons of each layer                                       algorithm 2  choose
+        W_t <- that many connections, scattered evenly between the chosen neurons      algorithm 2  block
+        set the output rows of old classes aside                                       section 4    Compact
         for each epoch:
-            W_t <- W_t - lr g, everything older held still                              eq. 1        step
-            Omega <- Omega + |g dW|                                                  eq. 2, 3     Block.update
-            drop the share r of W_t with the smallest Omega                          algorithm 3  Block.rewire
-            a_i <- sum of Omega over the connections into neuron i                    eq. 4        importances
-            grow as many, at zero, where a_target a_source is largest                eq. 5        Block.rewire
-        reserve the chosen neurons with the largest a for this task                     algorithm 4  reserve
-    test: all output rows back in, argmax over all classes                                           forward
+            W_t <- W_t - lr g, everything older held still                             eq. 1        step
+            Omega <- Omega + |g dW|                                                    eq. 2, 3     update
+            a_i <- sum of Omega over the connections into neuron i                     eq. 4      importances
+            drop the share r of W_t with the smallest Omega                       algorithm 3  Block.rewire
+            grow as many, at zero, where a_target a_source is largest             eq. 5        Block.rewire
+        reserve the chosen neurons with the largest a for this task                    algorithm 4  reserve
+    test: all output rows back in, argmax over all classes                                          forward
 
 Static (adaptive=False) leaves out drop and grow. Rehearsal (rehearsal=True) also shows the images of old
 tasks, with the old output rows in place but held still. For convolutions (section 4, last paragraph of the
@@ -29,9 +29,10 @@ Details the paper leaves open, or the authors' code does otherwise
    them (code).
 3. Growth. The text calls it a probability; algorithm 3 and the code take the positions with the largest
    product. A position dropped just now cannot grow back in the same event (code).
-4. When. The code rewires after every epoch but the last: the paper's loop, read literally, would end a task
-   with untrained zeros in the place of trained connections. The rewiring ratio 0.2 and the numbers of
-   connections (2 % on average over the layers) stand in the code alone. The output layer is never rewired.
+4. When, and how many. The code rewires after every epoch but the last: the paper's loop, read literally,
+   would end a task with untrained zeros in the place of trained connections. The rewiring ratio 0.2 stands in
+   the code alone, and so do the numbers of connections by layer, which are the paper's 2 % as a mean over the
+   layers. The output layer is never rewired.
 5. Reserved neurons neither receive nor send new connections (algorithm 2, code; the prose has the first
    only). Only chosen neurons are reserved; the code ranks all neurons, which could reserve one that was
    never chosen.
@@ -54,8 +55,9 @@ Details the paper leaves open, or the authors' code does otherwise
 Records: "loss" (epoch, loss); "masks" (layer, epoch, targets, sources, mask), "importance" (layer, epoch,
 omega, target_importance, source_importance), "rewiring" (layer, epoch, dropped, grown), "neurons" (layer,
 chosen, reserved, free), "connections" (layer, asked, allocated, total, places), "network" (connections,
-weights, biases, masks_at_test). Keeps between tasks: the weights, a mask of the places taken and of the
-neurons free, both needed for learning and not for testing; rehearsal also every image seen.
+weights, biases, masks_at_test).
+Keeps between tasks: the weights, a mask of the places taken and of the neurons free, both needed for learning
+and not for testing; rehearsal also every image seen.
 """
 
 import math
@@ -548,14 +550,17 @@ class SpaceNet(Learner):
         return getattr(self, f"free{l}")[neurons].long() * int(self.config.hidden_bias)
 
     def rest(self, task, rows):
-        """log of what the classes without a row in play add to the softmax, constant while a task trains."""
+        """log of what the classes without a row in play add to the softmax, constant while a task trains.
+
+        Where they add nothing it is far below any score, but finite: 0 times minus infinity is no number.
+        """
         covered = {"all": self.classes, "seen": task.seen, "task": task.seen}[self.config.softmax]
         others = torch.ones(self.classes, dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)
         others[covered:] = False
         if self.config.softmax == "task":
             others[:] = False
         bias = self.net.head.bias.detach()
-        return torch.where(others, bias, -math.inf).logsumexp(0)
+        return torch.where(others, bias, -math.inf).logsumexp(0).clamp(min=-1e30)
 
     def rewire(self, blocks, epoch, trace):
         """Drop and grow in all layers but the last (algorithm 3); nothing where connections are static."""
