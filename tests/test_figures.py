@@ -21,6 +21,7 @@ from clkit.run import result_key
 
 METHODS = ("finetune", "lwf", "lwf-multihead", "er", "cumulative", "joint")
 SPARSE = ("spacenet", "static")
+WIDE = {"maps": (24, 24, 48, 48), "reserved": (1, 1, 2, 3, 8)}
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,7 @@ def records(tmp_path_factory):
     few = {"train_per_class": 1, "test_per_class": 2}
     small = {"split-mnist": digits, "split-fashion": digits, "split-mnist-shuffled": digits,
              "cifar10-100": presets.BENCHMARKS["cifar10-100"]["smoke"],
+             "cifar10-100-500": presets.BENCHMARKS["cifar10-100-500"]["smoke"],
              **{name: dataclasses.replace(presets.BENCHMARKS[name]["paper"], options=few)
                 for name in ("split-shapes", "shapes-families")}}
     for benchmark, row in small.items():
@@ -47,7 +49,7 @@ def records(tmp_path_factory):
             [(f"{m}/split-mnist", None, (0, 1, 2)) for m in SPARSE] + \
             [("er/split-mnist", {"memory": memory}, (0, 1)) for memory in baselines.MEMORIES] + \
             [(f"{m}/split-mnist", None, (0,)) for m in ("ewc", "si", "mas", "dgr", "icarl", "rehearsal")] + \
-            [("joint/split-shapes", None, (0,)), ("finetune/cifar10-100", spacenet.CIFAR["overrides"], (0,))]:
+            [("joint/split-shapes", None, (0,)), ("finetune/cifar10-100-500", None, (0,))]:
         presets.run_experiment(name, "paper", seeds, out=folder, overrides=overrides, progress=False)
     for n, (name, overrides, source) in enumerate(stand_ins()):
         copied(folder, name, overrides, source, luck=n / 60)
@@ -63,12 +65,9 @@ def stand_ins():
               for m in "ewc si lwf dgr icarl rehearsal static spacenet".split()]
     found += [(name, o, f"{name.split('/')[0]}_split-mnist_paper")
               for _, name, o in spacenet.ABLATIONS + spacenet.PIXELS if o or "shuffled" in name]
-    scale = spacenet.CIFAR["overrides"]
-    images = [(m, scale) for m in spacenet.CIFAR["methods"] if m != "finetune"]
-    if spacenet.CIFAR["wide"]:
-        images.append(("spacenet", scale | spacenet.CIFAR["wide"]))
-    source = presets.experiment("finetune/cifar10-100", "paper", scale).stem
-    return found + [(f"{m}/cifar10-100", overrides, source) for m, overrides in images]
+    found += [("spacenet/cifar10-100-500", WIDE, "finetune_cifar10-100-500_paper")]
+    return found + [(f"{m}/cifar10-100-500", None, "finetune_cifar10-100-500_paper")
+                    for m in spacenet.CIFAR["methods"] if m != "finetune"]
 
 
 def copied(folder, name, overrides, source, luck):
@@ -298,23 +297,29 @@ def test_each_variant_stands_in_the_row_of_its_name(records, name, variants):
 
 def test_cifar_says_at_which_scale_it_was_run(records, monkeypatch):
     picture = figures.FIGURES["spacenet-cifar"]()
-    chosen = presets.experiment("spacenet/cifar10-100", "paper", spacenet.CIFAR["overrides"])
     labels = [t.get_text() for t in picture.figure.axes[0].get_legend().get_texts()]
     shown = [plots.style(m)["label"] for m in spacenet.CIFAR["methods"]]
     assert labels[:len(shown)] == shown and len(labels) == len(picture.records)
-    assert f"Scale: {chosen.config.epochs} epochs a" in picture.caption
-    last = presets.load(records / chosen.stem)[0].accuracy()[-1]
+    assert f"Scale: {spacenet.cifar_scale()}; single seed" in picture.caption
+    last = presets.load(records / "spacenet_cifar10-100-500_paper")[0].accuracy()[-1]
     assert f"SpaceNet {100 * np.std(last):.1f} %" in picture.alt.partition("deviation")[2]
-    obtain = presets.obtain
-    for overrides, said in (({"epochs": 7}, "Scale: 7 epochs a task, not the 2 of the paper; single seed"),
-                            ({}, "Scale: 2 epochs a task; single seed")):
-        with monkeypatch.context() as patch:
-            patch.setattr(presets, "obtain", lambda name, *a, overrides, **k: obtain(
-                name, *a, overrides=chosen.overrides or None, **k))
-            patch.setattr(spacenet, "CIFAR", {"methods": ("si", "spacenet"), "overrides": overrides,
-                                              "wide": None})
-            picture = figures.FIGURES["spacenet-cifar"]()
-        assert said in picture.caption and len(picture.figure.axes[0].get_legend().get_texts()) == 2
+    monkeypatch.setitem(spacenet.CIFAR, "wide", WIDE)
+    wide = figures.FIGURES["spacenet-cifar"]()
+    assert "SpaceNet (wide)" in [t.get_text() for t in wide.figure.axes[0].get_legend().get_texts()]
+    assert len(wide.records) == len(picture.records) + 1
+
+
+def test_the_scale_of_cifar_in_words(monkeypatch):
+    for name, epochs, stream in (("cifar10-100", 20, {}), ("cifar10-100-500", 5, {"cap": 500})):
+        row = dataclasses.replace(presets.BENCHMARKS[name]["paper"], stream=stream)
+        monkeypatch.setitem(presets.BENCHMARKS, name, presets.BENCHMARKS[name] | {"paper": row})
+        settings = presets.SETTINGS[f"spacenet/{name}"]
+        settings = settings | {"paper": settings["paper"] | {"epochs": epochs}}
+        monkeypatch.setitem(presets.SETTINGS, f"spacenet/{name}", settings)
+    assert spacenet.cifar_scale() == ("5 epochs a task on 500 training images of each class, where the paper "
+                                      "has 20 on all of them")
+    monkeypatch.setitem(spacenet.CIFAR, "benchmark", "cifar10-100")
+    assert spacenet.cifar_scale() == "20 epochs a task on all training images"
 
 
 def test_the_scenarios_and_the_curves_have_their_numbers(records):

@@ -10,11 +10,10 @@ from clkit.analysis import masks
 from clkit.picture import Picture, each, methods, obtained, panels, percent
 from clkit.published import one
 
-# CIFAR-10/100: the methods drawn, and the settings that differ from the paper preset. wide: what differs for
-# SpaceNet with more feature maps, or None to leave it out.
-CIFAR = {"methods": ("finetune", "ewc", "si", "lwf", "cwr", "cwr-plus", "spacenet", "static"),
-         "overrides": {"epochs": 4},
-         "wide": {"maps": (64, 64, 128, 128), "reserved": (4, 4, 10, 12, 30)}}
+# CIFAR-10/100: the benchmark, in its full size or a smaller one, and the methods drawn. wide: settings of
+# SpaceNet with more feature maps, {"maps": (64, 64, 128, 128), "reserved": (4, 4, 10, 12, 30)}, or None.
+CIFAR = {"benchmark": "cifar10-100-500",
+         "methods": ("finetune", "ewc", "si", "lwf", "cwr", "cwr-plus", "spacenet", "static"), "wide": None}
 
 PRINTED = {"static": "spacenet-static", "rehearsal": "spacenet-rehearsal"}          # names in published.csv
 SIZES = "spacenet rehearsal lwf ewc si mas icarl dgr".split()
@@ -73,15 +72,12 @@ def size():
 
 def cifar():
     """Accuracy on each task of CIFAR-10/100 after the last one, and the average (figure 3)."""
-    scale = CIFAR["overrides"] or None
-    records, groups = methods("cifar10-100", *CIFAR["methods"], overrides=scale)
+    records, groups = methods(CIFAR["benchmark"], *CIFAR["methods"])
     if CIFAR["wide"]:
-        wide, found = methods("cifar10-100", "spacenet", overrides={**CIFAR["overrides"], **CIFAR["wide"]})
+        wide, found = methods(CIFAR["benchmark"], "spacenet", overrides=CIFAR["wide"])
         records, groups = records | wide, groups | {"SpaceNet (wide)": found["spacenet"]}
     ax = plots.plot_task_bars(groups)
-    epochs, full = (presets.experiment("spacenet/cifar10-100", "paper", settings).config.epochs
-                    for settings in (scale, None))
-    passes = f"{epochs} epochs a task" + ("" if epochs == full else f", not the {full} of the paper")
+    passes = cifar_scale()
     return Picture(
         ax.figure,
         "Accuracy on each task of CIFAR-10/100 after all six were learned, and the average over tasks; task 1"
@@ -91,6 +87,17 @@ def cifar():
         f"{each(groups, lambda r: np.std(r.accuracy()[-1]))}. Scale: {passes}.",
         records,
     )
+
+
+def cifar_scale():
+    """In words, how much the records of figure 3 were trained, beside the paper."""
+    ours, full = (presets.experiment(f"spacenet/{benchmark}", "paper").config.epochs
+                  for benchmark in (CIFAR["benchmark"], "cifar10-100"))
+    cap = presets.BENCHMARKS[CIFAR["benchmark"]]["paper"].stream.get("cap")
+    images = f"{cap} training images of each class" if cap else "all training images"
+    if (ours, cap) == (full, None):
+        return f"{ours} epochs a task on all training images"
+    return f"{ours} epochs a task on {images}, where the paper has {full} on all of them"
 
 
 # ---- figures 4 to 6
