@@ -299,3 +299,281 @@ def _fill(function, size, offered, random):
         return None, Verdict(False, "The memory holds an item twice, or one that was never offered: put "
                                     "`item` into one place only.")
     return memory, None
+
+
+# ---- notebook 02
+
+def check_stronger(prediction, results, within=0.1):
+    """Final average accuracy of a stronger penalty, without and with the task told.
+
+    prediction: {"task not told": percent, "task told": percent}; results: its seeds; within: how far off may
+    be right, a fraction.
+    """
+    given = prediction if isinstance(prediction, dict) else {}
+    measured = {"task not told": np.mean([r.average() for r in results]),
+                "task told": np.mean([r.within_average() for r in results])}
+    guess = {asked: _number(given.get(asked)) for asked in measured}
+    if None in guess.values():
+        return Verdict(False, "Predict before you look: put two numbers, in percent, in the place of the "
+                              "dots.")
+    wrong = [asked for asked, m in measured.items() if abs(guess[asked] / 100 - m) > within]
+    if any(0 < guess[asked] <= 1 for asked in wrong):
+        return Verdict(False, "Give percentages, such as 35, not fractions such as 0.35.")
+    said = " and ".join(f"{100 * m:.1f} % with the {asked}" for asked, m in measured.items())
+    if not wrong:
+        return Verdict(True, f"Measured: {said}. A penalty holds old weights, at any strength. It cannot "
+                             "hold the rows of the new classes, which had no importance when they were new.")
+    hint = "Told the task, only the two classes of a pair compete, and their difference is just what a " \
+           "penalty holds."
+    if "task not told" in wrong and guess["task not told"] / 100 > measured["task not told"]:
+        hint = "The rows of the new classes have importance 0, so that no strength keeps their scores from " \
+               "rising above the old ones, on old images, too."
+    elif "task not told" in wrong:
+        hint = "How many of the five tasks are answered well at the end, however strong the penalty is?"
+    return Verdict(False, f"Measured: {said}. {hint}")
+
+
+def herding_solution(features, mu, m):
+    """The indices of m images, a list: each choice brings the mean of all chosen as close to mu as it can.
+
+    features: (N, D); mu: (D,).
+    """
+    chosen, total = [], np.zeros(len(mu))
+    for k in range(1, m + 1):
+        gaps = np.linalg.norm(mu - (total + features) / k, axis=1)              # (N,)
+        gaps[chosen] = np.inf                           # an image is chosen once
+        chosen.append(int(gaps.argmin()))
+        total = total + features[chosen[-1]]
+    return chosen
+
+
+def _greedy(divisor):
+    """Herding whose sum of the k features chosen is divided by divisor(k, m)."""
+    def herd(features, mu, m):
+        chosen, total = [], np.zeros(len(mu))
+        for k in range(1, m + 1):
+            gaps = np.linalg.norm(mu - (total + features) / divisor(k, m), axis=1)
+            gaps[chosen] = np.inf
+            chosen.append(int(gaps.argmin()))
+            total = total + features[chosen[-1]]
+        return chosen
+    return herd
+
+
+_HERDING_SLIPS = {
+    "These are the images *nearest* to `mu`, each for itself. Herding looks at the mean of all chosen: an "
+    "image on the other side may be better than a second one like the first.":
+        lambda features, mu, m: np.argsort(np.linalg.norm(mu - features, axis=1))[:m].tolist(),
+    "You compare `mu` with the *sum* of the features. Divide by the number of images in it.":
+        _greedy(lambda k, m: 1),
+    "You divide by `m` from the start. At the k-th choice there are k images in the mean.":
+        _greedy(lambda k, m: m)}
+
+
+def check_herding(function):
+    """Check a function like `herding_solution` on random features of length 1."""
+    random = np.random.default_rng(5)
+    for n, d, m in ((12, 3, 6), (40, 8, 15)):
+        features = random.normal(size=(n, d)) + 0.5
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        mu = features.mean(axis=0)
+        value, verdict = _call(function, features.copy(), mu.copy(), m)
+        verdict = verdict if verdict is not None else _no_choice(value, m, n)
+        if verdict is not None:
+            return verdict
+        chosen, right = [int(i) for i in value], herding_solution(features, mu, m)
+        if chosen != right:
+            known = [said for said, slip in _HERDING_SLIPS.items() if chosen == slip(features, mu, m)]
+            k = next(k for k in range(m) if chosen[k] != right[k]) + 1
+            gaps = [np.linalg.norm(mu - features[c[:k]].mean(axis=0)) for c in (chosen, right)]
+            hint = known[0] if known else "Try every image that is left, and take the one with the smallest."
+            return Verdict(False, f"The mean of your first {k} images is {gaps[0]:.4f} away from `mu`; with "
+                                  f"image {right[k - 1]} as number {k} it would be {gaps[1]:.4f}. {hint}")
+    return Verdict(True, "Each choice makes up for what the mean still lacks. Cut the list anywhere, and "
+                         "what is left is a good sample of its size.")
+
+
+def _no_choice(value, m, n):
+    """None, or a Verdict if `value` is not m different indices below n."""
+    try:
+        chosen = [int(i) for i in value]
+    except (TypeError, ValueError):
+        advice = " Did you forget `return`?" if value is None else ""
+        return Verdict(False, f"A list of {m} indices should come back, and it is {_short(value)}.{advice}")
+    if len(chosen) != m or not all(0 <= i < n for i in chosen):
+        return Verdict(False, f"{m} indices from 0 to {n - 1} should come back, and it is {_short(chosen)}.")
+    if len(set(chosen)) < m:
+        return Verdict(False, "An image is chosen twice: leave out those that are chosen already.")
+    return None
+
+
+def fisher_solution(p, x):
+    """Diagonal Fisher information (K, D) of the weights of a softmax layer: p (N, K), x (N, D)."""
+    return (p * (1 - p)).T @ x**2 / len(x)
+
+
+_FISHER_SLIPS = {
+    "You squared the probabilities as if no class were ever the right one. The class k *is* the label with "
+    "probability $p_k$: average $(p_k - [k = y])^2$ over $y$.":
+        lambda p, x: (p**2).T @ x**2 / len(x),
+    "The input is not squared: the gradient in $w_{kd}$ has the factor $x_d$, its square $x_d^2$.":
+        lambda p, x: (p * (1 - p)).T @ x / len(x),
+    "Divide by the number of images: it is a mean.":
+        lambda p, x: (p * (1 - p)).T @ x**2,
+    "This is the square of a mean gradient. Square the gradient of each image first, then average: otherwise "
+    "images cancel one another.":
+        lambda p, x: ((p * (1 - p)).T @ x / len(x))**2,
+    "You took one label for each image, the likeliest. With the expected label each class counts, as often "
+    "as its probability says.":
+        lambda p, x: ((p - np.eye(p.shape[1])[p.argmax(axis=1)])**2).T @ x**2 / len(x)}
+
+
+def check_fisher(function):
+    """Check a function like `fisher_solution` on random probabilities and inputs."""
+    random = np.random.default_rng(6)
+    for n, classes, d in ((5, 3, 4), (1, 2, 2), (50, 10, 6)):
+        p = random.dirichlet(np.ones(classes), size=n)
+        x = random.normal(size=(n, d))
+        value, verdict = _call(function, p.copy(), x.copy())
+        if verdict is not None:
+            return verdict
+        right = fisher_solution(p, x)
+        try:
+            got = np.asarray(... if value is None else value, dtype=float)
+        except (TypeError, ValueError):
+            got = np.zeros(0)
+        if got.shape != right.shape:
+            turned = " You turned it round: a row for each class." if got.shape == right.T.shape else ""
+            advice = " Did you forget `return`?" if value is None else turned
+            came = f"one of shape {got.shape}" if got.size > 1 else _short(value)
+            return Verdict(False, f"A matrix of shape {right.shape} should come back, and it is "
+                                  f"{came}.{advice}")
+        if not np.allclose(got, right):
+            known = [said for said, slip in _FISHER_SLIPS.items() if np.allclose(got, slip(p, x))]
+            hint = known[0] if known else "Write the case of one image and one weight out on paper."
+            return Verdict(False, f"For {n} images, {classes} classes and {d} inputs your first entry is "
+                                  f"{got.flat[0]:.4g}, and it is {right.flat[0]:.4g}. {hint}")
+    return Verdict(True, "$p_k (1 - p_k)\\,x_d^2$, averaged over the images: nothing where the network is "
+                         "certain, most where it hesitates.")
+
+
+# ---- notebook 03
+
+def one_by_one(preset="teach", seed=0):
+    """A Result of SpaceNet on the enlarged digits in ten tasks of one class each."""
+    from clkit import data, presets
+    from clkit.run import run
+    from clkit.stream import Stream
+    chosen = presets.experiment("spacenet/split-mnist", preset)
+    stream = Stream(*data.load("digits28"), (1,) * 10, **presets.BENCHMARKS["split-mnist"][preset].stream)
+    about = {"experiment": "spacenet/digits one by one", "method": "spacenet", "preset": preset}
+    return run(chosen.learner, chosen.config, stream, seed=seed, keep=("neurons",), threads=presets.THREADS,
+               about=about)[1]
+
+
+def check_room(prediction, result):
+    """Which task first finds too few free neurons, and how many it finds.
+
+    prediction: {"task": from 1, "neurons": of a hidden layer}; result: with the trace table "neurons".
+    """
+    given = prediction if isinstance(prediction, dict) else {}
+    guess = [_number(given.get(key)) for key in ("task", "neurons")]
+    if None in guess:
+        return Verdict(False, "Predict before you look: put whole numbers in the place of the dots.")
+    config, rows = result.about["config"], result.trace["neurons"]
+    wanted, kept, units = config["selected"][0], config["reserved"][0], config["hidden"][0]
+    found = [len(chosen) for layer, chosen in zip(rows["layer"], rows["chosen"]) if layer == 0]
+    short = next((t for t, n in enumerate(found, 1) if n < wanted), None)
+    if short is None:
+        return Verdict(False, f"In this run every task found the {wanted} neurons it wanted.")
+    said = f"Task {short} is the first that does not find {wanted} free neurons: there are " \
+           f"{found[short - 1]}."
+    if guess == [short, found[short - 1]]:
+        return Verdict(True, f"{said} Before task `t` there are `{units} - {kept} * (t - 1)`.")
+    if guess[0] == units // wanted + 1:
+        hint = f"You took all {wanted} chosen neurons from the free ones. Only the {kept} reserved ones " \
+               "leave them, the others come back."
+    elif guess[0] == units // kept + 1:
+        hint = f"There are neurons to *reserve* for {units // kept} tasks. But a task wants to *choose* " \
+               f"{wanted} before it reserves {kept}."
+    else:
+        hint = f"How many of the {units} are free before task 1, before task 2, before task 3?"
+    return Verdict(False, f"{said} {hint}")
+
+
+def grow_solution(omega, source, taken, k):
+    """Where k connections grow: bool (O, I), True at the k places with the largest product (eq. 4 and 5).
+
+    omega: (O, I), importance of the connections, 0 where there is none.   source: (I,), importance of the
+    source neurons.   taken: (O, I), True where nothing may grow.
+    """
+    target = omega.sum(axis=1)                          # (O,), what comes into each neuron
+    gain = np.where(taken, -np.inf, np.outer(target, source))                   # (O, I)
+    grown = np.zeros_like(taken)
+    grown.flat[np.argsort(-gain, axis=None)[:k]] = True
+    return grown
+
+
+def _largest(gain, taken, k):
+    """bool, as `gain`: the k largest among the places not taken."""
+    order = np.argsort(-np.where(taken, -np.inf, gain), axis=None, kind="stable")
+    return np.isin(np.arange(gain.size), order[:k]).reshape(gain.shape)
+
+
+_GROW_SLIPS = {
+    "You summed over the wrong axis: row `o` of `omega` holds what comes *into* target neuron `o`, so sum "
+    "along the rows, `axis=1`.":
+        lambda omega, source: np.outer(omega.sum(axis=0), source),
+    "You turned the matrix round: its rows are targets, its columns sources.":
+        lambda omega, source: np.outer(source, omega.sum(axis=1)),
+    "You added the two importances. Equation 5 multiplies them: both ends must matter.":
+        lambda omega, source: omega.sum(axis=1)[:, None] + source,
+    "You took the places with the *smallest* products. Connections grow where the product is largest.":
+        lambda omega, source: -np.outer(omega.sum(axis=1), source),
+    "You looked at the target neurons only. Equation 5 multiplies by the importance of the source, too.":
+        lambda omega, source: np.repeat(omega.sum(axis=1)[:, None], len(source), axis=1),
+    "You looked at the source neurons only. Equation 5 multiplies by the importance of the target, too.":
+        lambda omega, source: np.repeat(source[None], len(omega), axis=0)}
+
+
+def check_grow(function):
+    """Check a function like `grow_solution` on layers of several shapes."""
+    random = np.random.default_rng(3)
+    for targets, sources, k in ((6, 6, 5), (4, 9, 4), (30, 20, 40)):            # a square first, for slips
+        there = random.random((targets, sources)) < 0.3
+        omega, source = there * random.random(there.shape), random.random(sources)
+        taken = there | (random.random(there.shape) < 0.1)
+        value, verdict = _call(function, omega.copy(), source.copy(), taken.copy(), k)
+        verdict = verdict if verdict is not None else _no_mask(value, taken, k)
+        if verdict is not None:
+            return verdict
+        grown, gain = np.asarray(value, dtype=bool), np.outer(omega.sum(axis=1), source)
+        best = gain[grow_solution(omega, source, taken, k)].sum()
+        if not math.isclose(gain[grown].sum(), best):
+            known = [said for said, slip in _GROW_SLIPS.items() if targets == sources
+                     and np.array_equal(grown, _largest(slip(omega, source), taken, k))]
+            hint = known[0] if known else "Compute the matrix of products, rule out what is taken, then " \
+                                          "take the largest."
+            return Verdict(False, f"In a layer of {targets} target and {sources} source neurons, the {k} "
+                                  f"products at your places add up to {gain[grown].sum():.3f}; {best:.3f} is "
+                                  f"possible. {hint}")
+    return Verdict(True, "The largest products of places that are free: where both neurons matter already, "
+                         "new connections arrive. That is how they gather.")
+
+
+def _no_mask(value, taken, k):
+    """None, or a Verdict if `value` is not k places that are free, as a boolean matrix like `taken`."""
+    grown = np.asarray(value)
+    if grown.shape != taken.shape or grown.dtype not in (np.dtype(bool), np.dtype(int), np.dtype(float)):
+        advice = " Did you forget `return`?" if value is None else ""
+        return Verdict(False, "A boolean matrix of the shape of `taken` should come back, True where a "
+                              f"connection grows, and it is {_short(value)}.{advice}")
+    grown = grown.astype(bool)
+    if (grown & taken).any():
+        return Verdict(False, f"{(grown & taken).sum()} of your places are taken already. Nothing can grow "
+                              "there: rule them out before you take the largest, for instance with "
+                              "`np.where(taken, -np.inf, ...)`.")
+    if grown.sum() != k:
+        return Verdict(False, f"You grow {grown.sum()} connections, and it should be as many as were "
+                              f"dropped, {k}: otherwise their number would not stay constant.")
+    return None

@@ -215,3 +215,208 @@ def test_the_solution_keeps_every_item_equally_often(size, offered):
     p = size / offered
     z = (kept - repeats_ * p) / np.sqrt(repeats_ * p * (1 - p))
     assert np.abs(z).max() < 5
+
+
+# ---- notebook 02
+
+def ends_at(average, told):
+    """A stand-in for a Result with these two final scores."""
+    class Known:
+        def average(self):
+            return average
+
+        def within_average(self):
+            return told
+    return Known()
+
+
+def test_a_stronger_penalty():
+    measured = [ends_at(0.19, 0.97), ends_at(0.21, 0.99)]
+    verdict = exercises.check_stronger({"task not told": 18, "task told": 95}, measured)
+    assert verdict and "20.0 % with the task not told and 98.0 % with the task told" in verdict.message
+    for wrong, word in (({"task not told": ..., "task told": ...}, "Predict before"), (None, "Predict"),
+                        ({"task not told": 20}, "Predict before"), ([20, 98], "Predict before"),
+                        ({"task not told": 0.2, "task told": 0.98}, "percentages"),
+                        ({"task not told": 60, "task told": 98}, "importance 0"),
+                        ({"task not told": 60, "task told": 60}, "importance 0"),
+                        ({"task not told": 5, "task told": 98}, "answered well"),
+                        ({"task not told": 20, "task told": 50}, "a penalty holds")):
+        verdict = exercises.check_stronger(wrong, measured)
+        assert not verdict and word in verdict.message, verdict
+
+
+def greedy(features, mu, m, repeat=False, mean=lambda chosen, k, m: chosen.mean(0)):
+    chosen = []
+    for k in range(1, m + 1):
+        left = [i for i in range(len(features)) if repeat or i not in chosen]
+        chosen.append(min(left, key=lambda i: ((mu - mean(features[[*chosen, i]], k, m))**2).sum()))
+    return chosen
+
+
+HERDING = {
+    "*nearest* to `mu`": lambda f, mu, m: np.argsort(((f - mu)**2).sum(1))[:m],
+    "*sum* of the features": lambda f, mu, m: greedy(f, mu, m, mean=lambda chosen, k, m: chosen.sum(0)),
+    "from the start": lambda f, mu, m: greedy(f, mu, m, mean=lambda chosen, k, m: chosen.sum(0) / m),
+    "chosen twice": lambda f, mu, m: greedy(f, mu, m, repeat=True),
+    "Try every image": lambda f, mu, m: list(range(m)),
+    "6 indices from 0 to 11": lambda f, mu, m: greedy(f, mu, m - 1),
+    "Did you forget `return`": lambda f, mu, m: None,
+    "A list of 6 indices": lambda f, mu, m: 3,
+    "stopped with IndexError": lambda f, mu, m: f[len(f)],
+    "still empty": stub}
+
+
+def test_herding_passes_in_any_form():
+    assert exercises.check_herding(exercises.herding_solution)
+    assert exercises.check_herding(greedy)
+    assert exercises.check_herding(lambda f, mu, m: np.array(greedy(f, mu, m)))
+
+
+@pytest.mark.parametrize("word", HERDING)
+def test_other_choices_of_exemplars_fail(word):
+    verdict = exercises.check_herding(HERDING[word])
+    assert not verdict and word in verdict.message, verdict
+
+
+def test_the_solution_herds_as_icarl_does():
+    import torch
+
+    from clkit.methods.icarl import herd
+    torch.manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(60, 5, dtype=torch.float64) + 0.3)
+    mu = torch.nn.functional.normalize(features.mean(0), dim=0)
+    assert exercises.herding_solution(features.numpy(), mu.numpy(), 25) == herd(features, 25).tolist()
+
+
+FISHER = {
+    "as if no class were ever the right one": lambda p, x: (p * p).T @ (x * x) / len(p),
+    "input is not squared": lambda p, x: (p - p * p).T @ x / len(p),
+    "Divide by the number": lambda p, x: (p - p * p).T @ (x * x),
+    "square of a mean gradient": lambda p, x: ((p - p * p).T @ x / len(p))**2,
+    "the likeliest": lambda p, x: ((p - (p == p.max(1, keepdims=True)))**2).T @ (x * x) / len(p),
+    "turned it round": lambda p, x: (x * x).T @ (p - p * p) / len(p),
+    "on paper": lambda p, x: (p - p * p).T @ (x * x) / len(p) + 1,
+    "one of shape (5, 3)": lambda p, x: p,
+    "it is `0.5`": lambda p, x: 0.5,
+    "Did you forget `return`": lambda p, x: None,
+    "shape (3, 4) should come back": lambda p, x: "text",
+    "stopped with ValueError": lambda p, x: p @ x,
+    "still empty": stub}
+
+
+@pytest.mark.parametrize("word", FISHER)
+def test_other_kinds_of_fisher_information_fail(word):
+    verdict = exercises.check_fisher(FISHER[word])
+    assert not verdict and word in verdict.message, verdict
+
+
+def test_the_solution_is_the_fisher_information_of_ewc_and_of_autograd():
+    """Two oracles: the code of EWC, and single gradients, one for each image and label."""
+    import torch
+
+    from clkit import nets
+    from clkit.methods.ewc import EWC, Config, squares_of_layers
+    torch.manual_seed(0)
+    net, x = nets.MLP((1, 2, 3), 4, hidden=()).double(), torch.randn(7, 1, 2, 3, dtype=torch.float64)
+    scores = net(x)
+    p, w = scores.softmax(1), net.head.weight
+    ours = exercises.fisher_solution(p.detach().numpy(), x.flatten(1).numpy())
+    slow = sum(p[n, k].detach() * torch.autograd.grad(scores.log_softmax(1)[n, k], w, retain_graph=True)[0]**2
+               for n in range(7) for k in range(4)) / 7
+    assert np.allclose(ours, slow)
+    errors = EWC(Config(fisher="expected"), (1, 2, 3), 4).errors(scores.detach(), None)
+    with torch.no_grad():
+        ewc = sum(squares_of_layers(net, x, e) for e in errors) / 7
+    assert np.allclose(ours, ewc[:24].view(4, 6)) and exercises.check_fisher(exercises.fisher_solution)
+
+
+# ---- notebook 03
+
+def run_of(found, wanted=80, kept=40, units=400):
+    """A stand-in for a Result of tasks that found so many free neurons."""
+    example = exercises.worked_example()
+    config = {"selected": (wanted, wanted), "reserved": (kept, kept), "hidden": (units, units)}
+    rows = {"layer": [0, 1] * len(found), "chosen": [np.arange(n) for n in found for _ in range(2)]}
+    return dataclasses.replace(example, about={**example.about, "config": config}, trace={"neurons": rows})
+
+
+def test_the_room_for_tasks():
+    result = run_of([80] * 9 + [40])
+    verdict = exercises.check_room({"task": 10, "neurons": 40}, result)
+    assert verdict and "`400 - 40 * (t - 1)`" in verdict.message
+    for wrong, word in (({"task": ..., "neurons": ...}, "Predict before"), (None, "Predict"),
+                        ({"task": 10}, "Predict"), ({"task": 6, "neurons": 0}, "others come back"),
+                        ({"task": 11, "neurons": 0}, "wants to *choose*"),
+                        ({"task": 10, "neurons": 0}, "before task 2"),
+                        ({"task": 3, "neurons": 40}, "before task 2")):
+        verdict = exercises.check_room(wrong, result)
+        assert not verdict and word in verdict.message, verdict
+    assert "every task found" in exercises.check_room({"task": 1, "neurons": 1}, run_of([80] * 5)).message
+
+
+def test_digits_one_by_one_run_out_of_room_in_task_ten():
+    result = exercises.one_by_one("smoke")
+    assert result.sizes == (1,) * 10
+    assert exercises.check_room({"task": 10, "neurons": 40}, result)
+
+
+def by_product(target, source, taken, k, sign=1):
+    gain = np.where(taken, -np.inf, sign * np.multiply.outer(target, source))
+    grown = np.zeros(gain.shape, dtype=bool)
+    grown.flat[np.argsort(gain.ravel())[gain.size - k:]] = True
+    return grown
+
+
+GROW = {
+    "axis=1": lambda omega, source, taken, k: by_product(omega.sum(0), source, taken, k),
+    "turned the matrix": lambda omega, source, taken, k: by_product(source, omega.sum(1), taken, k),
+    "both ends must matter":
+        lambda omega, source, taken, k: by_product(np.exp(omega.sum(1)), np.exp(source), taken, k),
+    "*smallest*": lambda omega, source, taken, k: by_product(omega.sum(1), source, taken, k, sign=-1),
+    "are taken already": lambda omega, source, taken, k: by_product(omega.sum(1), source, 0 * taken, k),
+    "otherwise their number": lambda omega, source, taken, k: by_product(omega.sum(1), source, taken, k + 1),
+    "products at your places": lambda omega, source, taken, k: by_product(1 / omega.sum(1), source, taken, k),
+    "boolean matrix": lambda omega, source, taken, k: by_product(omega.sum(1), source, taken, k).T[:-1],
+    "Did you forget `return`": lambda omega, source, taken, k: None,
+    "stopped with ZeroDivisionError": lambda omega, source, taken, k: 1 // 0,
+    "still empty": stub}
+
+
+@pytest.mark.parametrize("word", GROW)
+def test_other_ways_to_grow_fail(word):
+    verdict = exercises.check_grow(GROW[word])
+    assert not verdict and word in verdict.message, verdict
+
+
+@pytest.mark.parametrize("one, word", [(0, "target neurons only"), (1, "source neurons only")])
+def test_growth_at_one_end_fails(one, word):
+    def grow(omega, source, taken, k):
+        parts = [omega.sum(1), source]
+        parts[1 - one] = np.ones(len(parts[1 - one]))
+        gain = np.where(taken, -np.inf, np.multiply.outer(*parts))
+        grown = np.zeros(taken.shape, dtype=bool)
+        grown.flat[np.argsort(-gain, axis=None, kind="stable")[:k]] = True
+        return grown
+    verdict = exercises.check_grow(grow)
+    assert not verdict and word in verdict.message, verdict
+
+
+def test_growth_passes_as_numbers_too():
+    assert exercises.check_grow(exercises.grow_solution)
+    assert exercises.check_grow(lambda *a: by_product(a[0].sum(1), *a[1:]).astype(int))
+
+
+def test_the_solution_grows_where_spacenet_does():
+    """An oracle: the block of the method, which drops and grows in one event."""
+    import torch
+
+    from clkit.methods.spacenet import Block
+    torch.manual_seed(0)
+    allowed = torch.rand(20, 30) < 0.9
+    block = Block(torch.zeros(20, 30, 1), torch.arange(20), torch.arange(30), allowed, 150)
+    block.omega.copy_(torch.rand(20, 30) * block.mask)
+    before, source = block.mask > 0, torch.rand(30)
+    omega, taken = block.omega.clone(), before | ~allowed
+    k = block.rewire(0.2, omega.sum(1), source, "importance")
+    grown = exercises.grow_solution(omega.numpy(), source.numpy(), taken.numpy(), k)
+    assert k == 30 and np.array_equal(grown, ((block.mask > 0) & ~before).numpy())
