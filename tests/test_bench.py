@@ -63,7 +63,8 @@ def test_the_table_has_a_line_each(report):
     head, titles, *lines, last = report("syncs").splitlines()
     assert "cores" in head and "torch" in head and "median" in titles
     assert [text.split()[:2] for text in lines] == [["syncs", label] for label in LINES["syncs"]]
-    assert all("reached" in text for text in lines) and last == f"{len(COUNTED)} of {len(COUNTED)} targets reached"
+    assert all("reached" in text for text in lines)
+    assert last == f"{len(COUNTED)} of {len(COUNTED)} targets reached"
 
 
 def test_bad_names_and_absent_data_are_said(capsys, monkeypatch, tmp_path):

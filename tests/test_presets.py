@@ -196,4 +196,5 @@ def test_a_shuffled_benchmark_has_an_order_for_each_seed():
     ({"connections": 0.1}, "connections-0.1", "--set connections=0.1 --out")])
 def test_settings_of_several_numbers_have_plain_file_names(settings, stem, command):
     chosen = experiment("spacenet/split-mnist", "paper", settings)
-    assert chosen.stem == f"spacenet_split-mnist_paper_{stem}" and command in chosen.command and "--seeds 0-9" in chosen.command
+    assert chosen.stem == f"spacenet_split-mnist_paper_{stem}"
+    assert command in chosen.command and "--seeds 0-9" in chosen.command

@@ -13,7 +13,7 @@ from clkit.published import one
 # CIFAR-10/100: the benchmark, in its full size or a smaller one, and the methods drawn. wide: settings of
 # SpaceNet with more feature maps, {"maps": (64, 64, 128, 128), "reserved": (4, 4, 10, 12, 30)}, or None.
 CIFAR = {"benchmark": "cifar10-100-500",
-         "methods": ("finetune", "ewc", "si", "lwf", "cwr", "cwr-plus", "spacenet", "static"), "wide": None}
+         "methods": ("finetune", "cwr-plus", "spacenet", "static"), "wide": None}
 
 PRINTED = {"static": "spacenet-static", "rehearsal": "spacenet-rehearsal"}          # names in published.csv
 SIZES = "spacenet rehearsal lwf ewc si mas icarl dgr".split()
