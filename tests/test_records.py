@@ -46,8 +46,9 @@ def test_the_readme_says_what_the_records_say():
         results = load(HOUSE / "figures" / "results" / row.group(1))
         ours, aware = (interval(v) for v in ([r.average() for r in results],
                                              [r.within_average() for r in results]))
-        assert f"{100 * ours.mean:.2f} ± {100 * ours.half:.2f}" in cells, row.group(0)
-        assert f"{100 * aware.mean:.2f} ± {100 * aware.half:.2f}" in cells, row.group(0)
+        for i in (ours, aware):                         # a single seed has no interval
+            said = f"{100 * i.mean:.2f}" + (f" ± {100 * i.half:.2f}" if i.n > 1 else "")
+            assert said in cells, row.group(0)
         assert str(ours.n) in cells
 
 
