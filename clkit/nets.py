@@ -154,7 +154,13 @@ def zenke_wide(shape, classes):
     return ZenkeNet(shape, classes, widths=(64, 64, 128, 128))
 
 
-NETS = {"mlp": MLP, "convnet": ConvNet, "resnet18": ResNet18, "zenke": ZenkeNet, "zenke-wide": zenke_wide}
+def resnet18_pool2(shape, classes):
+    """ResNet18 that averages over each quarter of the image, for 84x84 images (Ji et al. 2020)."""
+    return ResNet18(shape, classes, pool=2)
+
+
+NETS = {"mlp": MLP, "convnet": ConvNet, "resnet18": ResNet18, "resnet18-pool2": resnet18_pool2,
+        "zenke": ZenkeNet, "zenke-wide": zenke_wide}
 
 
 def build(name, shape, classes):

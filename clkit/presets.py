@@ -16,13 +16,14 @@ import shlex
 import types
 import typing
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from clkit import data
+from clkit.analysis import gradients
 from clkit.methods import METHODS
 from clkit.result import load, save
-from clkit.run import pick_device, result_key, run
+from clkit.run import accuracy_by_task, pick_device, result_key, run
 from clkit.stream import Stream
 
 PRESETS = ("smoke", "teach", "paper")
@@ -92,6 +93,28 @@ BENCHMARKS = {
         "smoke": Benchmark("digits28", _PAIRS, stream={"cap": 30}, shuffled=True),
         "teach": Benchmark("digits28", _PAIRS, shuffled=True),
         "paper": Benchmark("mnist", _PAIRS, shuffled=True),
+    },
+    # online, each image once: 500 images a class (Ji et al. 2020, table 3)
+    "mnist-5k-5": {
+        "smoke": Benchmark("digits28", _PAIRS, stream={"cap": 20}),
+        "teach": Benchmark("digits28", _PAIRS),
+        "paper": Benchmark("mnist", _PAIRS, stream={"val": 0.05, "cap": 500}),
+    },
+    "digits-online": {
+        "smoke": Benchmark("digits", _PAIRS, stream={"cap": 20}),
+        "teach": Benchmark("digits", _PAIRS),
+        "paper": Benchmark("digits", _PAIRS),
+    },
+    "cifar10-5": {
+        "smoke": Benchmark("shapes", _PAIRS, _TEN_SHAPES, {"cap": 10}),
+        "teach": Benchmark("shapes", _PAIRS, _TEN_SHAPES),
+        "paper": Benchmark("cifar10", _PAIRS, stream={"val": 0.05}),
+    },
+    # class folders of the user's: 100 classes, of each 480 images to train with and 120 to test
+    "miniimagenet-20": {
+        "smoke": Benchmark("shapes", (5,) * 2, {"families": 2}, {"cap": 6}),
+        "teach": Benchmark("shapes", (5,) * 4, {"families": 4}, {"cap": 20}),
+        "paper": Benchmark("miniimagenet", (5,) * 20, {"side": 84}, {"val": 0.05}),
     },
     "split-shapes": {
         "smoke": Benchmark("shapes", _PAIRS, {"families": 2}, {"cap": 20}, mixed=True),
@@ -173,6 +196,30 @@ _SPARSE = {
 }
 _SPARSE["cifar10-100-500"] = _SPARSE["cifar10-100"] | {"paper": {**_CIFAR, "epochs": 5}}
 
+# Online learning of Ji et al. 2020: networks, rates and weights (table 4).
+_FEW = {"images": 6, "descent": 3}
+_ONLINE = {
+    "mnist-5k-5": {"smoke": _FEW, "teach": {}, "paper": {}},
+    "digits-online": {"smoke": _FEW, "teach": {}, "paper": {}},
+    "cifar10-5": {
+        "smoke": {"net": "resnet18", "lr": 0.01, "image_lr": 10.0, "images": 12, "descent": 2},
+        "teach": {"net": "convnet", "lr": 0.01, "image_lr": 10.0, "images": 20},
+        "paper": {"net": "resnet18", "lr": 0.01, "image_lr": 10.0, "images": 100},
+    },
+    "miniimagenet-20": {
+        "smoke": {"net": "resnet18-pool2", "lr": 0.01, "image_lr": 10.0, "images": 12, "descent": 2},
+        "teach": {"net": "convnet", "lr": 0.01, "image_lr": 10.0, "images": 20},
+        "paper": {"net": "resnet18-pool2", "lr": 0.01, "image_lr": 10.0, "images": 100, "diversity": 1.0,
+                  "sharpness": 1.0, "distill": 2.0, "epochs": 3},
+    },
+}
+# What a method sets beside that, by benchmark.
+_OWN_ONLINE = {
+    "adi": {"cifar10-5": {"statistics": 0.1, "distill": 1.0}, "miniimagenet-20": {"statistics": 0.1}},
+    "naive": {"cifar10-5": {"lr": 0.1}, "miniimagenet-20": {"lr": 0.1, "distill": 0.0}},
+}
+_OWN_ONLINE["stationary"] = _OWN_ONLINE["naive"]
+
 
 def _settings():
     """METHOD/BENCHMARK -> preset -> what differs from the method's Config."""
@@ -187,6 +234,11 @@ def _settings():
              for method in methods for benchmark in benchmarks for rows in (small[benchmark],)}
     for method in ("spacenet", "static", "rehearsal"):
         table |= {f"{method}/{benchmark}": rows for benchmark, rows in _SPARSE.items()}
+    for method in ("arm", "adi", "distill", "naive", "stationary"):
+        own = _OWN_ONLINE.get(method, {})
+        table |= {f"{method}/{benchmark}": {p: row | (own.get(benchmark, {}) if p == "paper" else {})
+                                            for p, row in rows.items()}
+                  for benchmark, rows in _ONLINE.items()}
     return table
 
 
@@ -351,27 +403,53 @@ def runs_root():
     return (HOUSE if (HOUSE / "pyproject.toml").is_file() else Path.cwd()) / "runs"
 
 
-# Trace tables that a run keeps, by method, if nothing else is asked for; "loss" alone for others.
+# Trace tables that a run keeps, by method or experiment, if nothing else is asked for; "loss" for others.
 TABLES = dict.fromkeys(("spacenet", "static", "rehearsal"),
                        ("loss", "masks", "rewiring", "neurons", "connections", "network"))
-FIRST_ONLY = {"masks": None, "network": "activations"}  # tables, or a column, that records hold of one seed,
-PICTURED = ("spacenet", "static")                       # and only of these, in their own settings
+TABLES |= dict.fromkeys(("arm", "adi"), ("loss", "progress", "recall", "objective", "images", "gradients"))
+TABLES |= dict.fromkeys((f"{m}/{b}" for m in ("arm", "adi") for b in ("cifar10-5", "miniimagenet-20")),
+                        ("loss", "progress", "recall", "gradients"))
+TABLES |= dict.fromkeys(("distill", "naive"), ("loss", "progress"))
+FIRST_ONLY = {"masks": None, "network": "activations",  # tables, or a column, that records hold of one seed,
+              "objective": None, "images": None}
+PICTURED = ("spacenet", "static", "arm", "adi")         # and only of these, in their own settings
 LOOKED_AT = 50                                          # test images of a class whose activations are kept
+TESTED_AT = 200                                         # test images of a class in the course of a task
+COMPARED = {"smoke": 20, "teach": 200, "paper": 1000}   # recalled images whose gradients are compared
 
 
 def tables(chosen):
     """The trace tables that runs of an Experiment keep unless others are asked for."""
-    return TABLES.get(chosen.method, ("loss",))
+    return TABLES.get(chosen.name, TABLES.get(chosen.method, ("loss",)))
 
 
 def _probes(chosen, tasks, keep, device):
-    """Hidden activations after each task, of test images of two classes, where a learner has them."""
-    if "network" not in keep or chosen.config.net != "mlp":
+    """What is measured of the learner as it goes: {table: {column: function}}, or None.
+
+    network: hidden activations after each task, of test images of two classes, where a learner has them.
+    progress: accuracy (T,) on test images of each task, in the course of the tasks, among all classes.
+    """
+    found = {}
+    if "network" in keep and chosen.config.net == "mlp":
+        x = _first_of(tasks.test, (0, 1), LOOKED_AT).images.to(pick_device(device)) / 255   # (100, C, H, W)
+        found["network"] = {"activations": lambda learner: learner.activations(x).half()}
+    if "progress" in keep:
+        test = _first_of(tasks.test, range(tasks.classes), TESTED_AT).to(pick_device(device))
+        found["progress"] = {"accuracy": partial(accuracy_by_task, test, tasks.test_sizes)}
+    return found or None
+
+
+def _first_of(images, classes, n):
+    """The first n images of each of these classes."""
+    return images.select([i for k in classes for i in (images.labels == k).nonzero().flatten()[:n].tolist()])
+
+
+def _studies(chosen, keep):
+    """What is found out about the learner when its run is over: {table: function}, see `run`."""
+    if "gradients" not in keep:
         return None
-    labels = tasks.test.labels
-    places = [i for k in (0, 1) for i in (labels == k).nonzero().flatten()[:LOOKED_AT].tolist()]
-    x = tasks.test.select(places).images.to(pick_device(device)) / 255          # (100, C, H, W)
-    return {"network": {"activations": lambda learner: learner.activations(x).half()}}
+    images, batch = COMPARED[chosen.preset], chosen.config.batch
+    return {"gradients": partial(gradients.rows, images=images, batch=batch)}
 
 
 def run_folder(chosen, seed, keep=None):
@@ -397,6 +475,7 @@ def run_seed(name, preset, seed, device="auto", overrides=None, keep=None, progr
         folder=run_folder(chosen, seed, keep),
         keep=keep,
         probes=_probes(chosen, tasks, keep, device),
+        studies=_studies(chosen, keep),
         threads=THREADS,
         about=facts,
         progress=progress,

@@ -59,6 +59,7 @@ def run(
     every=60.0,
     keep=(),
     probes=None,
+    studies=None,
     threads=None,
     about=None,
     progress=None,
@@ -69,7 +70,8 @@ def run(
         all classes in one stage.   seed: of weights, batch order and everything else drawn while learning
         (the class order belongs to the stream).   device: "cpu", "cuda", ... ("auto": cuda if there is one).
     folder: where checkpoints live; None keeps nothing on disk.   every: seconds between those in a task.
-    keep, probes: see Trace.   threads: CPU threads of torch, fixed because sums differ in their last bits
+    keep, probes: see Trace.   studies: {table: function of the learner and the stream}; each is called when the
+        last task is over, without disturbing anything, and its columns become a table.   threads: CPU threads of torch, fixed because sums differ in their last bits
         with another number; None leaves it as it is.   about: further facts to store in the result.
     progress: show bars; None means in a terminal or a notebook only.
 
@@ -85,10 +87,10 @@ def run(
         with store or contextlib.nullcontext():
             trace = Trace(keep, probes, save=store and store.save_within, every=every, progress=progress)
             with _stopping(trace) if store else contextlib.nullcontext():
-                return _run(learner, config, stream.to(device), seed, device, trace, store, about)
+                return _run(learner, config, stream.to(device), seed, device, trace, store, about, studies)
 
 
-def _run(learner, config, stream, seed, device, trace, store, about):
+def _run(learner, config, stream, seed, device, trace, store, about, studies):
     seed_everything(seed, 0)
     try:
         model = learner(config, stream.shape, stream.classes).to(device)
@@ -109,6 +111,8 @@ def _run(learner, config, stream, seed, device, trace, store, about):
         model.learn(task, trace)
         rows = trace.end()
         stage = {**clock.state_dict(), **_measure(model, stream, task, device)}
+        if task.index + 1 == len(stream):
+            rows |= _studied(studies or {}, model, stream, seed)
         stages.append(stage | {"trace": rows})
         if store:
             store.save_stage(task.index + 1, stage, rows, model)
@@ -118,6 +122,16 @@ def _run(learner, config, stream, seed, device, trace, store, about):
     if store:
         save([result], store.folder / "result")
     return model, result
+
+
+def _studied(studies, model, stream, seed):
+    """The tables of studies, each with random numbers of its own."""
+    found = {}
+    for table, study in studies.items():
+        with looking(model):
+            seed_everything(seed, len(stream) + 1)
+            found[table] = {c: np.asarray(rows) for c, rows in study(model, stream).items()}
+    return found
 
 
 def _measure(model, stream, task, device):
@@ -199,6 +213,20 @@ def evaluate(learner, test, sizes, seen):
     names = ("predictions", "within", "rank")
     arrays = {n: torch.cat(v).to(torch.int16).cpu().numpy() for n, v in zip(names, zip(*found))}
     return arrays | {"finite": bool(finite)}
+
+
+def accuracy_by_task(test, sizes, learner):
+    """Share of right answers among all classes, for each task: (T,).
+
+    test: ImageSet relabelled by arrival, ordered by task.   sizes: classes per task, (T,). A probe: the
+    learner is in eval mode and without gradients when a Trace calls it.
+    """
+    right = torch.cat([learner(x).argmax(1) == y for x, y in test.batches(500, shuffle=False)])  # (N,)
+    ends = torch.cumsum(torch.tensor(sizes, device=test.device), 0)
+    tasks = torch.bucketize(test.labels, ends, right=True)                      # (N,)
+    counts = torch.zeros(2, len(sizes), device=test.device)
+    counts.index_add_(1, tasks, torch.stack([right, torch.ones_like(right)]).float())
+    return counts[0] / counts[1]
 
 
 def _answers(scores, y, ends, sizes, seen):
@@ -588,6 +616,7 @@ __all__ = [
     "LOOP",
     "RunError",
     "Stopped",
+    "accuracy_by_task",
     "evaluate",
     "pick_device",
     "result_key",

@@ -24,7 +24,7 @@ ARROWS = {name: set(allowed.split()) for name, allowed in {
     # floor 3
     "run": "result trace learner", "analysis/*": "result", "analysis": "analysis/*",
     # floor 4
-    "presets": "data stream methods run result", "plots": "result published",
+    "presets": "data stream methods run result analysis/gradients", "plots": "result published",
     # floor 5
     "explore": _BELOW_5, "exercises": _BELOW_5, "doctor": "data presets", "picture": "presets plots result",
     # floor 6

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 
-from clkit.methods import cwr, dgr, er, ewc, finetune, icarl, lwf, mas, si, spacenet
+from clkit.methods import arm, cwr, dgr, er, ewc, finetune, icarl, lwf, mas, si, spacenet
 
 
 @dataclass(frozen=True)
@@ -37,4 +37,9 @@ METHODS = {
     "spacenet": Method(spacenet.SpaceNet),
     "static": Method(spacenet.SpaceNet, {"adaptive": False}),
     "rehearsal": Method(spacenet.SpaceNet, {"rehearsal": True, "lr": 0.1}),
+    "arm": Method(arm.ARM),
+    "adi": Method(arm.ARM, {"recall": "adi", "distill": 0.5}),
+    "distill": Method(arm.ARM, {"recall": "none"}),
+    "naive": Method(arm.ARM, {"recall": "none", "distill": 0.0}),
+    "stationary": Method(arm.Stationary, {"recall": "none", "distill": 0.0}),
 }
