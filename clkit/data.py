@@ -51,11 +51,11 @@ class ImageSet:
 
     images: uint8 (N, C, H, W); labels: int64 (N,), values below len(names); names: the classes' display
     names; groups: the superclass of each class, or None; name: the data set's name; single_pass: the images
-    may be gone through once only, as in online learning. `drawn` counts the images that `batches` has given
-    out so far.
+    may be gone through once only, as in online learning; ordered: they come in the order they are in, and
+    `batches` never shuffles them. `drawn` counts the images that `batches` has given out so far.
     """
 
-    def __init__(self, images, labels, names, groups=None, name="", single_pass=False):
+    def __init__(self, images, labels, names, groups=None, name="", single_pass=False, ordered=False):
         if images.dtype != torch.uint8 or images.dim() != 4:
             raise DataError(f"images must be uint8 of shape (N, C, H, W), not {images.dtype} "
                             f"{tuple(images.shape)}")
@@ -68,7 +68,7 @@ class ImageSet:
         self.images, self.labels = images, labels
         self.names = tuple(names)
         self.groups = None if groups is None else tuple(groups)
-        self.name, self.single_pass = name, single_pass
+        self.name, self.single_pass, self.ordered = name, single_pass, ordered
         self.drawn = 0
         self._checksum = self._origin = None
         self._spent = False
@@ -95,7 +95,7 @@ class ImageSet:
         return self.images.device
 
     def _with(self, images, labels):
-        return ImageSet(images, labels, self.names, self.groups, self.name, self.single_pass)
+        return ImageSet(images, labels, self.names, self.groups, self.name, self.single_pass, self.ordered)
 
     def like(self, images, labels):
         """A set of other images of the same classes, for a method that keeps what it has seen.
@@ -134,15 +134,16 @@ class ImageSet:
 
         Each iteration yields x float32 (B, C, H, W) in [0, 1] and y int64 (B,). With shuffle, every iteration
         makes one random permutation on the images' device, from torch's global random state or from
-        `generator`. augment: a function of x with a result of the same shape, such as crop_and_flip(). The
-        last batch is the smaller rest unless drop_last. DataError where that would leave no batch at all.
+        `generator`, unless the set is ordered. augment: a function of x with a result of the same shape, such
+        as crop_and_flip(). The last batch is the smaller rest unless drop_last. DataError where that would
+        leave no batch at all.
         """
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise DataError(f"a batch size is a positive whole number, not {size!r}")
         if drop_last and len(self) < size:
             raise DataError(f"drop_last with batches of {size} would leave out all {len(self)} images: "
                             f"use a smaller batch size or drop_last=False")
-        return Batches(self, size, shuffle, drop_last, augment, generator)
+        return Batches(self, size, shuffle and not self.ordered, drop_last, augment, generator)
 
 
 class Batches:

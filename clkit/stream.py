@@ -40,8 +40,11 @@ class Stream:
     classes' own order, an int for a random order drawn from that seed, or a list of classes; a list may leave
     classes out, whose images are then dropped from train and test. val: the share of each class's training
     images set aside for validation. cap: at most so many training images per class, those for validation not
-    counted. single_pass: each task's training images can be gone through once only. seed: for the choice of
-    val and cap, which have generators of their own. StreamError where any of this does not fit.
+    counted. arrival: None, or the seed of a random order in which each task's training images come, one for
+    all passes; then images of a class that has had its cap are left out as they come, so that the end of a
+    task belongs to the rarer classes. single_pass: each task's training images can be gone through once only.
+    seed: for the choice of val and cap, which have generators of their own. StreamError where any of this
+    does not fit.
 
     `test`: the test set in arrival labels, ordered by task, so that the images of the classes seen so far
     come first. `names`, `groups`: display names and superclasses by arrival. `order[k]` is the class that
@@ -53,9 +56,10 @@ class Stream:
     does not lead to other images.
     """
 
-    def __init__(self, train, test, sizes, *, order=None, val=0.0, cap=None, seed=0, single_pass=False):
+    def __init__(self, train, test, sizes, *, order=None, val=0.0, cap=None, seed=0, single_pass=False,
+                 arrival=None):
         _check_sets(train, test)
-        _check_options(val, cap, seed)
+        _check_options(val, cap, seed, arrival)
         self.order = _arrange(order, train.classes)
         self.sizes = _check_sizes(sizes, len(self.order), train.classes, order)
         self.seen = tuple(itertools.accumulate(self.sizes))
@@ -64,10 +68,13 @@ class Stream:
         self.names = tuple(train.names[k] for k in self.order)
         self.groups = None if train.groups is None else tuple(train.groups[k] for k in self.order)
         self.val, self.cap, self.seed, self.single_pass = val, cap, seed, bool(single_pass)
+        self.arrival, self._ordered = arrival, arrival is not None
         self.data, self._checksums = train.name, (train.checksum(), test.checksum())
 
         labels = _relabel(train.labels, self.order)  # (N,) by arrival, -1 for classes left out
-        kept, held = _divide(labels, self.classes, val, cap, seed)
+        kept, held = _divide(labels, self.classes, val, None if self._ordered else cap, seed)
+        if self._ordered:
+            kept = _arrive(labels, kept, cap, arrival)
         self._train, self._train_ends = self._sort(train, labels, kept)
         self._val, self._val_ends = self._sort(train, labels, held)
         tests = _relabel(test.labels, self.order)
@@ -102,15 +109,15 @@ class Stream:
         if not -len(self) <= t < len(self):
             raise IndexError(f"the stream has {len(self)} tasks, numbered from 0: there is no task {t}")
         t %= len(self)
-        train = self._window(self._train, self._train_ends, t, self.single_pass)
-        val = self._window(self._val, self._val_ends, t, False) if self.val else None
+        train = self._window(self._train, self._train_ends, t, self.single_pass, self._ordered)
+        val = self._window(self._val, self._val_ends, t, False, False) if self.val else None
         return Task(t, self.seen[t] - self.sizes[t], self.seen[t], train, val)
 
-    def _window(self, whole, ends, t, single_pass):
+    def _window(self, whole, ends, t, single_pass, ordered):
         start, stop, seen = (ends[t - 1] if t else 0), ends[t], self.seen[t]
         groups = None if self.groups is None else self.groups[:seen]
         return ImageSet(_bounded(whole.images, start, stop), _bounded(whole.labels, start, stop),
-                        self.names[:seen], groups, whole.name, single_pass)
+                        self.names[:seen], groups, whole.name, single_pass, ordered)
 
     def to(self, device):
         """The same stream with its images on another device."""
@@ -120,8 +127,12 @@ class Stream:
         return moved
 
     def merged(self):
-        """The same images as one task that holds all classes (joint training); nothing is copied."""
+        """The same images as one task that holds all classes (joint training); nothing is copied.
+
+        An order of arrival is given up: it would be that of the tasks.
+        """
         merged = copy.copy(self)
+        merged._ordered = False
         merged.sizes, merged.seen = (self.classes,), (self.classes,)
         merged._train_ends, merged._val_ends = (len(self._train),), (len(self._val),)
         return merged
@@ -131,9 +142,10 @@ class Stream:
 
         checksum covers both sets as they were given, so it is the same for every order.
         """
+        arrival = {} if self.arrival is None else {"arrival": self.arrival}
         return {"data": self.data, "checksum": hashlib.sha256("".join(self._checksums).encode()).hexdigest(),
                 "sizes": list(self.sizes), "order": list(self.order), "val": self.val, "cap": self.cap,
-                "seed": self.seed, "single_pass": self.single_pass}
+                "seed": self.seed, "single_pass": self.single_pass, **arrival}
 
 
 def _bounded(tensor, start, stop):
@@ -163,15 +175,16 @@ def _check_sets(train, test):
                               f"{int(part.labels.min())} to {int(part.labels.max())}")
 
 
-def _check_options(val, cap, seed):
+def _check_options(val, cap, seed, arrival):
     if not isinstance(val, (int, float)) or isinstance(val, bool) or not 0 <= val < 1:
         raise StreamError("val is a share of each class's training images from 0 up to but not 1, not "
                           f"{val!r}")
     if cap is not None and (not _whole(cap) or cap < 1):
         raise StreamError("cap is a number of training images per class, a positive whole number or None, "
                           f"not {cap!r}")
-    if not _whole(seed) or seed < 0:
-        raise StreamError(f"seed is a whole number from 0 on, not {seed!r}")
+    for name, value in (("seed", seed), ("arrival", 0 if arrival is None else arrival)):
+        if not _whole(value) or value < 0:
+            raise StreamError(f"{name} is a whole number from 0 on, not {value!r}")
 
 
 def _arrange(order, classes):
@@ -245,3 +258,13 @@ def _divide(labels, classes, val, cap, seed):
         rest = members[count:].sort().values
         part[rest[torch.randperm(len(rest), generator=caps, device="cpu")[:cap]]] = 1
     return (part == 1).nonzero().flatten().to(device), (part == 2).nonzero().flatten().to(device)
+
+
+def _arrive(labels, kept, cap, seed):
+    """The training images `kept` in an order of arrival, each class's up to its cap."""
+    draw = _generator("arrival", seed)
+    order = kept[torch.randperm(len(kept), generator=draw, device="cpu").to(kept.device)]
+    if cap is None:
+        return order
+    came = torch.nn.functional.one_hot(labels[order]).cumsum(0).gather(1, labels[order][:, None])[:, 0]
+    return order[came <= cap]

@@ -330,3 +330,34 @@ def test_class_without_images(sets):
     with says("'class 4'", "no test images"):
         Stream(train, test.select(test.labels != 4), (10,))
     Stream(train.select(train.labels != 3), test, (9,), order=[0, 1, 2, 4, 5, 6, 7, 8, 9])
+
+
+# Arrival
+
+
+def test_images_arrive_in_an_order_of_their_own_for_each_seed(sets):
+    a, again, b = (Stream(*sets, (2,) * 5, arrival=seed) for seed in (0, 0, 1))
+    for t in range(5):
+        first, second = (numbers(s[t].train) for s in (a, b))
+        assert first == numbers(again[t].train) and first != second and sorted(first) == sorted(second)
+        passes = [torch.cat([y for _, y in a[t].train.batches(4)]).tolist() for _ in range(2)]
+        assert passes[0] == passes[1] == a[t].train.labels.tolist(), "an ordered set is not shuffled"
+    assert not a.merged()[0].train.ordered and a.about()["arrival"] == 0
+    assert "arrival" not in Stream(*sets, (2,) * 5).about()
+
+
+def test_a_class_that_has_had_its_cap_comes_no_more(sets):
+    """The order without a cap, from which images are left out as they come."""
+    whole, capped = (Stream(*sets, (2,) * 5, arrival=3, cap=cap) for cap in (None, 7))
+    for t in range(5):
+        counts, expected = {2 * t: 0, 2 * t + 1: 0}, []
+        for number, label in zip(numbers(whole[t].train), whole[t].train.labels.tolist()):
+            counts[label] += 1
+            expected += [number] if counts[label] <= 7 else []
+        assert numbers(capped[t].train) == expected and len(expected) == 14
+
+
+@pytest.mark.parametrize("arrival", [-1, 0.5, True])
+def test_an_order_of_arrival_has_a_whole_seed(sets, arrival):
+    with says("arrival is a whole number from 0 on, not"):
+        Stream(*sets, (2,) * 5, arrival=arrival)

@@ -205,7 +205,8 @@ def rows(learner, stream, *, images=1000, batch=10, classes=None):
 
     images: how many are recalled, for batches of the last task's images.   batch: of so many images.
     A row for each condition, class ("class 1" the image's own, "class 2" the recalled one) and layer group:
-    condition, which, group, mean, deviation, values (how many are pooled), left_out (recalled images not used).
+    condition, which, group, mean, deviation, values (how many are pooled), left_out (recalled
+    images not used).
     """
     recalled = gather(learner, stream[len(stream) - 1].train.batches(batch), images)
     whole = stream.merged()[0].train

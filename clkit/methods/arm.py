@@ -52,9 +52,9 @@ Details the paper leaves open, or the authors' code does otherwise
     not squared and is divided by the number of pixels.
 
 Records: "loss" (step, loss, replay, distill), "progress" (step), "recall" (step, output, low, high),
-"objective" (step and the terms), "images" (step, start, recalled, origins, counts, answers); `tables` says what they hold. Keeps
-between tasks: the weights, and theta, a copy of the network (not with lag=1, where theta is never older than
-a step).
+"objective" (step and the terms), "images" (step, start, recalled, origins, counts, answers); `tables` says
+what they hold. Keeps between tasks: the weights, and theta, a copy of the network (not with lag=1, where
+theta is never older than a step).
 """
 
 import copy
