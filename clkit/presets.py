@@ -43,7 +43,8 @@ class Benchmark:
 
     mixed: order the classes so that each task has one of each family, instead of one family after another.
     shuffled: a random order of the classes for each seed.   arrival: a random order of the images of each
-    task for each seed, the cap being applied as they come.
+    task for each seed, the cap being applied as they come.   judged: a share of each class's training images to
+    test on in place of the test set, for choosing settings.
     """
 
     data: str
@@ -53,6 +54,7 @@ class Benchmark:
     mixed: bool = False
     shuffled: bool = False
     arrival: bool = False
+    judged: float = 0.0
 
 
 _PAIRS = (2,) * 5
@@ -109,6 +111,12 @@ BENCHMARKS = {
         "teach": Benchmark("digits28", _PAIRS, stream={"cap": 135}),
         "paper": Benchmark("mnist", _PAIRS, stream={"val": 0.05, "cap": 500}),
     },
+    # the same judged by other training images, where settings are chosen
+    "mnist-5k-5-val": {
+        "smoke": Benchmark("digits28", _PAIRS, stream={"cap": 20}, arrival=True, judged=0.05),
+        "teach": Benchmark("digits28", _PAIRS, stream={"cap": 130}, arrival=True, judged=0.05),
+        "paper": Benchmark("mnist", _PAIRS, stream={"cap": 500}, arrival=True, judged=0.05),
+    },
     "digits-online": {
         "smoke": Benchmark("digits", _PAIRS, stream={"cap": 20}, arrival=True),
         "teach": Benchmark("digits", _PAIRS, stream={"cap": 135}, arrival=True),
@@ -152,6 +160,8 @@ def _stream(benchmark, preset, seed):
     row = BENCHMARKS[benchmark][preset]
     order, options = (seed if row.shuffled else None), ({"arrival": seed} if row.arrival else {})
     train, test = data.load(row.data, **row.options)
+    if row.judged:
+        train, test = (train.select(part) for part in data.stratified_split(train.labels, row.judged, 0))
     if row.mixed:                                       # siblings 0 of all families, then siblings 1, ...
         families = list(dict.fromkeys(train.groups))
         members = [[c for c, g in enumerate(train.groups) if g == f] for f in families]
@@ -212,6 +222,7 @@ _FEW = {"images": 6, "descent": 3}
 _ONLINE = {
     "mnist-5k-5": {"smoke": _FEW, "teach": {}, "paper": {}},
     "mnist-5k-5-mixed": {"smoke": _FEW, "teach": {}, "paper": {}},
+    "mnist-5k-5-val": {"smoke": _FEW, "teach": {}, "paper": {}},
     "digits-online": {"smoke": _FEW, "teach": {}, "paper": {}},
     "cifar10-5": {
         "smoke": {"net": "resnet18", "lr": 0.01, "image_lr": 10.0, "images": 12, "descent": 2},
@@ -425,6 +436,7 @@ TABLES |= dict.fromkeys(("distill", "naive"), ("loss", "progress"))
 FIRST_ONLY = {"masks": None, "network": "activations",  # tables, or a column, that records hold of one seed,
               "objective": None, "images": None}
 PICTURED = ("spacenet", "static", "arm", "adi")         # and only of these, in their own settings
+OWN_SETTINGS = ("gradients", "objective", "images")     # tables that variants of an experiment go without
 LOOKED_AT = 50                                          # test images of a class whose activations are kept
 TESTED_AT = 200                                         # test images of a class in the course of a task
 COMPARED = {"smoke": 20, "teach": 200, "paper": 1000}   # recalled images whose gradients are compared
@@ -432,7 +444,8 @@ COMPARED = {"smoke": 20, "teach": 200, "paper": 1000}   # recalled images whose 
 
 def tables(chosen):
     """The trace tables that runs of an Experiment keep unless others are asked for."""
-    return TABLES.get(chosen.name, TABLES.get(chosen.method, ("loss",)))
+    kept = TABLES.get(chosen.name, TABLES.get(chosen.method, ("loss",)))
+    return tuple(t for t in kept if t not in OWN_SETTINGS) if chosen.overrides else kept
 
 
 def _probes(chosen, tasks, keep, device):
