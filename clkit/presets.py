@@ -217,8 +217,8 @@ _SPARSE = {
 }
 _SPARSE["cifar10-100-500"] = _SPARSE["cifar10-100"] | {"paper": {**_CIFAR, "epochs": 5}}
 
-# Online learning of Ji et al. 2020: networks, rates and weights (table 4). A task of the embedded digits has a
-# quarter of the images that one of MNIST-5k-5 has, and three passes over them come near as many steps.
+# Online learning of Ji et al. 2020: networks, rates and weights (table 4). A task of the embedded digits has
+# a quarter of the images that one of MNIST-5k-5 has, and three passes over them come near as many steps.
 _ONLINE_MNIST = {"smoke": {"images": 6, "descent": 3}, "teach": {"epochs": 3}, "paper": {}}
 _ONLINE = {
     "mnist-5k-5": _ONLINE_MNIST,
