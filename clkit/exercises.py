@@ -203,7 +203,7 @@ def check_one_over_t(prediction, results, within=0.1):
         return Verdict(False, "Predict before you look: put a number, in percent, in the place of the dots "
                               f"for {' and '.join(map(str, missing))} tasks.")
     measured = {t: r.average() for t, r in results.items()}
-    wrong = [t for t in results if abs(guess[t] / 100 - measured[t]) > within]
+    wrong = [t for t in results if not abs(guess[t] / 100 - measured[t]) <= within]
     if any(0 < guess[t] <= 1 for t in wrong):
         return Verdict(False, "Give percentages, such as 35, not fractions such as 0.35.")
     said = "Measured: " + ", ".join(f"{100 * m:.1f} % with {t} tasks" for t, m in measured.items()) + "."
@@ -316,7 +316,7 @@ def check_stronger(prediction, results, within=0.1):
     if None in guess.values():
         return Verdict(False, "Predict before you look: put two numbers, in percent, in the place of the "
                               "dots.")
-    wrong = [asked for asked, m in measured.items() if abs(guess[asked] / 100 - m) > within]
+    wrong = [asked for asked, m in measured.items() if not abs(guess[asked] / 100 - m) <= within]
     if any(0 < guess[asked] <= 1 for asked in wrong):
         return Verdict(False, "Give percentages, such as 35, not fractions such as 0.35.")
     said = " and ".join(f"{100 * m:.1f} % with the {asked}" for asked, m in measured.items())
@@ -577,3 +577,226 @@ def _no_mask(value, taken, k):
         return Verdict(False, f"You grow {grown.sum()} connections, and it should be as many as were "
                               f"dropped, {k}: otherwise their number would not stay constant.")
     return None
+
+
+# ---- notebook 04
+
+def check_recalled(prediction, result, within=0.1):
+    """What the old network takes the images for that were recalled during the last task.
+
+    prediction: {"old": percent taken for a class of earlier tasks, "present": for one of the last task};
+    result: of ARM, with the trace table "images"; within: how far off may be right, a fraction.
+    """
+    given = prediction if isinstance(prediction, dict) else {}
+    guess = {which: _number(given.get(which)) for which in ("old", "present")}
+    if None in guess.values():
+        return Verdict(False, "Predict before you look: put two numbers, in percent, in the place of the "
+                              "dots.")
+    measured = _taken_for(result)
+    if measured is None:
+        return Verdict(False, "This run recalled nothing in its last task, or did not keep the table "
+                              "`images`.")
+    wrong = [which for which, m in measured.items() if not abs(guess[which] / 100 - m) <= within]
+    if wrong and 0 < max(guess.values()) <= 1:
+        return Verdict(False, "Give percentages, such as 35, not fractions such as 0.35.")
+    last, even = " or ".join(result.names[-result.sizes[-1]:]), result.sizes[-1] / sum(result.sizes)
+    said = f"Measured: {100 * measured['old']:.1f} % are taken for a class of earlier tasks, " \
+           f"{100 * measured['present']:.1f} % for {last}."
+    if not wrong:
+        return Verdict(True, f"{said} The old network has never learned {last}, and would hardly have named "
+                             "them in the images as they began, either. What the descent is for is to make "
+                             "its answers certain, and to spread them over the classes that it knows.")
+    hint = "The old network is a copy from before the last task: which classes had it learned by then?"
+    present = guess["present"] / 100
+    if sum(guess.values()) > 100.1:                     # rounded numbers may add up to a little more
+        hint = "An image is taken for one class only: together the two are at most 100 %."
+    elif "present" in wrong and present > measured["present"] and abs(present - even) <= 0.05:
+        hint = "You gave every task the same share. Diversity asks for even shares, but the two terms that " \
+               "are not local drive the images away from the present classes, which the old network has " \
+               "never learned."
+    elif "present" in wrong and present > measured["present"] and present >= 0.5:
+        hint = f"They *begin* as images of {last}. But it is the old network that answers, which has never " \
+               "learned these, and the objective drives the images away from them."
+    return Verdict(False, f"{said} {hint}")
+
+
+def _taken_for(result):
+    """{"old", "present": shares of the images recalled in the last task}, or None where there are none."""
+    rows = result.trace.get("images")
+    mine = np.flatnonzero(np.asarray(rows["task"]) == result.tasks - 1) if rows else []
+    counts = np.concatenate([np.zeros(0), *(rows["counts"][i] for i in mine)])  # (n,) of all rows
+    if not counts.any():
+        return None
+    answer = np.concatenate([rows["answers"][i] for i in mine]).argmax(axis=1)  # (n,)
+    first, end = sum(result.sizes[:-1]), sum(result.sizes)
+    share = np.bincount(answer, weights=counts, minlength=end) / counts.sum()   # (K,)
+    return {"old": share[:first].sum(), "present": share[first:end].sum()}
+
+
+def _check_term(function, solution, slips, cases, missing, good):
+    """`good` if a function of scores agrees with the solution, else a Verdict that says why not.
+
+    slips: {what to tell the reader: function that makes this mistake}, told apart by the first case.
+    cases: [(arguments, each (B, K), what to tell if the value is wrong and not by one of these slips)].
+    missing: what to tell if the shape is wrong.
+    """
+    for n, (scores, otherwise) in enumerate(cases):
+        right = np.asarray(solution(*scores))
+        with np.errstate(all="ignore"):                 # the hint says more than a warning
+            value, verdict = _call(function, *(s.copy() for s in scores))
+        got, verdict = (None, verdict) if verdict is not None else _shaped(value, right.shape, missing)
+        if verdict is not None:
+            return verdict
+        if not _close(got, right):
+            known = [said for said, slip in slips.items() if n == 0 and _close(got, slip(*scores))]
+            at = int(np.argmax(~np.isclose(got, right, 1e-5, 1e-6)))
+            told = " and ".join(_rows(s[at:at + 1] if right.ndim else s) for s in scores)
+            return Verdict(False, f"For the scores {told} you give {got.flat[at]:.6g}, and it is "
+                                  f"{right.flat[at]:.6g}. {known[0] if known else otherwise}")
+    return good
+
+
+def _shaped(value, shape, missing):
+    """(value as an array of this shape, None), or (None, Verdict) where it is no such array."""
+    try:
+        got = np.asarray(... if value is None else value, dtype=float)
+    except (TypeError, ValueError):
+        got = None
+    if got is not None and got.shape == shape:
+        return got, None
+    wanted = f"An array of shape {shape}" if shape else "One number"
+    came = _short(value) if got is None or got.ndim == 0 else f"an array of shape {got.shape}"
+    advice = "did you forget `return`?" if value is None else missing
+    return None, Verdict(False, f"{wanted} should come back, and it is {came}: {advice}")
+
+
+def _rows(scores):
+    return f"({'; '.join(' '.join(f'{v:.4g}' for v in row) for row in scores)})"
+
+
+def _close(a, b):
+    return np.allclose(a, b, rtol=1e-5, atol=1e-6)      # room for a small constant under a logarithm
+
+
+def diversity_solution(scores):
+    """Minus the entropy of the mean output, a number, of scores (B, K) before the softmax."""
+    p = np.exp(scores - scores.max(axis=1, keepdims=True))                      # (B, K), at most 1
+    mean = (p / p.sum(axis=1, keepdims=True)).mean(axis=0)                      # (K,)
+    return float((mean * np.log(np.maximum(mean, 1e-16))).sum())               # 0 log 0 is 0
+
+
+def _softmax(scores, axis=1):
+    return np.exp(scores - np.logaddexp.reduce(scores, axis=axis, keepdims=True))
+
+
+def _minus_entropy(p):
+    return (p * np.log(np.maximum(p, 1e-16))).sum(axis=-1)
+
+
+_DIVERSITY_SLIPS = {
+    "That is the softmax of the mean scores. Take the softmax of each image first, then the mean: otherwise "
+    "one image with large scores speaks for all.":
+        lambda scores: _minus_entropy(_softmax(scores.mean(axis=0), axis=0)),
+    "That is the mean of the entropies: how undecided single images are. Take the mean output first, then "
+    "its entropy: each image may be sure of a class of its own.":
+        lambda scores: _minus_entropy(_softmax(scores)).mean(),
+    "The sign is turned round: this is the entropy. It is to be *minimised*, so it is minus the entropy.":
+        lambda scores: -diversity_solution(scores),
+    "These are bits, logarithms to the base 2. Everywhere here logarithms are natural: `np.log`.":
+        lambda scores: diversity_solution(scores) / np.log(2),
+    "There is no softmax in it: scores are not probabilities yet.":
+        lambda scores: _minus_entropy(scores.mean(axis=0)),
+    "The softmax runs over the classes of an image, `axis=1`, and the mean over the images, `axis=0`.":
+        lambda scores: _minus_entropy(_softmax(scores, axis=0).mean(axis=0)),
+    "You divided by the sum of the whole matrix. Each image has a softmax of its own: divide by the sum of "
+    "its row, `.sum(axis=1, keepdims=True)`.":
+        lambda scores: _minus_entropy(_softmax(scores, axis=None).mean(axis=0)),
+    "You took a mean over the classes at the end. An entropy is a sum over them.":
+        lambda scores: diversity_solution(scores) / scores.shape[1]}
+_MEAN_ON_PAPER = "Write the mean output of these images out on paper, then its entropy."
+_DIVERSITY_CASES = [
+    ((np.array([[10.0, 0.0], [0.0, 2.0]]),), _MEAN_ON_PAPER),
+    ((np.array([[3.0, -1.0, 0.5], [0.0, 2.0, 2.0], [-4.0, 1.0, 0.0], [1.0, 1.0, 1.0]]),), _MEAN_ON_PAPER),
+    ((np.array([[1000.0, 0.0], [0.0, 1000.0]]),),
+     "The exponential of 1000 is too large for a number. Take the largest score of each image off its "
+     "scores first: the softmax stays the same."),
+    ((np.array([[0.0, -800.0], [0.0, -800.0]]),),
+     "A class has the probability 0 here, and 0 times the logarithm of 0 is `nan`: it should count 0. Raise "
+     "the mean to a tiny number, `np.maximum(mean, 1e-16)`, before you take the logarithm.")]
+
+
+def check_diversity(function):
+    """Check a function like `diversity_solution`."""
+    missing = "take the mean over the images, then the sum over the classes."
+    good = Verdict(True, "0 where all images surely show one class, and least, minus the logarithm of $K$, "
+                         "where they share the classes evenly. Each may be as certain as it likes.")
+    return _check_term(function, diversity_solution, _DIVERSITY_SLIPS, _DIVERSITY_CASES, missing, good)
+
+
+def divergence_solution(old, new):
+    """Arithmetic-geometric divergence (B,) of the outputs p and q of two networks.
+
+    old, new: (B, K), their scores before the softmax.
+    """
+    log_p = old - np.logaddexp.reduce(old, axis=1, keepdims=True)               # (B, K)
+    log_q = new - np.logaddexp.reduce(new, axis=1, keepdims=True)               # (B, K)
+    log_m = np.logaddexp(log_p, log_q) - np.log(2)      # m = (p + q) / 2
+    return (np.exp(log_m) * (log_m - (log_p + log_q) / 2)).sum(axis=1)
+
+
+def _from_outputs(measure):
+    """measure(p, q), summed over the classes, as a function of the scores of both networks."""
+    return lambda old, new: measure(_softmax(old), _softmax(new)).sum(axis=1)
+
+
+_DIVERGENCE_SLIPS = {
+    "That is the Jensen-Shannon divergence, KL(p || m) and KL(q || m). It never exceeds ln 2 = 0.693, and is "
+    "nearly flat where the networks disagree most. Turn both round: KL(m || p) and KL(m || q).":
+        _from_outputs(lambda p, q: (p * np.log(2 * p / (p + q)) + q * np.log(2 * q / (p + q))) / 2),
+    "That is KL(p || q), which weighs by the old network alone. Compare both with their middle m.":
+        _from_outputs(lambda p, q: p * np.log(p / q)),
+    "That is KL(q || p), which weighs by the new network alone. Compare both with their middle m.":
+        _from_outputs(lambda p, q: q * np.log(q / p)),
+    "That is the mean of KL(p || q) and KL(q || p). Compare both with their middle m, not with one another.":
+        _from_outputs(lambda p, q: (p - q) * np.log(p / q) / 2),
+    "That is KL(m || p) alone: the new network must count as much as the old one.":
+        _from_outputs(lambda p, q: (p + q) / 2 * np.log((p + q) / 2 / p)),
+    "That is KL(m || q) alone: the old network must count as much as the new one.":
+        _from_outputs(lambda p, q: (p + q) / 2 * np.log((p + q) / 2 / q)),
+    "That is twice as much: take the *mean* of KL(m || p) and KL(m || q), with the factor 1/2.":
+        lambda old, new: 2 * divergence_solution(old, new),
+    "Your m is p + q. The factor 1/2 is missing: m is their middle, (p + q) / 2.":
+        _from_outputs(lambda p, q: (p + q) * np.log((p + q) / np.sqrt(p * q))),
+    "Your m is p + q under the logarithm. The factor 1/2 is missing: m is their middle, (p + q) / 2.":
+        _from_outputs(lambda p, q: (p + q) / 2 * np.log((p + q) / np.sqrt(p * q))),
+    "The square root is missing: the geometric mean of p and q is `np.sqrt(p * q)`.":
+        _from_outputs(lambda p, q: (p + q) / 2 * np.log((p + q) / 2 / (p * q))),
+    "The sign is turned round: a divergence is never negative.":
+        lambda old, new: -divergence_solution(old, new),
+    "These are bits, logarithms to the base 2. Everywhere here logarithms are natural: `np.log`.":
+        lambda old, new: divergence_solution(old, new) / np.log(2),
+    "There is no softmax in it: scores are not probabilities yet.":
+        lambda old, new: ((old + new) / 2 * np.log((old + new) / 2 / np.sqrt(old * new))).sum(axis=1)}
+
+
+def _pair(old, new, kind=float):
+    return np.array(old, dtype=kind), np.array(new, dtype=kind)
+
+
+_ONE_ON_PAPER = "Write p, q and m of this one image out on paper, then compare."
+# The last case is in single precision, as networks compute.
+_DIVERGENCE_CASES = [
+    (_pair([[6, 1], [2, 1], [1, 3]], [[1, 6], [1, 1], [1, 3]]), _ONE_ON_PAPER),
+    (_pair([[1, -2, 0.5], [0, 4, -1]], [[-1, 0, 2.5], [3, 1, 0]]), _ONE_ON_PAPER),
+    (_pair([[200, 0, 0], [0, 0, 200]], [[0, 200, 0], [0, 0, 200]], np.float32),
+     "Where scores are 200 apart, exponentials are too large or too small for a number, and the logarithm of "
+     "0 is lost; a small constant in place of the 0 sets a bound to D. Stay with logarithms: log p is `old - "
+     "np.logaddexp.reduce(old, axis=1, keepdims=True)`, log m is `np.logaddexp(log_p, log_q) - np.log(2)`.")]
+
+
+def check_divergence(function):
+    """Check a function like `divergence_solution`."""
+    missing = "take the sum over the classes, `axis=1`, and leave the images apart."
+    good = Verdict(True, "0 where the networks agree, the same both ways round, and without an upper bound: "
+                         "however far apart they are, going further still pays.")
+    return _check_term(function, divergence_solution, _DIVERGENCE_SLIPS, _DIVERGENCE_CASES, missing, good)

@@ -243,6 +243,27 @@ _OWN_ONLINE = {
     "naive": {"cifar10-5": {"lr": 0.1}, "miniimagenet-20": {"lr": 0.1, "distill": 0.0}},
 }
 _OWN_ONLINE["stationary"] = _OWN_ONLINE["naive"]
+# The methods beside it, in the settings of Aljundi et al. 2019a; memories are those of Ji et al. 2020.
+_SOME = {"smoke": {"memory": 20}, "teach": {"epochs": 3, "memory": 50}, "paper": {"memory": 50}}
+_MIR = {"smoke": {"memory": 20, "replay": 4, "candidates": 8}, "teach": {"epochs": 3}, "paper": {}}
+_NOW = {"centred": True, "before": "now"}
+_GENERATED = {"smoke": {"images": 6, "updates": 2, "latent": 8, "hidden": (32,), "descent": 2},
+              "teach": {"epochs": 3}, "paper": {}}
+_BESIDE = {
+    **{f"{method}/{benchmark}": rows
+       for methods, rows in ((("er-online", "er-mir"), _MIR), (("gem", "icarl-online"), _SOME),
+                             (("gen", "gen-mir"), _GENERATED))
+       for method in methods for benchmark in ("mnist-5k-5", "digits-online")},
+    **{f"{method}/{benchmark}": {"smoke": _MIR["smoke"] | {"net": "convnet", **_NOW},
+                                 "teach": {"net": "convnet", **_NOW}, "paper": paper | _NOW}
+       for method in ("er-online", "er-mir") for benchmark, paper in (
+           ("cifar10-5", {"net": "resnet18", "memory": 200}),
+           ("miniimagenet-20", {"net": "resnet18-pool2", "memory": 500, "candidates": 25, "updates": 3}))},
+    "gem/cifar10-5": {"smoke": {"net": "convnet", "memory": 20}, "teach": {"net": "convnet"},
+                      "paper": {"net": "resnet18", "centred": True}},
+    "icarl-online/cifar10-5": {"smoke": {"net": "convnet", "memory": 20}, "teach": {"net": "convnet"},
+                               "paper": {"net": "resnet18"}},
+}
 
 
 def _settings():
@@ -263,7 +284,7 @@ def _settings():
         table |= {f"{method}/{benchmark}": {p: row | (own.get(benchmark, {}) if p == "paper" else {})
                                             for p, row in rows.items()}
                   for benchmark, rows in _ONLINE.items()}
-    return table
+    return table | _BESIDE
 
 
 SETTINGS = _settings()
@@ -279,9 +300,12 @@ MINUTES = {
     ("shapes-families", "paper"): 20,
     ("cifar10-100", "paper"): 45,
     ("cifar10-100-500", "paper"): 5,
+    ("cifar10-5", "paper"): 12,
+    ("miniimagenet-20", "paper"): 250,
 }
 _SLOWER = {"lwf": 1.3, "lwf-multihead": 1.3, "er": 2, "cumulative": 3, "ewc": 1.3, "ewc-online": 1.3,
-           "si": 1.5, "icarl": 1.5, "dgr": 6}
+           "si": 1.5, "icarl": 1.5, "dgr": 6, "arm": 6, "adi": 50, "distill": 1.7, "er-online": 2,
+           "er-mir": 5, "gem": 5, "icarl-online": 5}
 SEEDS = {"smoke": (0,), "teach": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
 # The paper of SpaceNet repeats ten times. So do we where that does not take hours.
 TEN_SEEDS = {f"{method}/{benchmark}" for method in ("spacenet", "static", "rehearsal", "mas", "lwf")
@@ -289,7 +313,8 @@ TEN_SEEDS = {f"{method}/{benchmark}" for method in ("spacenet", "static", "rehea
 TEN_SEEDS |= {f"{method}/split-mnist" for method in ("ewc", "ewc-online", "si", "icarl")}
 FEWER_SEEDS = {(benchmark, "paper"): (0,)               # hours, or many minutes
                for benchmark in ("split-shapes", "shapes-families", "cifar10-100", "cifar10-100-500")}
-FEWER_SEEDS |= {("dgr/split-fashion", "paper"): (0,), ("icarl/split-fashion", "paper"): (0, 1, 2)}
+FEWER_SEEDS |= {("dgr/split-fashion", "paper"): (0,), ("icarl/split-fashion", "paper"): (0, 1, 2),
+                ("cifar10-5", "paper"): (0,)}
 # CPU threads of a run belong to the preset, never to the machine: sums differ in their last bits with another
 # number.
 THREADS = 1
@@ -434,6 +459,7 @@ TABLES |= dict.fromkeys(("arm", "adi"), ("loss", "progress", "recall", "objectiv
 TABLES |= dict.fromkeys((f"{m}/{b}" for m in ("arm", "adi") for b in ("cifar10-5", "miniimagenet-20")),
                         ("loss", "progress", "recall", "gradients"))
 TABLES |= dict.fromkeys(("distill", "naive"), ("loss", "progress"))
+TABLES |= dict.fromkeys(("gen", "gen-mir"), ("loss", "replay"))
 FIRST_ONLY = {"masks": None, "network": "activations",  # tables, or a column, that records hold of one seed,
               "objective": None, "images": None}
 PICTURED = ("spacenet", "static", "arm", "adi")         # and only of these, in their own settings

@@ -420,3 +420,214 @@ def test_the_solution_grows_where_spacenet_does():
     k = block.rewire(0.2, omega.sum(1), source, "importance")
     grown = exercises.grow_solution(omega.numpy(), source.numpy(), taken.numpy(), k)
     assert k == 30 and np.array_equal(grown, ((block.mask > 0) & ~before).numpy())
+
+
+# ---- notebook 04
+
+def recalled(*tasks, sizes=(2,) * 5):
+    """A stand-in for a run of ARM: for each task its rows, a list of (class answered, copies) for each."""
+    rows = [(t, row) for t, of_task in enumerate(tasks) for row in of_task]
+    images = {"task": np.array([t for t, _ in rows]),
+              "answers": [np.eye(sum(sizes), dtype=np.float32)[[k for k, _ in row]] for _, row in rows],
+              "counts": [np.array([n for _, n in row], dtype=np.float32) for _, row in rows]}
+    names = list("0123456789")[:sum(sizes)]
+    return dataclasses.replace(exercises.worked_example(), sizes=sizes, names=names, trace={"images": images})
+
+
+NOTHING = [[], []]
+AS_EVER = recalled(NOTHING, *[[[(k, 1), (k - 1, 1)]] * 2 for k in (1, 3, 5, 7)])
+
+
+def test_recalled_images_are_of_old_classes():
+    for right in ({"old": 100, "present": 0}, {"old": "95", "present": 5.0}, {"old": 90, "present": 10}):
+        verdict = exercises.check_recalled(right, AS_EVER)
+        assert verdict and "100.0 % are taken" in verdict.message and "0.0 % for 8 or 9" in verdict.message
+    for wrong, word in (({"old": ..., "present": ...}, "Predict before"), (None, "Predict before"),
+                        ({"old": 100}, "Predict before"), ([100, 0], "Predict before"),
+                        ({"old": [80, 20], "present": 0}, "Predict before"),
+                        ({"old": 1.0, "present": 0.0}, "percentages"),
+                        ({"old": 0, "present": 1}, "percentages"),
+                        ({"old": 0, "present": 100}, "They *begin* as images of 8 or 9"),
+                        ({"old": 50, "present": 50}, "They *begin*"),
+                        ({"old": 80, "present": 20}, "every task the same share"),
+                        ({"old": 20, "present": 20}, "every task the same share"),
+                        ({"old": 100, "present": 20}, "at most 100 %"),
+                        ({"old": 70, "present": 5}, "which classes had it learned"),
+                        ({"old": 65, "present": 35}, "which classes had it learned"),
+                        ({"old": float("nan"), "present": 0}, "which classes had it learned")):
+        verdict = exercises.check_recalled(wrong, AS_EVER)
+        assert not verdict and word in verdict.message, verdict
+
+
+def test_recalled_images_count_as_often_as_they_are_copied_and_of_the_last_task_only():
+    run = recalled([[(4, 1)]], [[(0, 50)]], [[(3, 5), (4, 0)], [(0, 1), (4, 4)]], sizes=(2, 2, 1))
+    verdict = exercises.check_recalled({"old": 60, "present": 40}, run)
+    assert verdict and "60.0 % are taken" in verdict.message and "40.0 % for 4" in verdict.message
+    verdict = exercises.check_recalled({"old": 100, "present": 0}, run)
+    assert not verdict and "which classes had it learned" in verdict.message
+
+
+def test_a_run_without_recalled_images_is_explained():
+    for run in (exercises.worked_example(), recalled([[(0, 1)]], [[(0, 1)]], NOTHING, sizes=(2, 2, 2))):
+        verdict = exercises.check_recalled({"old": 100, "present": 0}, run)
+        assert not verdict and "recalled nothing" in verdict.message
+
+
+def test_what_arm_recalls_is_of_old_classes():
+    from clkit import presets
+    from clkit.run import run
+    chosen = presets.experiment("arm/digits-online", "smoke")
+    stream = presets.stream(chosen.benchmark, "smoke")
+    result = run(chosen.learner, chosen.config, stream, keep=("images",), threads=presets.THREADS)[1]
+    rows = result.trace["images"]
+    assert {k for t, began in zip(rows["task"], rows["origins"]) if t == 4 for k in began} == {8, 9}
+    assert exercises.check_recalled({"old": 100, "present": 0}, result)
+
+
+def soft(scores, axis=1):
+    e = np.exp(scores - scores.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def naive(scores):
+    return np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+
+
+def negentropy(p):
+    return np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0).sum(-1)
+
+
+DIVERSITY = {
+    "softmax of the mean scores": lambda s: negentropy(soft(s.mean(0, keepdims=True))[0]),
+    "mean of the entropies": lambda s: negentropy(soft(s)).mean(),
+    "sign is turned": lambda s: -negentropy(soft(s).mean(0)),
+    "base 2": lambda s: (soft(s).mean(0) * np.log2(soft(s).mean(0))).sum(),
+    "no softmax in it": lambda s: (s.mean(0) * np.log(s.mean(0))).sum(),
+    "over the classes of an image": lambda s: negentropy(soft(s, axis=0).mean(0)),
+    "`axis=1`, and the mean over the images": lambda s: negentropy(soft(s).mean(1)),
+    "the whole matrix": lambda s: negentropy((np.exp(s) / np.exp(s).sum()).mean(0)),
+    "mean over the classes at the end": lambda s: (soft(s).mean(0) * np.log(soft(s).mean(0))).mean(),
+    "exponential of 1000": lambda s: negentropy(naive(s).mean(0)),
+    "0 times the logarithm": lambda s: (soft(s).mean(0) * np.log(soft(s).mean(0))).sum(),
+    "its entropy.": lambda s: negentropy(soft(s).mean(0)) + 0.01,
+    "(3 -1 0.5; 0 2 2; -4 1 0; 1 1 1) you give": lambda s: negentropy(soft(s[:2]).mean(0)),
+    "the sum over the classes": lambda s: soft(s).mean(0) * np.log(soft(s).mean(0)),
+    "an array of shape (2, 2)": soft,
+    "it is `'text'`": lambda s: "text",
+    "forget `return`": lambda s: None,
+    "stopped with IndexError": lambda s: s[len(s)],
+    "still empty": stub}
+
+
+@pytest.mark.parametrize("word", DIVERSITY)
+def test_other_kinds_of_diversity_fail(word):
+    verdict = exercises.check_diversity(DIVERSITY[word])
+    assert not verdict and word in verdict.message, verdict
+
+
+def test_diversity_passes_in_any_form():
+    assert exercises.check_diversity(exercises.diversity_solution)
+    assert exercises.check_diversity(lambda s: negentropy(soft(s).mean(0)))
+    assert exercises.check_diversity(lambda s: (soft(s).mean(0) * np.log(soft(s).mean(0) + 1e-8)).sum())
+
+
+def test_the_checkers_call_with_copies():
+    def changes(s, *others):
+        s -= s.max(1, keepdims=True)
+        return exercises.divergence_solution(s, *others) if others else exercises.diversity_solution(s)
+    for check in (exercises.check_diversity, exercises.check_divergence) * 2:
+        assert check(changes)
+
+
+def test_the_numbers_that_a_slip_in_the_diversity_leads_to():
+    scores = np.array([[10.0, 0.0], [0.0, 2.0]])
+    assert exercises.diversity_solution(scores) == pytest.approx(-0.686031, abs=1e-6)
+    verdict = exercises.check_diversity(DIVERSITY["softmax of the mean scores"])
+    assert "(10 0; 0 2) you give -0.0900948, and it is -0.686031" in verdict.message
+
+
+def test_the_solution_is_the_diversity_of_arm():
+    import torch
+
+    from clkit.methods import arm
+    torch.manual_seed(0)
+    for scores in (3 * torch.randn(7, 10, dtype=torch.float64), torch.zeros(4, 10), 500 * torch.randn(5, 3)):
+        share = scores.new_full((len(scores),), 1 / len(scores))
+        theirs = arm.diversity(scores.softmax(1), share).item()
+        assert exercises.diversity_solution(scores.numpy()) == pytest.approx(theirs, abs=1e-6)
+
+
+def outputs(measure, soft=soft):
+    return lambda old, new: measure(soft(old), soft(new)).sum(1)
+
+
+def middle(p, q):
+    return (p + q) / 2
+
+
+DIVERGENCE = {
+    "Jensen-Shannon": outputs(lambda p, q: (p * np.log(p / middle(p, q)) + q * np.log(q / middle(p, q))) / 2),
+    "never exceeds ln 2": lambda old, new: (negentropy(soft(old)) + negentropy(soft(new))) / 2
+                                           - negentropy(middle(soft(old), soft(new))),
+    "KL(p || q), which": outputs(lambda p, q: p * (np.log(p) - np.log(q))),
+    "KL(q || p), which": outputs(lambda p, q: q * (np.log(q) - np.log(p))),
+    "with one another": outputs(lambda p, q: (p * np.log(p / q) + q * np.log(q / p)) / 2),
+    "KL(m || p) alone": outputs(lambda p, q: middle(p, q) * np.log(middle(p, q) / p)),
+    "KL(m || q) alone": outputs(lambda p, q: middle(p, q) * np.log(middle(p, q) / q)),
+    "with the factor 1/2": outputs(lambda p, q: middle(p, q) * np.log(middle(p, q)**2 / (p * q))),
+    "Your m is p + q. ": outputs(lambda p, q: (p + q) * np.log((p + q) / np.sqrt(p * q))),
+    "under the logarithm": outputs(lambda p, q: middle(p, q) * np.log((p + q) / np.sqrt(p * q))),
+    "square root is missing": outputs(lambda p, q: middle(p, q) * np.log(middle(p, q) / (p * q))),
+    "never negative": outputs(lambda p, q: middle(p, q) * np.log(np.sqrt(p * q) / middle(p, q))),
+    "base 2": outputs(lambda p, q: middle(p, q) * np.log2(middle(p, q) / np.sqrt(p * q))),
+    "no softmax in it": outputs(lambda p, q: middle(p, q) * np.log(middle(p, q) / np.sqrt(p * q)),
+                                soft=lambda scores: scores),
+    "scores are 200 apart": outputs(lambda p, q: middle(p, q) * np.log(middle(p, q) / np.sqrt(p * q))),
+    "`np.logaddexp(log_p, log_q)": outputs(lambda p, q: middle(p, q) * np.log(middle(p, q) / np.sqrt(p * q)),
+                                           soft=naive),
+    "sets a bound": outputs(lambda p, q: middle(p, q) * np.log(middle(p, q) / np.sqrt(p * q)),
+                            soft=lambda scores: np.maximum(soft(scores), 1e-10)),
+    "on paper": lambda old, new: 1 + exercises.divergence_solution(old, new),
+    "leave the images apart": lambda old, new: exercises.divergence_solution(old, new).mean(),
+    "an array of shape (3, 2): take the sum": lambda old, new: soft(old) - soft(new),
+    "shape (3,) should come back, and it is an array of shape (2,)": lambda old, new: soft(old).sum(0),
+    "forget `return`": lambda old, new: None,
+    "it is `{}`": lambda old, new: {},
+    "stopped with ValueError": lambda old, new: old @ new,
+    "still empty": stub}
+
+
+@pytest.mark.parametrize("word", DIVERGENCE)
+def test_other_divergences_fail(word):
+    verdict = exercises.check_divergence(DIVERGENCE[word])
+    assert not verdict and word in verdict.message, verdict
+
+
+def test_a_divergence_is_told_by_the_image_where_it_goes_wrong():
+    verdict = exercises.check_divergence(DIVERGENCE["Jensen-Shannon"])
+    assert "For the scores (6 1) and (1 6) you give 0.652968, and it is 1.81357." in verdict.message
+
+    def second(old, new):
+        return exercises.divergence_solution(old, new) * [1, 2, 1][:len(old)]
+    assert "For the scores (2 1) and (1 1) you give" in exercises.check_divergence(second).message
+
+
+def test_divergence_passes_in_any_form():
+    assert exercises.check_divergence(exercises.divergence_solution)
+    assert exercises.check_divergence(lambda old, new: exercises.divergence_solution(new, old).tolist())
+
+
+def test_the_solution_is_the_divergence_of_arm():
+    """And its closed form for two classes whose scores change places."""
+    import torch
+
+    from clkit.methods import arm
+    torch.manual_seed(0)
+    for scale in (1, 10, 300):
+        scores = scale * torch.randn(2, 6, 10, dtype=torch.float64)
+        theirs = arm.divergence(scores.log_softmax(-1)).numpy()
+        assert np.allclose(exercises.divergence_solution(*scores.numpy()), theirs, rtol=1e-9)
+    s = np.array([1.0, 5.0, 10.0, 20.0, 200.0])
+    old = np.stack([s, 0 * s], 1)
+    right = s / 2 + np.log1p(np.exp(-s)) - np.log(2)
+    assert np.allclose(exercises.divergence_solution(old, old[:, ::-1]), right)

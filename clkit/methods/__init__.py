@@ -3,7 +3,8 @@
 import sys
 from dataclasses import dataclass, field
 
-from clkit.methods import arm, cwr, dgr, er, ewc, finetune, icarl, lwf, mas, si, spacenet
+from clkit.methods import (arm, cwr, dgr, er, ewc, finetune, gem, gen, icarl, icarl_online, lwf, mas, mir, si,
+                           spacenet)
 
 
 @dataclass(frozen=True)
@@ -42,4 +43,10 @@ METHODS = {
     "distill": Method(arm.ARM, {"recall": "none"}),
     "naive": Method(arm.ARM, {"recall": "none", "distill": 0.0}),
     "stationary": Method(arm.Stationary, {"recall": "none", "distill": 0.0}),
+    "er-online": Method(mir.MIR),
+    "er-mir": Method(mir.MIR, {"choose": "interfered"}),
+    "gem": Method(gem.GEM),
+    "icarl-online": Method(icarl_online.OnlineICaRL),
+    "gen": Method(gen.GEN),
+    "gen-mir": Method(gen.GEN, {"choose": "interfered", "images": 100, "hidden": (128,), "dropout": 0.4}),
 }
