@@ -9,6 +9,7 @@ its kind and n.
 """
 
 import hashlib
+import re
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -61,7 +62,9 @@ STYLE = {name: {"color": color, "marker": marker, "linestyle": line, "label": la
     ("distill", _BLUE, "4", _DOTTED, "Distillation"),
     ("naive", _GREY, "x", _DOTTED, "Naive (one pass)"),
     ("stationary", _BLACK, "+", _DOTTED, "Stationary (one pass)"),
+    ("er-online", _VERMILLION, "D", _DOTTED, "ER (one pass)"),
     ("er-mir", _VERMILLION, "x", _DASHED, "ER-MIR"),
+    ("icarl-online", _ROSE, "P", _DASHDOT, "iCaRL (one pass)"),
     ("gem", _ROSE, "8", _DASHED, "GEM"),
     ("gen", _BROWN, "s", _DASHED, "GEN"),
     ("gen-mir", _BROWN, "x", _DOTTED, "GEN-MIR"),
@@ -494,13 +497,21 @@ def plot_loss(results, column="loss", *, table="loss", ax=None):
                 fontsize=_TICK - 1,
                 color="#555555",
             )
-    _dress(ax, "epochs, tasks one after another", f"{column}\n({note})")
+    unit = "batches" if "step" in seeds[0].trace[table] else "epochs"
+    _dress(ax, f"{unit}, tasks one after another", f"{column}\n({note})")
     ax.margins(x=0.02)
     ax.set_title(_label(seeds), fontsize=_LABEL + 1, pad=16)
     return _finish(ax, made, seeds)
 
 
 def _traced(result, table, column):
+    """(task (X,), values (X,)) of a column of numbers."""
+    return (np.asarray(_column(result, table, "task")).astype(int),
+            np.asarray(_column(result, table, column), dtype=float))
+
+
+def _column(result, table, column):
+    """The rows of a column of a trace table; PlotError if the result has none."""
     if table not in result.trace or column not in result.trace[table]:
         has = (
             ", ".join(f"{t}/{c}" for t, columns in result.trace.items() for c in columns if c != "task")
@@ -510,9 +521,7 @@ def _traced(result, table, column):
             f"there is no trace {table}/{column} in this result (it has {has}): run again with"
             f" keep=('{table}',)"
         )
-    return np.asarray(result.trace[table]["task"]).astype(int), np.asarray(
-        result.trace[table][column], dtype=float
-    )
+    return result.trace[table][column]
 
 
 # ---- several methods
@@ -888,14 +897,21 @@ def _bar_row(ax, at, width, rows, look, hatch):
                     fontsize=_SMALL)
 
 
-def plot_ablation(variants, *, baseline=None, ax=None):
-    """Final average accuracy in percent of variants of one method: a dot with its interval each.
+_FINALS = {"accuracy": (Result.average, "average accuracy after the last task (%)"),
+           "forgetting": (Result.forgetting, "forgetting (percentage points)")}
 
-    variants: {label: list of accuracies (fractions, one a seed) or of Results}.   baseline: a label among
-    them, or such a list: its mean is drawn as a vertical line, its interval as a band. Small open dots are
-    seeds.
+
+def plot_ablation(variants, *, baseline=None, score="accuracy", ax=None):
+    """A final score in percent of variants of one method: a dot with its interval each.
+
+    variants: {label: list of scores (fractions, one a seed) or of Results}.   baseline: a label among
+    them, or such a list: its mean is drawn as a vertical line, its interval as a band.   score: "accuracy"
+    (average over the tasks) or "forgetting"; a variant for which it is undefined has an empty row. Small open
+    dots are seeds.
     """
-    groups = {label: _finals(label, values) for label, values in variants.items()}
+    if score not in _FINALS:
+        raise PlotError(f"the score is one of {', '.join(_FINALS)}, not {score!r}")
+    groups = {label: _finals(label, values, score) for label, values in variants.items()}
     if not groups:
         raise PlotError("there are no variants to plot: give {label: list of accuracies or of Results}")
     name = baseline if isinstance(baseline, str) else "baseline"
@@ -903,7 +919,7 @@ def plot_ablation(variants, *, baseline=None, ax=None):
         raise PlotError(f"there is no variant '{baseline}' to be the baseline: there are {', '.join(groups)}")
     ax, made = _axes(ax, (6.8, 1.6 + 0.36 * len(groups)))
     if baseline is not None:
-        values = groups[name] if isinstance(baseline, str) else _finals("baseline", baseline)
+        values = groups[name] if isinstance(baseline, str) else _finals("baseline", baseline, score)
         i = interval(values)
         ax.axvline(100 * i.mean, color=_GREY, linestyle=_DASHED, linewidth=1.2, zorder=1,
                    label=f"{name}: mean and interval, n = {i.n}" if i.n > 1 else f"{name}, n = 1")
@@ -917,25 +933,187 @@ def plot_ablation(variants, *, baseline=None, ax=None):
                     markeredgewidth=0.8, alpha=0.7, zorder=2)
             ax.errorbar(100 * i.mean, n, xerr=100 * i.half, color=_BLUE, capsize=4, linewidth=1.4, zorder=3)
         ax.plot(100 * i.mean, n, "o", color=_BLUE, markersize=7, zorder=4)
-        ax.annotate(f"{100 * i.mean:.1f}" + (f" (n = {i.n})" if differ else ""), (1.01, n),
-                    xycoords=("axes fraction", "data"), va="center", fontsize=_TICK)
+        said = "–" if np.isnan(i.mean) else f"{100 * i.mean:.1f}" + (f" (n = {i.n})" if differ else "")
+        ax.annotate(said, (1.01, n), xycoords=("axes fraction", "data"), va="center", fontsize=_TICK)
     ax.set_yticks(range(len(groups)), groups)
     ax.set_ylim(len(groups) - 0.5, -0.5)
-    _dress(ax, f"average accuracy after the last task (%)\n{_lines_title(groups)}", None, grid="x")
+    _dress(ax, f"{_FINALS[score][1]}\n{_lines_title(groups)}", None, grid="x")
     if baseline is not None:
         _legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    shown = [r for values in variants.values() for r in ([values] if isinstance(values, Result) else values)
-             if isinstance(r, Result)]
+    shown = [r for values in variants.values() for r in _results(values)]
     return _finish(ax, made and bool(shown), shown)
 
 
-def _finals(label, values):
-    """(n,) final average accuracies of Results or of numbers."""
+def _results(values):
+    """Those that are Results, of one or of a list of Results or numbers."""
+    return [r for r in ([values] if isinstance(values, Result) else values) if isinstance(r, Result)]
+
+
+def _finals(label, values, score="accuracy"):
+    """(n,) final scores of Results or of numbers; NaN where a score is undefined."""
     values = [values] if isinstance(values, Result) else list(values)
-    values = np.array([v.average() if isinstance(v, Result) else v for v in values], dtype=float)
-    if not len(values) or not ((values >= 0) & (values <= 1)).all():
+    values = np.array([_FINALS[score][0](v) if isinstance(v, Result) else v for v in values], dtype=float)
+    if score == "accuracy" and not (len(values) and ((values >= 0) & (values <= 1)).all()):
         raise PlotError(f"'{label}' must have one accuracy or more, as fractions in [0, 1], or Results")
+    if not len(values) or (np.abs(values) > 1).any():
+        raise PlotError(f"'{label}' must have one value of {score} or more, as fractions in [-1, 1], or "
+                        "Results")
     return values
+
+
+# ---- learning online, a batch at a time
+
+def _lengths(result):
+    """(T,) how many batches each task had: the rows of its table "loss"."""
+    return np.bincount(np.asarray(_column(result, "loss", "task")).astype(int), minlength=result.tasks)
+
+
+def _places(result, table):
+    """(X,) how many batches came before each row of a table; its column `step` counts those of the task."""
+    task, step = (np.asarray(_column(result, table, c)).astype(int) for c in ("task", "step"))
+    lengths = _lengths(result)
+    return (np.cumsum(lengths) - lengths)[task] + step
+
+
+def _same(seeds, found, what):
+    """The one value that `found` holds for all seeds."""
+    if any(not np.array_equal(found[0], other) for other in found[1:]):
+        raise PlotError(f"these {len(seeds)} seeds differ in {what}: plot seeds of one experiment")
+    return found[0]
+
+
+def plot_progress(results, reference=None, *, legend=True, ax=None):
+    """Accuracy in percent on each task in the course of the stream: a line a task, mean and interval.
+
+    results: with the trace table "progress": accuracy among all classes on some test images of each task. The
+    last point is the accuracy after the last task on all test images (`Result.accuracy`).   reference:
+    results of another method, drawn in grey with the markers of the tasks. A strip above marks when each task
+    is learned.
+    """
+    seeds = _one(results)
+    at, rows, lengths = _progress(seeds)
+    ax, made = _axes(ax, (7.6, 4.0))
+    colors = colormaps[SEQUENTIAL](np.linspace(0, 0.88, len(lengths)))
+    behind = _one(reference) if reference else []
+    for j, color in enumerate(colors):
+        mean, half = _intervals(rows[:, :, j])
+        ax.plot(at, mean, color=color, marker="os^Dv<>pPX"[j % 10], markersize=4, clip_on=False,
+                zorder=3, label=f"{j + 1}")
+        if len(lengths) <= 10:                          # as in plot_tasks
+            _band(ax, at, mean, half, color)
+    if behind:
+        _draw_reference(ax, behind, seeds)
+    _task_strip(ax, lengths, colors)
+    _dress(ax, "batches learned from", "accuracy on the task's test images (%)")
+    ax.set_xlim(0, at[-1] * 1.01)
+    _percent_axis(ax)
+    if legend:
+        note = kind(seeds) if len(lengths) <= 10 else _mean_of(seeds)
+        _legend(ax, f"tested on task\n({note})", ncols=1 + (len(lengths) - 1) // 10)
+    ax.set_title(_label(seeds), fontsize=_LABEL + 1, pad=21)
+    return _finish(ax, made, seeds + behind)
+
+
+def _progress(seeds):
+    """(batches before each point (X,), accuracy (n, X, T), batches of each task (T,)), of "progress"."""
+    at = _same(seeds, [_places(r, "progress") for r in seeds], "the batches at which they were tested")
+    lengths = _same(seeds, [_lengths(r) for r in seeds], "the number of batches")
+    rows = [[*np.asarray(_column(r, "progress", "accuracy"), dtype=float), r.accuracy()[-1]] for r in seeds]
+    return np.append(at, lengths.sum()), np.array(rows), lengths
+
+
+def _draw_reference(ax, behind, seeds):
+    """Grey lines of another method's seeds, one a task, on axes of plot_progress."""
+    if tuple(behind[0].sizes) != tuple(seeds[0].sizes):
+        raise PlotError("the reference has other tasks than the results: give runs of one benchmark")
+    at, rows, lengths = _progress(behind)
+    for j in range(len(lengths)):
+        ax.plot(at, _intervals(rows[:, :, j])[0], color="#AAAAAA", linewidth=1, zorder=1, clip_on=False,
+                marker="os^Dv<>pPX"[j % 10], markersize=3, markerfacecolor="white",
+                label="_" if j else f"{_label(behind)}, mean")
+
+
+def _task_strip(ax, lengths, colors=None):
+    """Thin lines at the starts of the tasks, and above the axes a strip that says when each is learned."""
+    ends = np.cumsum(lengths)
+    for n, (start, end) in enumerate(zip(ends - lengths, ends)):
+        if n:
+            ax.axvline(start, color="#AAAAAA", linewidth=0.8, linestyle=":", zorder=0)
+        if colors is not None:
+            ax.plot([start, end], [1.015, 1.015], color=colors[n], linewidth=3.5, clip_on=False,
+                    solid_capstyle="butt", transform=ax.get_xaxis_transform(), label="_")
+        if len(lengths) <= 20:
+            ax.annotate(f"task {n + 1}" if len(lengths) <= 6 else f"{n + 1}", ((start + end) / 2, 1.02),
+                        xytext=(0, 2), textcoords="offset points", xycoords=ax.get_xaxis_transform(),
+                        ha="center", va="bottom", fontsize=_TICK - 1, color="#555555")
+
+
+def plot_recall_map(results, *, vmax=None, colorbar=True, title=None, ax=None):
+    """What is recalled in the course of the stream: a column a batch, a row a class, mean over the seeds.
+
+    results: of ARM, with the trace table "recall".   vmax: end of the colour scale in percent, by default the
+    largest value. The colour is the mean probability that the old network gives a class on what was
+    recalled for a batch. Thin lines are starts of tasks; left of the first, nothing was recalled yet. Where
+    the old network is that of the task before, a stepped line has below it the classes it has not met.
+    """
+    seeds = _one(results)
+    lengths = _same(seeds, [_lengths(r) for r in seeds], "the number of batches")
+    values = 100 * np.mean([np.asarray(_column(r, "recall", "output"), dtype=float) for r in seeds], axis=0).T
+    K, X = values.shape
+    colors, found = colormaps[SEQUENTIAL].with_extremes(bad="#DDDDDD"), values[np.isfinite(values)]
+    if not found.size:
+        raise PlotError("nothing was recalled in these runs: recall begins with task 2")
+    ax, made = _axes(ax, (7.6, 1.6 + 0.22 * min(K, 20)))
+    image = ax.imshow(values, cmap=colors, vmin=0, vmax=_top(found, vmax), extent=(0, X, K - 0.5, -0.5),
+                      aspect="auto", interpolation="none" if X <= 1000 else "auto")
+    ends, classes = np.cumsum(lengths), np.cumsum(seeds[0].sizes)
+    for start in ends[:-1]:
+        ax.axvline(start, color="white", linewidth=0.7)
+    if seeds[0].about.get("config", {}).get("lag") is None and len(lengths) > 1:
+        met = classes[[*range(len(classes) - 1), -2]]   # by the old network, from each of the ends on
+        ax.step(ends, met - 0.5, where="post", color="white", linewidth=1.6, linestyle=_DASHED)
+    step = 1 if K <= 20 else -(-K // 10)
+    ax.set_yticks(range(0, K, step), [str(name) for name in seeds[0].names[::step]])
+    _task_strip(ax, lengths)
+    _dress(ax, "batches learned from", "class", grid=None)
+    if colorbar:
+        _colorbar(ax, image, f"probability by the old network\n(%, {_mean_of(seeds)})")
+    ax.set_title(_label(seeds) if title is None else title, fontsize=_LABEL + 1, pad=21)
+    return _finish(ax, made, seeds)
+
+
+def plot_sweep(rows, setting="setting", *, ax=None):
+    """Final average accuracy in percent against a setting on a log scale, a line a row; its best is starred.
+
+    rows: {method or label: {value of the setting: list of Results, or of accuracies as fractions}}.
+    setting: what the values are, for the axis.
+    """
+    if not rows or not all(rows.values()):
+        raise PlotError("there is nothing to plot: give {label: {value of the setting: results}}")
+    values = sorted({value for points in rows.values() for value in points})
+    if values[0] <= 0:
+        raise PlotError(f"a log scale has no place for {values[0]:g}: give settings above 0")
+    ax, made = _axes(ax, (6.8, 3.8))
+    shown, counts = [], set()
+    for label, points in rows.items():
+        look, at = style(label), sorted(points)
+        both = [interval(_finals(f"{label}, {setting} {value:g}", points[value])) for value in at]
+        means = np.array([100 * i.mean for i in both])
+        ax.errorbar(at, means, [0 if i.n < 2 else 100 * i.half for i in both], capsize=4, zorder=3, **look)
+        best = means.argmax()
+        ax.plot(at[best], means[best], "*", color=look["color"], markeredgecolor="black", markersize=17,
+                zorder=4, label="_")
+        counts |= {i.n for i in both}
+        shown += [r for value in at for r in _results(points[value])]
+    ax.set_xscale("log")
+    ax.set_xticks(values, [f"{value:g}" for value in values])
+    ax.minorticks_off()
+    n = f"n = {min(counts)}" + (f" to {max(counts)}" if len(counts) > 1 else "")
+    note = f"mean and {interval([0.0, 1.0]).kind}, {n}" if max(counts) > 1 else "single seed, n = 1"
+    _dress(ax, f"{setting} (log scale)", f"average accuracy (%)\n{note}")
+    ax.plot([], [], "*", color="white", markeredgecolor="black", markersize=12, label="best")
+    _legend(ax)
+    return _finish(ax, made and bool(shown), shown)
 
 
 # ---- images
@@ -955,7 +1133,7 @@ def plot_images(images, titles=None, *, columns=10, rows=None, ax=None):
     N, C, H, W = images.shape
     columns = min(columns, N)
     lines = -(-N // columns)
-    gap, head = max(1, W // 16), 0 if titles is None else round(0.34 * H)
+    gap, head = max(1, W // 16), _head(titles, H)
     step_y, step_x = H + head + gap, W + gap
     board = np.ones((lines * step_y - gap, columns * step_x - gap, 3))
     for n, image in enumerate(images):
@@ -980,6 +1158,264 @@ def plot_images(images, titles=None, *, columns=10, rows=None, ax=None):
         ax.text(-gap, n * step_y + head + H / 2, name, ha="right", va="center", fontsize=_TICK)
     ax.set_axis_off()
     return ax
+
+
+def _head(titles, height):
+    """Pixels that the titles above images of this height take."""
+    lines = max((title.count("\n") + 1 for title in titles), default=1) if titles is not None else 0
+    return round((0.2 + 0.14 * lines) * height) if lines else 0
+
+
+# ---- recall: images, gradients, terms of the objective
+
+def plot_recalled(results, task=-1, row=-1, n=10, *, change=False, ax=None):
+    """Images that were recalled for a batch, and below each the image that it began as: `plot_pairs`.
+
+    results: of ARM, with the trace table "images"; the first that has it is shown.   task: from 0, negative
+    from the end.   row: of the rows of that task.   n: at most so many images.
+    """
+    result = _holding("images", results)
+    found, task, step = _recalled(result, task, row)
+    columns = {c: np.asarray(found[c])[:n] for c in ("recalled", "start", "answers", "origins", "counts")}
+    ax = plot_pairs(*columns.values(), names=result.names, change=change, ax=ax)
+    ax.set_title(f"{_label([result])}, task {task + 1}, batch {step + 1}", fontsize=_LABEL + 1)
+    return ax
+
+
+def plot_pairs(images, starts, answers, origins, counts=None, *, names=None, change=False, ax=None):
+    """Recalled images above the images that they began as.
+
+    images, starts: (n, C, H, W).   answers: (n, K) probabilities for `images`.   origins: (n,) classes of
+    `starts`, -1 for noise.   counts: (n,) how often each occurs.   names: of the classes.   change: show the
+    difference too, its mean over colours, on one scale around 0. Recalled images leave the range of pixels:
+    each is stretched from its own least to its own greatest value. These stand above it, under the most
+    likely class and its probability.
+    """
+    images, starts, answers = (np.asarray(a, dtype=float) for a in (images, starts, answers))
+    low, high = images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3))                      # (n,)
+    spread = np.where(high > low, high - low, 1)[:, None, None, None]
+    pictures, lines = [(images - low[:, None, None, None]) / spread, starts], ["recalled", "began as"]
+    if change:
+        apart = (images - starts).mean(axis=1)                                              # (n, H, W)
+        most = np.abs(apart).max() or 1
+        pictures.append(np.moveaxis(colormaps[DIVERGING](0.5 + apart / most / 2)[..., :3], -1, 1))
+        lines.append(f"change\n(blue −{most:.1f},\nred +{most:.1f})")
+    names = [str(name) for name in (range(answers.shape[1]) if names is None else names)]
+    titles = [_answer(names, p, a, b) for p, a, b in zip(answers, low, high)]
+    copies = ["" if counts is None or counts[i] == 1 else f" (×{counts[i]:.0f})" for i in range(len(images))]
+    titles += [("noise" if k < 0 else names[k]) + c for k, c in zip(origins, copies)]
+    shape = (len(images), 3, *images.shape[2:])
+    return plot_images(np.concatenate([np.broadcast_to(p, shape) for p in pictures]),
+                       titles + [""] * (len(images) if change else 0), columns=len(images), rows=lines, ax=ax)
+
+
+def plot_outputs(outputs, *, names=None, most=12, ax=None):
+    """Probabilities of the classes in percent, a bar a network beside the others.
+
+    outputs: {network: (K,) probabilities}.   names: of the classes.   most: of more than 20 classes, so many
+    are shown, those with the highest bars.
+    """
+    values = 100 * np.array(list(outputs.values()), dtype=float)                            # (N, K)
+    if values.ndim != 2 or not values.size:
+        raise PlotError("outputs are {network: (K,) probabilities}, with one network or more")
+    K = values.shape[1]
+    classes = np.arange(K) if K <= 20 else np.sort(np.argsort(-values.max(axis=0), kind="stable")[:most])
+    ax, _ = _axes(ax, (5.2, 3.2))
+    width = 0.8 / len(values)
+    looks = [(_BLUE, None), (_ORANGE, "////"), (_GREEN, "...."), (_PURPLE, "xxxx")]
+    for n, (label, row) in enumerate(zip(outputs, values)):
+        color, hatch = looks[n % len(looks)]
+        at = np.arange(len(classes)) + (n - (len(values) - 1) / 2) * width
+        ax.bar(at, row[classes], width, color=color if hatch is None else to_rgba(color, 0.25), hatch=hatch,
+               edgecolor=color, label=label)
+    names = [str(name) for name in (range(K) if names is None else names)]
+    ax.set_xticks(range(len(classes)), [names[k] for k in classes],
+                  rotation=90 if max(len(names[k]) for k in classes) > 3 else 0)
+    _dress(ax, "class", "probability (%)")
+    _percent_axis(ax)
+    _legend(ax, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(values))
+    return ax
+
+
+def _answer(names, p, low, high):
+    """What stands above a recalled image: class, probability, range of its pixels."""
+    name = names[p.argmax()]
+    said = f"{name}{' ' if len(name) < 4 else chr(10)}({100 * p.max():.0f} %)\n{low:.1f} to {high:.1f}"
+    return said.replace("-", "−")
+
+
+def _holding(table, results):
+    """The first of the seeds of one method that has a trace table, else the first of all."""
+    seeds = _one(results)
+    return next((r for r in seeds if table in r.trace), seeds[0])
+
+
+def _rows_of(result, table, task):
+    """(rows of a table that belong to a task, the task counted from 0)."""
+    tasks = np.asarray(_column(result, table, "task")).astype(int)
+    if not -result.tasks <= task < result.tasks:
+        raise PlotError(f"there are {result.tasks} tasks, numbered from 0: there is no task {task}")
+    return np.flatnonzero(tasks == task % result.tasks), task % result.tasks
+
+
+def _recalled(result, task, row):
+    """({column: value} of a row of the table "images", its task, its step)."""
+    mine, task = _rows_of(result, "images", task)
+    if not -len(mine) <= row < len(mine):
+        raise PlotError(f"task {task + 1} has {len(mine)} rows of images, numbered from 0: there is no row "
+                        f"{row}")
+    found = {c: values[mine[row]] for c, values in result.trace["images"].items()}
+    if not len(found["recalled"]):
+        raise PlotError(f"nothing was recalled in task {task + 1}: recall begins with task 2")
+    return found, task, int(found["step"])
+
+
+def plot_gradients(results, condition="hard", published=None, *, legend=True, ax=None):
+    """How alike the gradients of recalled and of real images are, by layer: mean cosine over the seeds.
+
+    results: with the trace table "gradients".   condition: of it, such as "hard", "soft", "control hard".
+    published: list of Published, of which those of this condition are drawn as hollow markers. Class 1 is the
+    one that an image began as, class 2 the one that it is recalled as. Thin bars: one standard deviation of
+    the single values (images times parameter tensors), ours and printed; thick bars: interval of the mean.
+    """
+    seeds = _one(results)
+    groups, means, deviations, values = _cosines(seeds, condition)
+    ax, made = _axes(ax, (7.2, 3.8))
+    if published and not any(_printed_cosine(published, condition, g, "class 1") for g in groups):
+        raise PlotError(f"none of the published numbers is a gradient correlation with {condition} targets "
+                        f"of the layers {', '.join(groups)}")
+    for which, side, color, marker in (("class 1", -1, _BLUE, "o"), ("class 2", 1, _VERMILLION, "s")):
+        at = np.arange(len(groups)) + 0.1 * side
+        mean, half = (v / 100 for v in _intervals(means[which]))
+        bars = {"fmt": "none", "ecolor": color}
+        ax.errorbar(at, mean, _pooled(means[which], deviations[which]), linewidth=0.8, **bars)
+        if len(seeds) > 1:
+            ax.errorbar(at, mean, half, linewidth=2.4, capsize=4, **bars)
+        what = "as it began" if side < 0 else "as recalled"
+        ax.plot(at, mean, marker, color=color, markersize=6, label=f"{which[-1]}: {what}", zorder=3)
+        printed = [_printed_cosine(published or (), condition, g, which) for g in groups]
+        for x, p in [(x, p) for x, p in zip(at + 0.17 * side, printed) if p]:
+            ax.errorbar(x, p.value, p.spread, fmt=marker, color=color, markerfacecolor="white", markersize=5,
+                        linewidth=0.8, label="_")
+    ax.axhline(0, color="black", linewidth=0.8, zorder=0)
+    ax.set_xticks(range(len(groups)), [f"{g}\n({v:,})" for g, v in zip(groups, values)])
+    ax.set_xlim(-0.5, len(groups) - 0.5)
+    _dress(ax, "layer (single values of a seed)",
+           "cosine between gradients\n(thin bars: ± 1 SD of single values)")
+    if published:
+        ax.plot([], [], "o", color=_GREY, markerfacecolor="white", label="printed, with its ±")
+    if legend:
+        note = f"mean and {kind(seeds)}" if len(seeds) > 1 else kind(seeds)
+        _legend(ax, f"compared with real\nimages of class ...\n({note})")
+    ax.set_title(f"{_label(seeds)}, {condition.replace('control', 'control,')} targets", fontsize=_LABEL + 1)
+    return _finish(ax, made, seeds)
+
+def _cosines(seeds, condition):
+    """(groups, means {class: (n, G)}, deviations likewise, numbers of values (G,)), of "gradients"."""
+    columns = ("condition", "which", "group", "mean", "deviation", "values")
+    table = [{c: np.asarray(_column(r, "gradients", c)) for c in columns} for r in seeds]
+    known = list(dict.fromkeys(table[0]["condition"].tolist()))
+    if condition not in known:
+        raise PlotError(f"there is no condition '{condition}' in these results: there are {', '.join(known)}")
+    means, deviations = {}, {}
+    for which in ("class 1", "class 2"):
+        mine = [(t["condition"] == condition) & (t["which"] == which) for t in table]
+        groups = _same(seeds, [t["group"][m] for t, m in zip(table, mine)], "their layers")
+        means[which] = np.array([t["mean"][m] for t, m in zip(table, mine)], dtype=float)
+        deviations[which] = np.array([t["deviation"][m] for t, m in zip(table, mine)], dtype=float)
+    return groups.tolist(), means, deviations, table[0]["values"][mine[0]].tolist()
+
+
+def _pooled(means, deviations):
+    """Standard deviation (G,) of the values of all seeds together, (n, G) each: seeds count alike."""
+    return np.sqrt(np.mean(deviations ** 2, axis=0) + np.var(means, axis=0))
+
+
+def _printed_cosine(published, condition, group, which):
+    """The Published of a layer group ("FC1", printed as "FC 1"; "All"), or None."""
+    said = "all" if group == "All" else re.sub(r"(\d+)$", r" \1", group)
+    metric = f"gradient correlation, {condition} targets, {said}, {which}"
+    return next((p for p in published if p.metric == metric), None)
+
+
+# Terms of ARM's objective as in its table "objective": name in words, colour, marker, line, sign in what is
+# minimised.
+TERMS = {"divergence": ("divergence of the networks", _BLUE, "o", _SOLID, -1),
+         "local_old": ("away from the batch's classes, old", _VERMILLION, "s", _SOLID, 1),
+         "local_new": ("the same, new network", _ORANGE, "D", _DASHED, 1),
+         "diversity": ("diversity", _GREEN, "^", _SOLID, 1),
+         "sharpness": ("sharpness", _PURPLE, "v", _SOLID, 1),
+         "size": ("size", _GREY, "<", _DASHED, 1),
+         "variation": ("total variation", _BROWN, ">", _DASHED, 1),
+         "target": ("wanted class", _WINE, "P", _SOLID, 1),
+         "statistics": ("running statistics", _TEAL, "X", _DASHDOT, 1)}
+
+
+def contributions(values, config):
+    """What each term adds to the objective that recall minimises: {term: weight times value, with its sign}.
+
+    values: {term: array} as in the trace table "objective".   config: settings of ARM, a dictionary. Terms
+    without weight, and those that this kind of recall has not, are left out.
+    """
+    found = {}
+    for term, (*_, sign) in TERMS.items():
+        weight = config["divergence_weight" if term == "divergence" else term]
+        if weight and np.any(values[term]):
+            found[term] = sign * weight * np.asarray(values[term], dtype=float)
+    return found
+
+
+def plot_objective(result, task=-1, row=None, *, legend=True, ax=None):
+    """How each term of the objective that recall minimises changes over the steps of the descent.
+
+    result: of ARM or ADI, with the trace table "objective".   task: from 0, negative from the end.   row: a
+    batch of that task, from 0; the mean over its batches where None.
+    """
+    result = _holding("objective", result)
+    every, task = _rows_of(result, "objective", task)
+    if row is not None and not -len(every) <= row < len(every):
+        raise PlotError(f"task {task + 1} has {len(every)} batches, numbered from 0: there is no batch {row}")
+    mine = every if row is None else every[[row]]
+    values = {term: np.asarray(_column(result, "objective", term), dtype=float)[mine].mean(axis=0)
+              for term in TERMS}
+    if np.isnan(values["divergence"]).any():
+        raise PlotError(f"nothing was recalled in task {task + 1}: recall begins with task 2")
+    ax, made = _axes(ax, (7.6, 3.8))
+    plot_terms(contributions(values, result.about["config"]), legend=legend, ax=ax)
+    what = f"mean of {len(every)} batches" if row is None else f"batch {row % len(every) + 1}"
+    ax.set_title(f"{_label([result])}, task {task + 1}, {what}", fontsize=_LABEL + 1)
+    return _finish(ax, made, [result])
+
+
+def plot_terms(terms, *, at=None, legend=True, ax=None):
+    """How the terms of an objective change over the steps of a descent; their sum in black.
+
+    terms: {name of TERMS: (S,) before each step}, as `contributions` gives them. The legend has the values at
+    the start.   at: a number of steps, marked by a line.
+    """
+    if not terms:
+        raise PlotError("there are no terms to plot: every one has the weight 0")
+    ax, _ = _axes(ax, (7.6, 3.8))
+    total = sum(terms.values())
+    steps = np.arange(len(total))
+    ax.plot(steps, total - total[0], color="black", linewidth=3, alpha=0.6,
+            label=f"{_signed(total[0])}  sum, minimised")
+    for name, values in terms.items():
+        label, color, marker, line, _ = TERMS[name]
+        ax.plot(steps, values - values[0], color=color, marker=marker, linestyle=line, markersize=4.5,
+                linewidth=1.2, label=f"{_signed(values[0])}  {label}")
+    if at is not None:
+        ax.axvline(at, color="black", linewidth=1, linestyle=":")
+    ax.axhline(0, color="black", linewidth=0.6, zorder=0)
+    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    _dress(ax, "steps done of the descent", "change since its start\n(weight × term)")
+    if legend:
+        _legend(ax, "value at the start and term")
+    return ax
+
+
+def _signed(value):
+    return f"{value:+.2f}".replace("-", "−")
 
 
 # ---- sparse networks

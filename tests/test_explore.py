@@ -13,11 +13,13 @@ import zlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 
 from clkit import explore, plots, published
 from clkit.analysis import masks
 from clkit.data import load
-from clkit.methods import finetune
+from clkit.learner import LearnerError
+from clkit.methods import arm, finetune
 from clkit.result import Interval, interval
 from tests.test_plots import made, seeds, several, sparse
 
@@ -172,7 +174,8 @@ def test_comparison_puts_ours_beside_the_printed_number():
     assert explore.comparison(paper, [made()], score=lambda r: 0.2385)["verdict"] == "reproduced"
     assert explore.comparison(None, [made()])["published"] == "not printed"
     with pytest.raises(explore.ExploreError, match="no score called 'stored images'"):
-        explore.comparison(published.one(table="Table 6", method="er-50", metric="stored images"), results)
+        images = published.one(table="Table 6", method="er-online-50", metric="stored images")
+        explore.comparison(images, results)
 
 
 @pytest.mark.parametrize("mean, half, n, tolerance, verdict", [
@@ -345,6 +348,98 @@ def test_sparse_view_shows_both_or_the_matrix_alone():
     plt.close("all")
 
 
+def recaller(images=4, **options):
+    """An ARM that has learned something, whose two networks differ, and a batch of five: (learner, x, y)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        learner = arm.ARM(arm.Config(images=images, descent=3, **options), (1, 8, 8), 6)
+        with torch.no_grad():
+            learner.net.head.weight.add_(torch.randn(6, 400, device="cpu"), alpha=0.1)
+        learner.seen.fill_(4)
+        return learner, torch.rand(5, 1, 8, 8, device="cpu"), torch.tensor([4, 5, 4, 4, 5], device="cpu")
+
+
+def probabilities(scores):
+    return torch.as_tensor(scores).softmax(-1).numpy()
+
+
+def test_recall_view_shows_the_images_of_a_step_and_what_both_networks_say():
+    learner, x, y = recaller(images=5)                  # as many as the batch has: no draw
+    found = learner.remember(x, y)
+    view = explore.recall_view(learner, x, y, 2, 3, names=list("abcdef"))
+    above, bars, terms = view.axes.figure.axes
+    image, outputs = found.steps[2, 3, 0].numpy(), probabilities(found.scores[2, :, 3])     # (8, 8), (2, 6)
+    stretched, board = (image - image.min()) / np.ptp(image), above.images[0].get_array()
+    assert any(np.allclose(board[top:top + 8, 27:35, 0], stretched, atol=1e-6) for top in range(8))
+    np.testing.assert_allclose([b.get_height() for b in bars.patches], 100 * outputs.ravel(), rtol=1e-4)
+    assert [t.get_text() for t in bars.get_legend().get_texts()] == ["old network", "new network"]
+    assert bars.get_xlabel() == "class of image 4" and bars.get_xticklabels()[5].get_text() == "f"
+    assert [t.get_weight() for t in above.texts[:5]] == ["normal"] * 3 + ["bold", "normal"]
+    sums = next(one for one in terms.get_lines() if one.get_label().endswith("sum, minimised")).get_ydata()
+    cursor = next(one for one in terms.get_lines() if one.get_linestyle() == ":")
+    config, values = learner.config, dict(zip(arm.TERMS, found.values.T.numpy()))
+    total = sum(getattr(config, t) * values[t] for t in arm.TERMS[1:]) - values["divergence"]
+    np.testing.assert_allclose(sums, total - total[0], rtol=1e-3, atol=1e-5)
+    assert list(cursor.get_xdata()) == [2, 2] and above.get_title() == "ARM, 2 of 3 steps of the descent done"
+    old, new = ("abcdef"[p.argmax()] for p in outputs)
+    assert view.text == (
+        f"Recall of ARM after 2 of 3 steps, 5 images: image 4, which began as e, is {old} to the old network"
+        f" ({100 * outputs[0].max():.0f} %) and {new} to the new network ({100 * outputs[1].max():.0f} %);"
+        f" its pixels range from {image.min():.1f} to {image.max():.1f}. The objective was {total[0]:.2f} at"
+        f" the start and is {total[2]:.2f} now."
+    )
+    plt.close("all")
+
+
+def test_recall_view_ends_with_the_answers_that_are_replayed():
+    learner, x, y = recaller(images=5)
+    found, view = learner.remember(x, y), explore.recall_view(learner, x, y)
+    bars = view.axes.figure.axes[1]
+    np.testing.assert_allclose([b.get_height() for b in bars.patches], 100 * found.answers[0], rtol=1e-4)
+    assert "new network" not in view.text and "after 3 of 3 steps" in view.text and " now" not in view.text
+    first = explore.recall_view(learner, x, y, 0)
+    board = first.axes.images[0].get_array()            # at first each image stands above itself
+    low, high = float(x[0].min()), float(x[0].max())
+    np.testing.assert_allclose(board[-8:, :8, 0], x[0, 0], atol=1e-6)
+    assert f"range from {low:.1f} to {high:.1f}" in first.text and "now" not in first.text
+    plt.close("all")
+
+
+def test_recall_view_of_noise_and_of_adaptive_deepinversion():
+    learner, x, y = recaller(start="noise")
+    assert "which began as noise" in explore.recall_view(learner, x, y).text
+    learner, x, y = recaller(recall="adi")
+    learner.met[:4] = True
+    view = explore.recall_view(learner, x, y, 1)
+    labels = [one.get_label() for one in view.axes.figure.axes[2].get_lines()]
+    assert view.text.startswith("Recall of ADI") and any(label.endswith("wanted class") for label in labels)
+    plt.close("all")
+
+
+def test_looking_at_recall_draws_the_same_images_and_touches_nothing():
+    learner, x, y = recaller()                          # four of five images: drawn at random
+    before, random = {k: v.clone() for k, v in learner.state_dict().items()}, torch.get_rng_state()
+    texts = {explore.recall_view(learner, x, y, 1, 2).text for _ in range(3)}
+    assert len(texts) == 1 and torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(v, before[k]) for k, v in learner.state_dict().items())
+    plt.close("all")
+
+
+@pytest.mark.parametrize("step, image, says", [
+    (4, 0, "the descent has 3 steps: there is no step 4"), (-5, 0, "no step -5"),
+    (0, 4, "4 images are recalled, numbered from 0: there is no image 4"), (0, -1, "no image -1")])
+def test_recall_view_refuses_places_that_are_not_there(step, image, says):
+    with pytest.raises(explore.ExploreError, match=says):
+        explore.recall_view(*recaller(), step, image)
+
+
+def test_recall_view_leaves_it_to_the_learner_to_say_that_it_has_learned_nothing():
+    learner, x, y = recaller()
+    learner.seen.fill_(0)
+    with pytest.raises(LearnerError, match="call learn"):
+        explore.recall_view(learner, x, y)
+
+
 # ---- explorers
 
 def parts(explorer):
@@ -360,6 +455,7 @@ EXPLORERS = {
         load("shapes", families=2, train_per_class=2, test_per_class=2)[1], 2
     ),
     "sparse": lambda: explore.sparse_explorer(sparse()),
+    "recall": lambda: explore.recall_explorer(*recaller()),
 }
 
 
@@ -367,13 +463,14 @@ EXPLORERS = {
 def test_moving_a_slider_changes_picture_and_text(name):
     controls, screen = parts(EXPLORERS[name]())
     slider = controls[0]
-    assert slider.min == 1 and slider.value == 1 and screen.value.startswith('<img alt="')
+    start = 0 if name == "recall" else 1                # steps done are counted from 0
+    assert slider.min == start and slider.value == start and screen.value.startswith('<img alt="')
     first, pages = screen.value, {screen.value}
-    for value in range(2, slider.max + 1):
+    for value in range(start + 1, slider.max + 1):
         slider.value = value
         pages.add(screen.value)
-    assert len(pages) == slider.max and not plt.get_fignums()
-    slider.value = 1
+    assert len(pages) == slider.max - start + 1 and not plt.get_fignums()
+    slider.value = start
     assert screen.value == first
     alt, image, text = re.fullmatch(
         r'<img alt="([^"]*)".*base64,([^"]*)"><p[^>]*>(.*)</p>', first, re.S
@@ -431,3 +528,17 @@ def test_sparse_explorer_offers_what_is_recorded():
     assert len(controls) == 3 and "seed 1" in screen.value          # one method and one seed to choose from
     with pytest.raises(explore.ExploreError, match="no connections are recorded for er"):
         explore.sparse_explorer({"spacenet": mixed, "er": seeds()})
+
+
+def test_recall_explorer_recalls_once_and_shows_what_its_view_shows(monkeypatch):
+    calls, remember = [], arm.ARM.remember
+    monkeypatch.setattr(arm.ARM, "remember", lambda *a: calls.append(1) or remember(*a))
+    learner, x, y = recaller()
+    controls, screen = parts(explore.recall_explorer(learner, x, y, names=list("abcdef")))
+    step, image = controls
+    assert (step.min, step.max, image.min, image.max) == (0, 3, 1, 4)
+    assert not step.continuous_update and not image.continuous_update
+    for step.value, image.value in ((1, 1), (3, 2), (2, 4)):
+        pass
+    assert len(calls) == 1 and not plt.get_fignums()
+    assert screen.value == explore._page(explore.recall_view(learner, x, y, 2, 3, names=list("abcdef")))

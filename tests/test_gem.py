@@ -275,6 +275,17 @@ def test_the_first_step_of_the_second_task_is_another():
     assert gain[1] < -0.05 and gain[0] == pytest.approx(0, abs=1e-4)
 
 
+def test_the_order_of_the_batches_does_not_hang_on_what_is_drawn_between():
+    found = []
+    for draws in (0, 3):
+        seed_everything(7)
+        found.append([])
+        for _, y in passes(tasks()[0].train, Config(batch=5, epochs=2)):
+            found[-1] += y.tolist()
+            torch.rand(draws, device="cpu")
+    assert found[0] == found[1] and len(found[0]) == 28 and found[0][:14] != found[0][14:]
+
+
 # ---- the memory
 
 def test_a_ring_keeps_the_latest_images_of_a_class():

@@ -429,6 +429,16 @@ def test_running_statistics_are_those_of_the_updates(settings):
     assert int(learner.net.bn.num_batches_tracked) == 6 + 12
 
 
+def test_passes_over_a_task_are_in_the_same_order():
+    images = small_stream()[0].train
+    steps = list(gen.passes(images, 10, 3))
+    assert [step for step, _ in steps] == list(range(15)) and len(steps[4][1][1]) == 8
+    for i in range(10):
+        assert all(torch.equal(a, b) for a, b in zip(steps[i][1], steps[i + 5][1], strict=True))
+    _, (x, _) = next(gen.passes(images, 10, 1))
+    assert not torch.equal(steps[0][1][0], x), "another order each time"
+
+
 def test_beta_grows_with_the_images_of_a_task():
     seen = []
 

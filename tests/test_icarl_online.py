@@ -253,6 +253,16 @@ def test_it_remembers_what_plain_training_forgets():
     assert right[0] > 0.7 > 0.3 > right[1]
 
 
+def test_passes_over_a_task_are_in_the_same_order():
+    images = small_stream()[0].train
+    steps = list(icarl_online.passes(images, 10, 3))
+    assert [step for step, _ in steps] == list(range(15)) and len(steps[4][1][1]) == 8
+    for i in range(10):
+        assert all(torch.equal(a, b) for a, b in zip(steps[i][1], steps[i + 5][1], strict=True))
+    _, (x, _) = next(icarl_online.passes(images, 10, 1))
+    assert not torch.equal(steps[0][1][0], x), "another order each time"
+
+
 # ---- the classifier
 
 @pytest.mark.parametrize("net", ["tiny", "norm"])

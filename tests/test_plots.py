@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb, to_rgba
 
 from clkit import plots
 from clkit.analysis import confusion
+from clkit.published import Published
 from clkit.result import Result, interval
 
 SIZES, PER_CLASS = (2, 2, 2), 10
@@ -494,6 +495,306 @@ def test_refusals_of_plots_of_arrays(call, says):
         call()
 
 
+# ---- recall, and learning online
+
+BATCHES, STEPS, RECALLED = (4, 4, 3), 3, 5             # batches a task, steps of a descent, images of a batch
+
+
+def online(method="arm", seed=0, *, lag=None, batches=BATCHES, side=8, counts=None, **options):
+    """A Result with the trace tables of ARM: random numbers of the right shapes."""
+    result = made(method, seed, **options)
+    random, K, T = np.random.default_rng([seed, 7]), sum(result.sizes), result.tasks
+    task = np.repeat(np.arange(T), batches)
+    step = np.concatenate([np.arange(b) for b in batches])
+    rows = np.flatnonzero(step % 2 == 0)
+    output = random.dirichlet(np.ones(K), len(task)).astype(np.float32)
+    output[task == 0] = np.nan
+    result.about["config"] = {"lag": lag, "recall": "arm", "divergence_weight": 2.0, "local_old": 1.0,
+                              "local_new": 0.1, "diversity": 16.0, "sharpness": 0.0, "size": 1.0,
+                              "variation": 1.0, "target": 1.0, "statistics": 0.0}
+    terms = {t: random.random((len(task), STEPS)).astype(np.float32) for t in plots.TERMS}
+    terms["target"][:] = terms["statistics"][:] = 0
+    for values in terms.values():
+        values[task == 0] = np.nan
+    n = [0 if t == 0 else RECALLED for t in task[rows]]
+    result.trace = {
+        "loss": {"task": task, "step": step, "loss": random.random(len(task))},
+        "progress": {"task": task[rows], "step": step[rows], "accuracy": random.random((len(rows), T))},
+        "recall": {"task": task, "step": step, "output": output},
+        "objective": {"task": task, "step": step, **terms},
+        "images": {"task": task[rows], "step": step[rows],
+                   "start": [random.random((k, 1, side, side)) for k in n],
+                   "recalled": [random.normal(size=(k, 1, side, side)) for k in n],
+                   "origins": [random.integers(0, K, k) for k in n],
+                   "counts": [np.ones(k) if counts is None else np.array(counts[:k]) for k in n],
+                   "answers": [random.dirichlet(np.ones(K), k) for k in n]},
+        "gradients": cosines(random)}
+    return result
+
+
+def cosines(random, groups=("FC1", "FC2", "All")):
+    rows = [(condition, which, group) for condition in ("hard", "soft") for which in ("class 1", "class 2")
+            for group in groups]
+    columns = {name: np.array(column) for name, column in zip(("condition", "which", "group"), zip(*rows))}
+    return columns | {"mean": random.random(len(rows)), "deviation": random.random(len(rows)),
+                      "values": np.array([600 if g == "All" else 200 for *_, g in rows]),
+                      "left_out": np.zeros(len(rows), int)}
+
+
+def several_online(n=3, **options):
+    return [online(seed=seed, **options) for seed in range(n)]
+
+
+def test_progress_draws_each_task_over_the_batches_and_ends_on_the_whole_test_set():
+    results = several_online()
+    ax = plots.plot_progress(results)
+    for j in range(3):
+        drawn = line(ax, str(j + 1))
+        assert list(drawn.get_xdata()) == [0, 2, 4, 6, 8, 10, 11]
+        wanted = [[*r.trace["progress"]["accuracy"][:, j], r.accuracy()[-1, j]] for r in results]
+        np.testing.assert_allclose(drawn.get_ydata(), 100 * np.mean(wanted, axis=0))
+        half = 100 * interval([row[3] for row in wanted]).half
+        edges = ax.collections[j].get_paths()[0].vertices
+        at = edges[edges[:, 0] == 6][:, 1]
+        np.testing.assert_allclose(at.max() - at.min(), 2 * half)
+    strips = [one for one in ax.get_lines() if list(one.get_ydata()) == [1.015, 1.015]]
+    assert [list(one.get_xdata()) for one in strips] == [[0, 4], [4, 8], [8, 11]]
+    np.testing.assert_array_equal([one.get_color() for one in strips],
+                                  [line(ax, str(j)).get_color() for j in (1, 2, 3)])
+    assert ax.get_legend().get_title().get_text() == "tested on task\n(95 % t-interval, n = 3)"
+    assert "batches" in ax.get_xlabel() and "(%)" in ax.get_ylabel()
+
+
+def test_progress_has_a_grey_reference():
+    results, other = several_online(2), [online("naive", seed) for seed in range(3)]
+    ax = plots.plot_progress(results, other)
+    grey = [one for one in ax.get_lines() if str(one.get_color()) == "#AAAAAA" and len(one.get_xdata()) == 7]
+    wanted = [[*r.trace["progress"]["accuracy"][:, 2], r.accuracy()[-1, 2]] for r in other]
+    np.testing.assert_allclose(grey[2].get_ydata(), 100 * np.mean(wanted, axis=0))
+    texts = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert texts == ["1", "2", "3", "Naive (one pass), mean"]
+    assert "seeds 0-2" in stamp_of(ax.figure).get_text()
+
+
+def test_recall_map_has_a_column_a_batch_and_an_empty_corner():
+    results = several_online()
+    ax = plots.plot_recall_map(results)
+    image = ax.images[0]
+    wanted = 100 * np.mean([r.trace["recall"]["output"] for r in results], axis=0).T
+    drawn = np.ma.filled(image.get_array(), np.nan)
+    np.testing.assert_allclose(drawn, wanted, rtol=1e-5)
+    assert drawn.shape == (6, 11) and np.isnan(drawn[:, :4]).all() and not np.isnan(drawn[:, 4:]).any()
+    assert image.get_extent() == [0, 11, 5.5, -0.5]     # class 0 on top, as in the paper
+    assert image.get_clim() == (0, pytest.approx(np.nanmax(wanted)))
+    assert image.get_cmap().name == plots.SEQUENTIAL
+    starts = [one.get_xdata()[0] for one in ax.get_lines() if len(one.get_xdata()) == 2 and
+              one.get_xdata()[0] == one.get_xdata()[1] and one.get_color() == "white"]
+    assert starts == [4, 8]
+    stairs = next(one for one in ax.get_lines() if one.get_drawstyle() == "steps-post")
+    assert list(stairs.get_xdata()) == [4, 8, 11] and list(stairs.get_ydata()) == [1.5, 3.5, 3.5]
+    assert [t.get_text() for t in ax.get_yticklabels()] == [f"c{k}" for k in range(6)]
+    assert "mean of 3 seeds" in ax.figure.axes[1].get_ylabel() and ax.get_ylabel() == "class"
+
+
+def test_recall_map_takes_a_scale_and_has_no_stairs_where_the_old_network_is_newer():
+    ax = plots.plot_recall_map(online(lag=1), vmax=80, colorbar=False, title="unit lag")
+    assert ax.images[0].get_clim() == (0, 80) and len(ax.figure.axes) == 1 and ax.get_title() == "unit lag"
+    assert not [one for one in ax.get_lines() if one.get_drawstyle() == "steps-post"]
+
+
+def test_sweep_stars_the_best_of_each_row():
+    few = [[0.3, 0.5], [0.2, 0.4], [0.7, 0.5]]
+    ax = plots.plot_sweep({"arm": dict(zip((1, 0.25, 16), few)), "mine": {4: [0.5, 0.7]}}, "weight")
+    drawn = ax.containers[0].lines[0]
+    assert list(drawn.get_xdata()) == [0.25, 1, 16] and ax.get_xscale() == "log"
+    np.testing.assert_allclose(drawn.get_ydata(), [30, 40, 60])
+    low, high = ax.containers[0].lines[2][0].get_segments()[1][:, 1]
+    assert (high - low) / 2 == pytest.approx(100 * interval([0.3, 0.5]).half)
+    stars = [(one.get_xdata()[0], one.get_ydata()[0]) for one in ax.get_lines()
+             if one.get_marker() == "*" and len(one.get_xdata())]
+    np.testing.assert_allclose(stars, [(16, 60), (4, 60)])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0.25", "1", "4", "16"]
+    assert ax.get_xlabel() == "weight (log scale)" and "95 % t-interval, n = 2" in ax.get_ylabel()
+    assert stamp_of(ax.figure) is None
+    mixed = plots.plot_sweep({"arm": {1: made("arm"), 2: several_online(2)}})
+    assert "n = 1 to 2" in mixed.get_ylabel() and stamp_of(mixed.figure) is not None
+    assert "single seed" in plots.plot_sweep({"arm": {1: [0.5]}}).get_ylabel()
+
+
+def test_recalled_images_stand_above_their_origins_with_their_true_range():
+    result = online(counts=[1, 2, 0, 1, 1])
+    result.trace["images"]["origins"][3][1] = -1
+    ax = plots.plot_recalled([made("arm"), result], 1, 1, n=3)      # the first that has images
+    found = {c: result.trace["images"][c][3] for c in ("start", "recalled", "answers", "origins")}
+    board, x, texts = ax.images[0].get_array(), found["recalled"][1, 0], [t.get_text() for t in ax.texts]
+    one = (x - x.min()) / (x.max() - x.min())
+    assert any(np.allclose(board[y:y + 8, 9:17, 0], one) for y in range(10))
+    height = next(y for y in range(10) if np.allclose(board[y:y + 8, 9:17, 0], one))
+    below = board[-8:, 9:17]                            # two rows: the second ends the board
+    np.testing.assert_allclose(below, np.repeat(found["start"][1, 0][..., None], 3, axis=2))
+    assert height < board.shape[0] - 8
+    p = found["answers"][1]
+    said = f"c{p.argmax()} ({100 * p.max():.0f} %)\n{x.min():.1f} to {x.max():.1f}"
+    assert texts[1] == said.replace("-", "−")
+    assert texts[3:6] == [f"c{found['origins'][0]}", "noise (×2)", f"c{found['origins'][2]} (×0)"]
+    assert texts[6:] == ["recalled", "began as"] and ax.get_title() == "ARM, task 2, batch 3"
+
+
+def test_the_change_of_recalled_images_is_blue_and_red_around_zero():
+    starts, images = np.zeros((2, 3, 4, 4)), np.zeros((2, 3, 4, 4))
+    images[0, :, 0, 0], images[1, :, 0, 0] = 2.0, -1.0
+    ax = plots.plot_pairs(images, starts, np.eye(2), [0, 1], names=["automobile", "dog"], change=True)
+    board = ax.images[0].get_array()[-4:]
+    wanted = [matplotlib.colormaps[plots.DIVERGING](v)[:3] for v in (1.0, 0.25, 0.5)]
+    np.testing.assert_allclose([board[0, 0], board[0, 5], board[1, 1]], wanted)
+    texts = [t.get_text() for t in ax.texts]
+    assert texts[0] == "automobile\n(100 %)\n0.0 to 2.0"            # a long name has a line of its own
+    assert texts[-1] == "change\n(blue −2.0,\nred +2.0)"
+    flat = plots.plot_pairs(starts, starts, np.eye(2), [0, 1], change=True).images[0].get_array()
+    assert np.isfinite(flat).all()
+
+
+def test_outputs_are_bars_a_network():
+    ax = plots.plot_outputs({"old": [0.2, 0.8], "new": [0.5, 0.5]}, names=["a", "b"])
+    assert [p.get_height() for p in ax.patches] == pytest.approx([20, 80, 50, 50])
+    assert [p.get_hatch() for p in ax.patches] == [None, None, "////", "////"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["old", "new"]
+    many = np.linspace(1, 2, 30) / 45
+    ax = plots.plot_outputs({"old": many}, most=3)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["27", "28", "29"]
+
+
+def printed(metric, value, spread=0.25):
+    return Published("arm", "Table 10", "13", "mnist-5k-5", "arm", metric, value, spread, "not stated", 1000,
+                     "1", "", f"{value}")
+
+
+def test_gradients_draws_means_deviations_and_what_is_printed():
+    results = several_online()
+    said = [printed(f"gradient correlation, {condition} targets, {layer}, class {k}", k / 4)
+            for condition in ("hard", "soft") for layer in ("FC 1", "all") for k in (1, 2)]
+    ax = plots.plot_gradients(results, "soft", said)
+    means = np.array([r.trace["gradients"]["mean"] for r in results])[:, 6:]        # the second half is soft
+    deviations = np.array([r.trace["gradients"]["deviation"] for r in results])[:, 6:]
+    for k, label in enumerate(("1: as it began", "2: as recalled")):
+        own = slice(3 * k, 3 * k + 3)
+        np.testing.assert_allclose(line(ax, label).get_ydata(), means[:, own].mean(axis=0))
+        bars = [c.lines[2][0].get_segments() for c in ax.containers[:][4 * k:4 * k + 2]]
+        spread = np.sqrt(np.mean(deviations[:, own] ** 2 + means[:, own] ** 2, axis=0)
+                         - means[:, own].mean(axis=0) ** 2)         # of all values, were they pooled
+        np.testing.assert_allclose([(b[1, 1] - b[0, 1]) / 2 for b in bars[0]], spread)
+        np.testing.assert_allclose([(b[1, 1] - b[0, 1]) / 2 for b in bars[1]],
+                                   [interval(column).half for column in means[:, own].T])
+    hollow = [one for one in ax.get_lines() if one.get_markerfacecolor() == "white" and len(one.get_xdata())]
+    assert sorted((round(one.get_xdata()[0]), one.get_ydata()[0]) for one in hollow) == [
+        (0, 0.25), (0, 0.5), (2, 0.25), (2, 0.5)]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["FC1\n(200)", "FC2\n(200)", "All\n(600)"]
+    assert "n = 3" in ax.get_legend().get_title().get_text() and "± 1 SD" in ax.get_ylabel()
+    assert ax.get_title() == "ARM, soft targets"
+    alone = plots.plot_gradients(results[0])
+    assert "single seed" in alone.get_legend().get_title().get_text() and len(alone.containers) == 2
+
+
+def test_objective_draws_how_each_term_moves_and_with_which_sign():
+    result = online()
+    ax = plots.plot_objective(result, 1)
+    table = {t: np.asarray(v)[4:8].mean(axis=0) for t, v in result.trace["objective"].items()}
+    signs = {"divergence": -2.0, "local_old": 1.0, "local_new": 0.1, "diversity": 16.0, "size": 1.0,
+             "variation": 1.0}                          # no weight on sharpness, and the others are of ADI
+    total = sum(weight * table[t] for t, weight in signs.items())
+    drawn = {one.get_label().partition("  ")[2]: one for one in ax.get_lines() if "  " in one.get_label()}
+    assert list(drawn) == ["sum, minimised", *(plots.TERMS[t][0] for t in signs)]
+    np.testing.assert_allclose(drawn["sum, minimised"].get_ydata(), total - total[0], atol=1e-6)
+    for t, weight in signs.items():
+        np.testing.assert_allclose(drawn[plots.TERMS[t][0]].get_ydata(), weight * (table[t] - table[t][0]),
+                                   atol=1e-6)
+        assert list(drawn[plots.TERMS[t][0]].get_xdata()) == [0, 1, 2]
+    assert drawn["diversity"].get_label().startswith(f"+{16 * table['diversity'][0]:.2f}")
+    assert drawn["divergence of the networks"].get_label().startswith(f"−{2 * table['divergence'][0]:.2f}")
+    assert ax.get_title() == "ARM, task 2, mean of 4 batches"
+    one = plots.plot_objective(result, -1, 2)
+    own = np.asarray(result.trace["objective"]["size"])[10]
+    drawn = next(x for x in one.get_lines() if x.get_label().endswith("  size"))
+    np.testing.assert_allclose(drawn.get_ydata(), own - own[0])
+    assert one.get_title() == "ARM, task 3, batch 3"
+
+
+def test_terms_are_those_of_the_method_and_none_looks_like_another():
+    from clkit.methods import arm
+    assert tuple(plots.TERMS) == arm.TERMS
+    looks = [look[1:4] for look in plots.TERMS.values()]
+    assert len(set(looks)) == len(looks)
+    ax = plots.plot_terms({"size": np.array([1.0, 2.0])}, at=1)
+    assert [one.get_xdata() for one in ax.get_lines() if one.get_linestyle() == ":"] == [[1, 1]]
+
+
+def test_losses_of_batches_are_not_called_epochs():
+    assert plots.plot_loss(online()).get_xlabel() == "batches, tasks one after another"
+    assert plots.plot_loss(made()).get_xlabel() == "epochs, tasks one after another"
+
+
+def test_forgetting_of_variants_leaves_an_empty_row_where_there_is_none():
+    ax = plots.plot_ablation({"own": seeds(), "all at once": seeds("joint", joint=True)}, score="forgetting",
+                             baseline="own")
+    texts = [t.get_text() for t in ax.texts]
+    assert texts == [f"{100 * np.mean([r.forgetting() for r in seeds()]):.1f}", "–"]
+    assert ax.get_xlabel().startswith("forgetting (percentage points)")
+    assert plots.plot_ablation({"a": [-0.1]}, score="forgetting").texts[0].get_text() == "-10.0"
+
+
+def without(table):
+    result = online()
+    del result.trace[table]
+    return result
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda: plots.plot_progress(made("arm")), "no trace progress/task"),
+    (lambda: plots.plot_progress(without("loss")), r"no trace loss/task .* keep=\('loss',\)"),
+    (lambda: plots.plot_progress([online(), online(batches=(4, 4, 4))]), "2 seeds differ in the number of"),
+    (lambda: plots.plot_progress([online(), online(batches=(3, 4, 4))]), "2 seeds differ in the batches"),
+    (lambda: plots.plot_progress(online(), online(sizes=(3, 3), batches=(4, 4))), "other tasks than"),
+    (lambda: plots.plot_progress([online(), online("adi")]), "shows one method, not 2"),
+    (lambda: plots.plot_recall_map(without("recall")), "no trace recall/output"),
+    (lambda: plots.plot_recall_map(online(sizes=(6,), batches=(4,))), "nothing was recalled in these runs"),
+    (lambda: plots.plot_sweep({}), "there is nothing to plot"),
+    (lambda: plots.plot_sweep({"arm": {}}), "there is nothing to plot"),
+    (lambda: plots.plot_sweep({"arm": {0: [0.5]}}), "a log scale has no place for 0"),
+    (lambda: plots.plot_sweep({"arm": {1: [50]}}, "weight"), "'arm, weight 1' must have one accuracy"),
+    (lambda: plots.plot_recalled(without("images")), "no trace images/task"),
+    (lambda: plots.plot_recalled(online(), 3), "3 tasks, numbered from 0: there is no task 3"),
+    (lambda: plots.plot_recalled(online(), 1, 2), "task 2 has 2 rows of images, .* no row 2"),
+    (lambda: plots.plot_recalled(online(), 0), "nothing was recalled in task 1: recall begins with task 2"),
+    (lambda: plots.plot_outputs({}), "with one network or more"),
+    (lambda: plots.plot_gradients(without("gradients")), "no trace gradients/condition"),
+    (lambda: plots.plot_gradients(online(), "easy"), "no condition 'easy' .* there are hard, soft"),
+    (lambda: plots.plot_gradients(online(), "hard", [printed("other", 1)]), "none of the published"),
+    (lambda: plots.plot_objective(without("objective")), "no trace objective/task"),
+    (lambda: plots.plot_objective(online(), -4), "there is no task -4"),
+    (lambda: plots.plot_objective(online(), 2, 3), "task 3 has 3 batches, .* there is no batch 3"),
+    (lambda: plots.plot_objective(online(), 0), "nothing was recalled in task 1"),
+    (lambda: plots.plot_terms({}), "no terms to plot"),
+    (lambda: plots.plot_ablation({"a": [0.5]}, score="speed"), "the score is one of accuracy, forgetting"),
+    (lambda: plots.plot_ablation({"a": [-3]}, score="forgetting"), r"fractions in \[-1, 1\]"),
+])
+def test_refusals_of_plots_of_recall(call, says):
+    with pytest.raises(plots.PlotError, match=says):
+        call()
+
+
+@pytest.mark.parametrize("plot", [plots.plot_progress, plots.plot_recall_map, plots.plot_gradients,
+                                  plots.plot_objective, plots.plot_recalled,
+                                  lambda results, ax=None: plots.plot_sweep({"arm": {1: results}}, ax=ax)])
+@pytest.mark.parametrize("n", [1, 3])
+def test_plots_of_recall_draw_on_given_axes_and_change_no_global(plot, n):
+    before, (figure, ax) = dict(matplotlib.rcParams), plt.subplots()
+    assert plot(several_online(n), ax=ax) is ax and stamp_of(figure) is None
+    alone = plot(several_online(n))
+    assert alone.figure is not figure and dict(matplotlib.rcParams) == before
+    assert plot is plots.plot_recalled or "seed" in stamp_of(alone.figure).get_text()
+    alone.figure.canvas.draw()
+
+
 # ---- the frame
 
 EVERY = [
@@ -598,7 +899,8 @@ def test_stamping_again_replaces_and_takes_text():
 # ---- the palette
 
 COMING = """finetune joint cumulative lwf lwf-multihead er spacenet static rehearsal ewc ewc-online si mas dgr
-icarl cwr cwr-plus arm adi distill naive stationary er-mir gem gen gen-mir gfr mfgr dgma dgmw""".split()
+icarl cwr cwr-plus arm adi distill naive stationary er-online er-mir icarl-online gem gen gen-mir gfr mfgr
+dgma dgmw""".split()
 
 
 def test_every_method_has_a_look_of_its_own():

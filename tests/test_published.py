@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from clkit.presets import BENCHMARKS
+
 COLUMNS = "paper table page benchmark method metric value spread spread_kind n unit note".split()
 PAPERS = {"spacenet", "dgm", "gfr", "mfgr", "arm"}
 UNITS = {"%", "percentage points", "images", "MB", "parameters", "neurons", "1"}
@@ -72,14 +74,32 @@ def test_no_number_stands_twice():
     assert sorted(set(keys)) == sorted(keys)
 
 
-def test_split_mnist_tables_are_whole():
+def test_the_split_mnist_table_is_whole():
     rows = table()
     spacenet = {row["method"] for row in rows if (row["paper"], row["table"]) == ("spacenet", "Table 2")}
     assert spacenet == {"ewc", "si", "mas", "lwf", "dgr", "icarl", "den", "spacenet-rehearsal",
                         "spacenet-static", "spacenet"}
-    arm = [row["method"] for row in rows if (row["paper"], row["table"]) == ("arm", "Table 6")]
-    # Eleven methods, seven numbers each, but a stationary stream has no forgetting; chance in the caption.
-    assert len(arm) == 11 * 7 - 1 + 1 and len(set(arm)) == 12
+
+
+@pytest.mark.parametrize("name, benchmark, methods, numbers", [
+    # Seven numbers for each method, but no forgetting of a stationary stream, and chance in the caption. Two
+    # methods of Table 1 have no number of replayed images.
+    ("Table 1", "cifar10-5", 13 + 1, 13 * 7 - 1 - 2 + 1), ("Table 5", "miniimagenet-20", 11 + 1, 11 * 7),
+    ("Table 6", "mnist-5k-5", 11 + 1, 11 * 7),
+    ("Table 2", "cifar10-5", 8, 8), ("Table 7", "cifar10-5", 14, 28),
+    # Six layers, or three, and all of them; two kinds of targets, two classes.
+    ("Figure 7", "cifar10-5", 1, 28), ("Table 9", "miniimagenet-20", 1, 28),
+    ("Table 10", "mnist-5k-5", 1, 16),
+])
+def test_tables_of_arm_are_whole(name, benchmark, methods, numbers):
+    rows = [row for row in table() if (row["paper"], row["table"]) == ("arm", name)]
+    assert {row["benchmark"] for row in rows} == {benchmark}
+    assert len({row["method"] for row in rows}) == methods and len(rows) == numbers
+
+
+def test_benchmarks_of_arm_are_those_of_the_presets():
+    named = {row["benchmark"] for row in table() if row["paper"] == "arm"}
+    assert named == {"mnist-5k-5", "cifar10-5", "miniimagenet-20"} <= set(BENCHMARKS)
 
 
 def test_printed_gains_and_totals_agree_with_the_printed_parts():
@@ -96,9 +116,46 @@ def test_printed_gains_and_totals_agree_with_the_printed_parts():
                                         metric=f"disc space of {what} after {classes} classes")
                                     for what in ("weights", "masks", "weights and masks"))
             assert abs(weights + masks - both) < 0.051
-    # Four bytes a parameter; ARM keeps one old copy of a 784-400-400-10 network.
+    gain = one(rows, paper="arm", table="text", metric="gain in average accuracy over adi")
+    arm, adi = (one(rows, paper="arm", table="Table 5", method=m, metric="average accuracy")
+                for m in ("arm", "adi"))
+    assert abs(arm - adi - gain) < 0.05
+
+
+def test_printed_memory_of_arm_agrees_with_what_is_stored():
+    rows = table()
+    # ARM keeps one old copy of a 784-400-400-10 network.
     assert one(rows, paper="arm", table="Table 6", method="arm", metric="extra parameters") == 478_000
-    for method in ("arm", "gen", "gen-mir"):
-        megabytes, parameters = (one(rows, paper="arm", table="Table 6", method=method, metric=metric)
-                                 for metric in ("memory of extra parameters", "extra parameters"))
-        assert abs(megabytes - 4e-6 * parameters) < 0.03
+    metrics = ("stored images", "memory of stored images", "extra parameters", "memory of extra parameters")
+    for name, pixels in (("Table 1", 3 * 32 * 32), ("Table 5", 3 * 84 * 84), ("Table 6", 28 * 28)):
+        for method in {row["method"] for row in rows if (row["paper"], row["table"]) == ("arm", name)}:
+            if method != "chance":
+                images, megabytes, parameters, more = (
+                    one(rows, paper="arm", table=name, method=method, metric=metric) for metric in metrics)
+                # A byte a value, four a parameter; printed with two or three digits.
+                assert abs(megabytes - 1e-6 * pixels * images) < max(0.006, 0.005 * megabytes), (name, method)
+                assert abs(more - 4e-6 * parameters) < max(0.03, 0.005 * more), (name, method)
+
+
+def test_numbers_that_arm_prints_twice_are_the_same():
+    rows = table()
+    for metric in ("average accuracy", "forgetting"):
+        assert one(rows, paper="arm", table="Table 1", method="arm", metric=metric) == \
+            one(rows, paper="arm", table="Table 7", method="arm", metric=metric)
+    for method in ("distill", "adi"):
+        assert one(rows, paper="arm", table="Table 1", method=method, metric="average accuracy") == \
+            one(rows, paper="arm", table="Table 2", method=method, metric="average accuracy")
+
+
+CONVOLUTIONS = [f"Conv {n}" for n in range(1, 6)]
+
+
+@pytest.mark.parametrize("name, layers", [
+    ("Figure 7", [*CONVOLUTIONS, "FC"]), ("Table 9", [*CONVOLUTIONS, "FC"]),
+    ("Table 10", ["FC 1", "FC 2", "FC 3"])])
+def test_mean_cosines_of_all_layers_lie_between_those_of_the_layers(name, layers):
+    for targets in ("hard", "soft"):
+        for k in (1, 2):
+            metric = f"gradient correlation, {targets} targets, {{}}, class {k}".format
+            parts = [one(table(), paper="arm", table=name, metric=metric(layer)) for layer in layers]
+            assert min(parts) <= one(table(), paper="arm", table=name, metric=metric("all")) <= max(parts)

@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 
-from clkit.figures import baselines, spacenet
+from clkit.figures import arm, baselines, spacenet
 from clkit.picture import Picture
 from clkit.presets import HOUSE, PresetError
 from clkit.result import write_atomically
@@ -22,7 +22,7 @@ from clkit.result import write_atomically
 __all__ = ["FIGURES", "OUT", "Picture", "build", "write"]
 OUT = HOUSE / "figures"
 DPI = 150
-FIGURES = baselines.FIGURES | spacenet.FIGURES
+FIGURES = baselines.FIGURES | spacenet.FIGURES | arm.FIGURES
 
 
 # ---- writing

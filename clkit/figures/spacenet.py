@@ -3,11 +3,10 @@
 import math
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 from clkit import plots, presets
 from clkit.analysis import masks
-from clkit.picture import Picture, each, methods, obtained, panels, percent
+from clkit.picture import Picture, each, mark_printed, methods, obtained, panels, percent, printed_handles
 from clkit.published import one
 
 # CIFAR-10/100: the benchmark, in its full size or a smaller one, and the methods drawn. wide: settings of
@@ -255,7 +254,9 @@ def _table(benchmark, title, table, rows, records=None, shown=None, note=""):
     printed = {plots.style(m)["label"]: _printed(benchmark, table, m) for m in groups}
     printed["DEN (not run here)"] = _printed(benchmark, table, "den")
     ax = plots.plot_ablation(shown)
-    _mark_printed(ax, [*shown, "DEN (not run here)"], printed)
+    mark_printed(ax, [*shown, "DEN (not run here)"], printed)
+    ax.legend(handles=printed_handles(), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3,
+              frameon=False, fontsize=9)
     pairs = list(zip(groups["static"], groups["spacenet"], strict=True))
     for both in pairs:                                  # static and SpaceNet are the last two rows
         ax.plot([100 * r.average() for r in both], [len(shown) - 2, len(shown) - 1], color="#888888",
@@ -281,26 +282,6 @@ def _table(benchmark, title, table, rows, records=None, shown=None, note=""):
 def _printed(benchmark, table, method):
     return one(paper="spacenet", table=table, benchmark=benchmark, method=PRINTED.get(method, method),
                metric="average accuracy")
-
-
-def _mark_printed(ax, labels, printed):
-    """Diamonds for printed numbers, written out too, on axes of plot_ablation; labels: of all rows."""
-    look = {"color": "#D55E00", "marker": "D", "linestyle": "none", "markersize": 5,
-            "markerfacecolor": "none"}
-    for label, p in printed.items():
-        y = labels.index(label) + 0.22                  # below the dot
-        ax.errorbar(p.value, y, xerr=p.spread, capsize=3, zorder=5, **look)
-        ax.annotate(p.text, (1.01, labels.index(label)), xytext=(74, 0), xycoords=("axes fraction", "data"),
-                    textcoords="offset points", va="center", fontsize=9, color=look["color"])
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.set_xlim(0, 100)
-    handles = [Line2D([], [], color="#0072B2", marker="o", label="our runs: mean and interval"),
-               Line2D([], [], color="#0072B2", marker="o", markerfacecolor="white", linestyle="none",
-                      markersize=4, label="one seed"),
-               Line2D([], [], label="printed, with its ±", **look)]
-    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False,
-              fontsize=9)
 
 
 # ---- scenarios, variants, curves

@@ -26,7 +26,7 @@ Details the paper leaves open, or the authors' code does otherwise
 4. Several updates (u > 1, on MiniImageNet) draw anew each time; the memory gets the batch after the last one.
 5. Batch normalisation. Each pass uses the statistics of its own images. Those of B, of R, and of C at theta
    enter the running statistics (code), those of C at theta_v do not. Where fewer images than asked for are
-   there, some stand twice in these statistics, but once in the loss: no shape depends on how many there are.
+   there, these statistics meet some again, but the loss does not: no shape depends on how many there are.
 6. Reservoir. Each image has its own chance, memory / (images so far, with it); in the code all images of a
    batch have that of its first one.
 7. With several passes over a task (epochs > 1) images meet the reservoir in the first one only.

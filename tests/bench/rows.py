@@ -17,7 +17,8 @@ from clkit.data import ImageSet
 from clkit.methods import METHODS
 from clkit.stream import Stream, Task
 from clkit.trace import Trace, seed_everything
-from tests.bench import spacenet as beside
+from tests.bench import arm as arm_beside
+from tests.bench import spacenet as spacenet_beside
 from tests.bench.measure import interleaved, line, paired
 from tests.modes import HostSyncs
 
@@ -202,8 +203,13 @@ def _count(name, steps, batch=16):
 
 def spacenet(setup):
     """See tests/bench/spacenet.py."""
-    return beside.spacenet(setup, _image_set(_torchvision_mnist(setup)))
+    return spacenet_beside.spacenet(setup, _image_set(_torchvision_mnist(setup)))
+
+
+def arm(setup):
+    """See tests/bench/arm.py."""
+    return arm_beside.arm(setup, _image_set(_torchvision_mnist(setup)))
 
 
 ROWS = {"batches": batches, "finetune": finetune, "imports": imports, "memory": memory, "syncs": syncs,
-        "spacenet": spacenet}
+        "spacenet": spacenet, "arm": arm}
