@@ -1030,7 +1030,7 @@ def _draw_reference(ax, behind, seeds):
     for j in range(len(lengths)):
         ax.plot(at, _intervals(rows[:, :, j])[0], color="#AAAAAA", linewidth=1, zorder=1, clip_on=False,
                 marker="os^Dv<>pPX"[j % 10], markersize=3, markerfacecolor="white",
-                label="_" if j else f"{_label(behind)}, mean")
+                label="_" if j else _label(behind) + (", mean" if len(behind) > 1 else ""))
 
 
 def _task_strip(ax, lengths, colors=None):
