@@ -14,15 +14,18 @@ NBVAL_OPTIONS := -p no:python --nbval-lax --nbval-current-env --nbval-cell-timeo
 	--nbval-sanitize-with tests/nbval.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup workbook test lab bench soak figures notebooks clean
+.PHONY: help setup workbook test lint format lab golden bench soak figures notebooks clean
 
 help:
 	@echo "make workbook   run the book on the embedded data, into build/notebooks and figures/"
 	@echo "make lab        open the notebooks in JupyterLab"
-	@echo "make test       unit, contract and layer tests, then the notebooks (CLKIT_DEVICE=cuda make test: GPU)"
-	@echo "make bench      speed, side by side with the obvious implementations  (ARGS='NAME ... --json')"
-	@echo "make soak       kill runs at random instants and resume them          (ARGS='--kills 100')"
-	@echo "make figures    write figures/ from the committed records             (ARGS='NAME ...')"
+	@echo "make test       lint, then unit, contract and layer tests, then the notebooks (CLKIT_DEVICE=cuda make test: GPU)"
+	@echo "make lint       ruff: rules and format of the source, in seconds, changing nothing"
+	@echo "make format     let ruff mend what it can and format the source"
+	@echo "make golden     compare what every smoke experiment gives with what it gave  (ARGS='er spacenet --kind smoke')"
+	@echo "make bench      speed, side by side with the obvious implementations         (ARGS='NAME ... --json')"
+	@echo "make soak       kill runs at random instants and resume them                 (ARGS='--kills 100')"
+	@echo "make figures    write figures/ from the committed records                    (ARGS='NAME ... --format pdf,png')"
 	@echo "make notebooks  execute the committed notebooks anew, in place, at CLKIT_PRESET=teach"
 	@echo "make setup      only make or mend .venv"
 	@echo "make clean      remove build/ and caches (.venv, runs/ and figures/ stay)"
@@ -40,14 +43,25 @@ workbook: setup
 	@echo "made: executed notebooks in build/notebooks, pictures in figures/"
 	@echo "open: make lab"
 
-test: setup
+test: lint
 	$(CLEAN_ENV) $(PY) -m pytest tests
 	@mkdir -p "$(STRICT)/profile_default/startup"
 	@cp tests/strict_warnings.py "$(STRICT)/profile_default/startup/"
 	CLKIT_PRESET=smoke $(CLEAN_ENV) IPYTHONDIR="$(STRICT)" $(PY) -m pytest $(NBVAL_OPTIONS) notebooks
 
+lint: setup
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: setup
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
 lab: setup
 	@$(PY) -m jupyterlab notebooks
+
+golden: setup
+	@$(CLEAN_ENV) $(PY) -m tests.golden $(ARGS)
 
 bench: setup
 	@$(PY) -m tests.bench $(ARGS)
@@ -65,5 +79,5 @@ notebooks: setup
 	@cp build/notebooks/*.ipynb notebooks/
 
 clean:
-	@rm -rf build .pytest_cache clkit.egg-info
+	@rm -rf build .pytest_cache .ruff_cache clkit.egg-info
 	@find . -name .venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +

@@ -26,7 +26,7 @@ def examine():
     """A report of several lines, and whether everything that clkit needs is there."""
     import torch
 
-    from clkit import data, presets
+    from clkit import data, experiments
 
     lines, problems = (
         [
@@ -55,7 +55,7 @@ def examine():
     where = data.root()
     lines.append(f"data root: {where}" + ("" if where.is_dir() else " (not there yet)"))
     lines.append("data sets present: " + ", ".join(row.name for row in data.catalogue() if row.present))
-    runs = presets.runs_root()
+    runs = experiments.runs_root()
     near = next(p for p in (runs, *runs.parents) if p.is_dir())
     free = shutil.disk_usage(near).free
     lines.append(f"run folders: {runs}, {free / 1e9:.1f} GB free")

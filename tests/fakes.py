@@ -1,5 +1,4 @@
-"""Learners that do nothing clever but everything that is hard to stop and go on with; and a small stream for
-them."""
+"""Learners that do nothing clever but everything that is hard to stop and go on with; a small stream."""
 
 from dataclasses import dataclass
 
@@ -8,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from clkit.data import ImageSet, crop_and_flip
-from clkit.learner import Learner, frozen
-from clkit.stream import Stream
+from clkit.data.stream import Stream
+from clkit.engine.learner import Learner, frozen
 
 
 def small_stream(classes=6, per_class=24, side=6, sizes=(2, 2, 2), **options):
@@ -56,8 +55,7 @@ class Record:
 
 
 class Growing(Learner):
-    """A head that grows with the classes and a layer that grows inside a loop; batch norm, dropout, schedule,
-    early stop."""
+    """A head that grows by classes, a layer that grows in a loop; batch norm, dropout, schedule, stopping."""
 
     tables = {"loss": "epoch, loss", "width": "epoch, units, weight (ragged)"}
 
@@ -65,7 +63,7 @@ class Growing(Learner):
         super().__init__(config, shape, classes)
         self.body = nn.Linear(shape[0] * shape[1] * shape[2], 8)
         self.norm = nn.BatchNorm1d(8)
-        self.head = nn.Linear(8, 1)                     # the first task replaces it
+        self.head = nn.Linear(8, 1)  # the first task replaces it
         self.register_buffer("means", None)
 
     def learn(self, task, trace):
@@ -84,7 +82,7 @@ class Growing(Learner):
         optimizer = torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
         for epoch in trace.epochs("fine-tune", self.config.epochs, optimizer):
             if epoch == 1:  # a layer grows within a loop: a new tensor behind the same name,
-                self.widen()                            # which the optimizer of the loop must follow
+                self.widen()  # which the optimizer of the loop must follow
                 optimizer.param_groups[0]["params"] = list(self.parameters())
                 optimizer.state.clear()
             trace("width", epoch=epoch, units=len(self.body.bias), weight=self.body.weight[:, :2])
@@ -128,8 +126,7 @@ def grown(tensor, shape):
 
 
 class TwoPhase(Learner):
-    """Two optimizers in one loop, one of them of a network that is no part of the learner; a frozen copy
-    between loops."""
+    """Two optimizers in one loop, one of a network outside the learner; a frozen copy between loops."""
 
     tables = {"loss": "epoch, loss"}
 
@@ -153,7 +150,7 @@ class TwoPhase(Learner):
                 first.zero_grad()
                 loss.backward()
                 first.step()
-        memory = frozen(self.generator)                 # must see the generator as the first loop left it
+        memory = frozen(self.generator)  # must see the generator as the first loop left it
         optimizer = torch.optim.Adam(self.solver.parameters(), lr=0.01)
         for epoch in trace.epochs("solver", self.config.epochs, optimizer):
             for x, y in task.train.batches(16):
@@ -163,7 +160,7 @@ class TwoPhase(Learner):
                 loss.backward()
                 optimizer.step()
             with torch.no_grad():
-                self.generator.weight *= 0.99           # changes what a copy made too late would hold
+                self.generator.weight *= 0.99  # changes what a copy made too late would hold
             trace("loss", epoch=epoch, loss=loss)
 
     def forward(self, x):
@@ -182,6 +179,7 @@ class Online(Learner):
 
     def learn(self, task, trace):
         import numpy as np
+
         optimizer = torch.optim.SGD(self.net.parameters(), lr=0.05, momentum=0.9)
         batches = task.train.batches(4, augment=crop_and_flip(1))
         for x, y in trace.steps("online", batches, optimizer):

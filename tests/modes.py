@@ -52,8 +52,10 @@ class DeviceFactories(TorchFunctionMode):
             file = Path(frame.f_code.co_filename)
             if self.where in file.resolve().parents:
                 self.found.append(f"{file.name}:{frame.f_lineno} torch.{FACTORIES[func]}")
-                raise AssertionError(f"{self.found[-1]}(...) without device=: its result would stay on the "
-                                     f"CPU when everything else is on a GPU")
+                raise AssertionError(
+                    f"{self.found[-1]}(...) without device=: its result would stay on the "
+                    f"CPU when everything else is on a GPU"
+                )
         return func(*args, **kwargs)
 
     @staticmethod
@@ -66,9 +68,11 @@ class DeviceFactories(TorchFunctionMode):
 
 # ---- synchronisations
 
-_WAITS = frozenset("""item tolist cpu numpy __array__ __bool__ __float__ __int__ __index__ __complex__
+_WAITS = frozenset(
+    """item tolist cpu numpy __array__ __bool__ __float__ __int__ __index__ __complex__
 __contains__ __repr__ __format__ nonzero argwhere masked_select is_nonzero equal allclose unique
-unique_consecutive bincount multinomial""".split())
+unique_consecutive bincount multinomial""".split()
+)
 _INDEXING = frozenset("__getitem__ __setitem__ index_put index_put_".split())
 
 
@@ -104,7 +108,7 @@ def _waits(name, args, kwargs):
         return True
     if name in _INDEXING:
         return _index_waits(args[1] if len(args) > 1 else kwargs.get("indices"))
-    if name == "where":                                 # where(condition) alone is nonzero
+    if name == "where":  # where(condition) alone is nonzero
         return len(args) + len(kwargs) == 1
     if name == "repeat_interleave":
         repeats = args[1] if len(args) > 1 else kwargs.get("repeats")
@@ -119,7 +123,7 @@ def _waits(name, args, kwargs):
 def _index_waits(index):
     parts = index if isinstance(index, tuple | list) else (index,)
     for part in parts:
-        if isinstance(part, slice):                     # each end that is a tensor is turned into a number
+        if isinstance(part, slice):  # each end that is a tensor is turned into a number
             if any(isinstance(end, torch.Tensor) for end in (part.start, part.stop, part.step)):
                 return True
         elif isinstance(part, torch.Tensor):

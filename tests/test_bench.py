@@ -1,6 +1,5 @@
 """The bench gives well-formed numbers at small size; its two looks at torch calls see what they must."""
 
-import copy
 import json
 import math
 
@@ -8,15 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from clkit import nets
 from clkit.data import ImageSet
-from clkit.methods import METHODS, Method
-from clkit.methods.arm import ARM, Config
-from clkit.methods.finetune import Finetune
-from clkit.stream import Task
-from clkit.trace import Trace, seed_everything
+from clkit.methods import LEARNERS
+from clkit.methods.baselines.finetune import Finetune
 from tests.bench import __main__ as bench
-from tests.bench.arm import Obvious, places
 from tests.bench.measure import Line, interleaved, line, paired
 from tests.bench.rows import COUNTED, ROWS, _count
 from tests.modes import FACTORIES, PACKAGE, DeviceFactories, HostSyncs
@@ -43,12 +37,12 @@ LINES = {
     "memory": ["import torch", "finetune/split-mnist", "beyond torch, against 60 float32 images",
                "beyond torch, against 40 float32 images"],
     "syncs": COUNTED,
-    "spacenet": ["SpaceNet.learn", "obvious: full masks, autograd, DataLoader",
+    "spacenet": ["SpaceNet.learn", "readable: whole matrices, masks, autograd",
                  "bare products of the compact blocks", "a task, stream of 5 tasks",
                  "a task, stream of 10 tasks", "a task, stream of 20 tasks"],
-    "arm": ["ARM.learn: MLP, M = 10, five tasks", "obvious: MLP, M = 10, five tasks",
-            "bare products: MLP, M = 10, five tasks", "ARM.learn: ResNet-18, M = 100, one batch",
-            "obvious: ResNet-18, M = 100, one batch"],
+    "arm": ["fast: MLP, M = 10, five tasks", "readable: MLP, M = 10, five tasks",
+            "bare products: MLP, M = 10, five tasks", "fast: ResNet-18, M = 100, one batch",
+            "readable: ResNet-18, M = 100, one batch"],
 }
 
 
@@ -96,60 +90,6 @@ def test_threads_are_put_back(report):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-
-
-# ---- what stands beside the package computes the same
-
-class Doubles(ImageSet):
-    """Images that come in double precision."""
-
-    def batches(self, size, **options):
-        return [(x.double(), y) for x, y in super().batches(size, **options)]
-
-
-def two_tasks(shape, n=15):
-    """Tasks of three batches of 5 images, which come in the order they are in."""
-    for t in range(2):
-        draw = torch.Generator("cpu").manual_seed(t)
-        images = torch.randint(0, 256, (n, *shape), generator=draw, dtype=torch.uint8, device="cpu")
-        labels = torch.arange(n, device="cpu") % 2 + 2 * t
-        yield Task(t, 2 * t, 2 * t + 2, Doubles(images, labels, "abcd", name="made", ordered=True))
-
-
-@pytest.mark.parametrize("net, images, lr", [("mlp", 5, 0.05), ("resnet18", 9, 0.01)])
-def test_the_obvious_arm_learns_the_same(net, images, lr, monkeypatch):
-    """All weights and running statistics after six steps in double precision, half of them with recall.
-
-    Images drawn with replacement are the same ones. Maps of 2x2 at the end, since statistics of fewer numbers
-    would make round-off grow beyond any tolerance.
-    """
-    monkeypatch.setitem(nets.NETS, "mlp", lambda shape, classes: nets.MLP(shape, classes, (9, 7)))
-    monkeypatch.setitem(nets.NETS, "resnet18", lambda shape, classes: nets.ResNet18(shape, classes, width=2))
-    config, shape = Config(net=net, images=images, batch=5, descent=3, image_lr=2.0, lr=lr), (1, 12, 12)
-    seed_everything(0)
-    learner, drawn = ARM(config, shape, 4).double(), []
-    draw = learner.draw
-
-    def watched(x, y, n):
-        found = draw(x, y, n)
-        if found.counts is not None:
-            drawn.append(torch.arange(len(x)).repeat_interleave(found.counts.long()))
-        return found
-    learner.draw = watched
-    for task in two_tasks(shape):
-        learner.learn(task, Trace())
-    seed_everything(0)
-    chosen = iter(drawn)
-    way = Obvious(config, nets.build(net, shape, 4).double(),
-                  lambda n, m: next(chosen) if m > n else places(n, m))
-    start = copy.deepcopy(way.net.state_dict())
-    for task in two_tasks(shape):
-        x, y = (torch.cat(part) for part in zip(*task.train.batches(5)))
-        way.learn(task.index, x, y)
-    assert not list(chosen) and len(drawn) == (3 if images > 5 else 0)
-    for name, value in way.net.state_dict().items():
-        torch.testing.assert_close(learner.net.state_dict()[name], value, rtol=1e-8, atol=1e-10)
-        assert not torch.equal(value, start[name])
 
 
 # ---- the arithmetic
@@ -298,11 +238,11 @@ def test_the_bench_counts_per_step_and_leaves_out_what_an_epoch_costs(monkeypatc
         """Three waits a step, two more an epoch."""
 
         def learn(self, task, trace):
-            for x, y in task.train.batches(self.config.batch):
+            for x, y in task.train.batches(self.config.batch_size):
                 scores = self(x)
                 scores.detach().sum().item(), scores[y > 0], float(scores.detach().max())
             y.tolist(), y.numpy()
     monkeypatch.setattr(Waiting, "__module__", Finetune.__module__)      # where its Config is
-    monkeypatch.setitem(METHODS, "finetune", Method(Waiting))
+    monkeypatch.setitem(LEARNERS, "finetune", Waiting)
     few, many = _count("finetune", 4), _count("finetune", 8)
     assert (few, many, (many - few) / 4) == (4 * 3 + 2, 8 * 3 + 2, 3)

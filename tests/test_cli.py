@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 import clkit
-from clkit import doctor, presets
+from clkit import doctor, experiments, papers
 from clkit.__main__ import _parser, _seeds, main
-from clkit.methods.finetune import Finetune
+from clkit.experiments.experiment import typed_setting
+from clkit.methods.baselines.finetune import Finetune
 from clkit.result import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,30 +57,58 @@ def refused(answer, *parts):
 
 # ---- list
 
-def test_list_as_a_table(command):
+def test_list_is_an_overview_of_methods_and_benchmarks(command):
     status, out, err = command("list")
-    assert (status, err) == (0, "")
-    titles, *rows = out.splitlines()
-    assert titles.split()[:3] == ["experiment", "preset", "data"]
-    assert any(row.split()[:3] == ["er/split-mnist", "paper", "mnist"] for row in rows)
-    assert sum(row.split()[1:2] == ["teach"] for row in rows) == len(presets.names())
+    assert (status, err) == (0, "") and len(out.splitlines()) < 50
+    for method in papers.methods():
+        assert sum(line.split()[:1] == [method] for line in out.splitlines()) == 1
+    assert f"{len(experiments.names())} experiments METHOD/BENCHMARK" in out
+
+
+@pytest.mark.parametrize("words, expected", [
+    (["er"], [n for n in experiments.names() if n.startswith("er/")]),
+    (["split-mnist"], [n for n in experiments.names() if n.endswith("/split-mnist")]),
+    (["er", "split-mnist"], ["er/split-mnist"]), (["split-mnist", "er", "lwf"], ["lwf/split-mnist", "er/split-mnist"]),
+    (["er/split-mnist"], ["er/split-mnist"]), (["er/split-mnist", "si"], ["er/split-mnist", *experiments.names("si")])])
+def test_list_of_methods_and_benchmarks(command, words, expected):
+    status, out, _ = command("list", *words, "--preset", "teach")
+    titles, *rows, last = out.splitlines()
+    assert status == 0 and titles.split()[:4] == ["experiment", "preset", "data", "seeds"]
+    assert sorted(row.split()[0] for row in rows) == sorted(expected)
+    assert {row.split()[1] for row in rows} == {"teach"} and last == f"{len(rows)} experiments"
+
+
+def test_list_of_what_is_present(command):
+    _, every, _ = command("list", "er")
+    status, here, _ = command("list", "er", "--present")
+    assert status == 0 and "mnist *" in every and "data list" in every.splitlines()[-1]
+    assert "mnist" not in [row.split()[2] for row in here.splitlines()[1:-1]] and "*" not in here
+
+
+@pytest.mark.parametrize("words, part", [
+    (["err"], "'err'; did you mean er"), (["split-mnis"], "did you mean split-mnist"),
+    (["er", "--preset", "papr"], "did you mean paper"), (["er/nothing"], "no method, benchmark or experiment")])
+def test_list_of_what_there_is_not(command, words, part):
+    refused(command("list", *words), part)
 
 
 def test_list_as_json(command):
     status, out, err = command("list", "--json")
     rows = json.loads(out)["experiments"]
     assert (status, err) == (0, "")
-    assert {(r["experiment"], r["preset"]) for r in rows} == {(n, p) for n in presets.names()
-                                                              for p in presets.PRESETS}
+    assert {r["experiment"] for r in rows} == set(experiments.names())
+    assert len({(r["experiment"], r["preset"]) for r in rows}) == len(rows)
     for row in rows:
-        assert set(row) == {"experiment", "preset", "data", "minutes_per_seed",
-                            "seeds"} and row["minutes_per_seed"] > 0
-        assert row["preset"] == "paper" or row["data"] in ("digits", "digits28", "shapes")
+        assert set(row) == {"experiment", "preset", "data", "present", "minutes_per_seed", "seeds"}
+        assert row["present"] or row["preset"] in ("laptop", "paper")
+        assert row["minutes_per_seed"] is None or row["minutes_per_seed"] > 0
+    minutes = {(r["experiment"], r["preset"]): r["minutes_per_seed"] for r in rows}
+    assert minutes["adi/mnist-5k-5", "paper"] < 1 < 10 < minutes["dgr/split-mnist", "paper"], "measured ones"
 
 
 # ---- run
 
-KEYS = {"experiment", "preset", "config", "seeds", "average_accuracy", "forgetting", "within_task_accuracy",
+KEYS = {"experiment", "preset", "config", "seeds", "average_accuracy", "forgetting", "task_aware_accuracy",
         "accuracy_matrix",
         "memory_bytes", "seconds", "versions"}
 
@@ -92,8 +121,8 @@ def test_run_json_is_one_object_and_progress_goes_to_stderr(command, monkeypatch
     assert err.count("task 5/5 · classifier") >= 2 and "epoch" in err and "Traceback" not in err
     assert (found["experiment"], found["preset"], found["seeds"]) == ("finetune/split-digits", "smoke",
                                                                       [0, 2])
-    assert found["config"] == {**dataclasses.asdict(presets.experiment(*SMOKE[1::2]).config)}
-    for score in ("average_accuracy", "forgetting", "within_task_accuracy"):
+    assert found["config"] == {**dataclasses.asdict(experiments.experiment(*SMOKE[1::2]).config)}
+    for score in ("average_accuracy", "forgetting", "task_aware_accuracy"):
         assert {"mean", "interval", "per_seed"} <= set(found[score]) and len(found[score]["per_seed"]) == 2
         assert found[score]["mean"] == pytest.approx(np.mean(found[score]["per_seed"]))
         low, high = found[score]["interval"]
@@ -136,12 +165,12 @@ def test_two_jobs_give_exactly_what_one_gives(command, tmp_path, monkeypatch):
         records.append(load(tmp_path / jobs / "finetune_split-digits_smoke"))
     for one, two in zip(*records, strict=True):
         identical(one, two)
-    assert not np.array_equal(records[0][0].within, records[0][1].within), "seeds differ"
+    assert not np.array_equal(records[0][0].predictions_task_aware, records[0][1].predictions_task_aware), "seeds differ"
 
 
 def identical(a, b):
     """Bit for bit the same answers and traces."""
-    for name in ("predictions", "within", "rank", "labels", "seen", "drawn", "parameters"):
+    for name in ("predictions", "predictions_task_aware", "rank", "labels", "seen", "n_samples", "parameters"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
     assert a.about["seed"] == b.about["seed"] and a.trace.keys() == b.trace.keys() == {"loss"}
     for column, values in a.trace["loss"].items():
@@ -169,7 +198,7 @@ def test_a_seed_named_twice(command, text):
 
 def test_without_seeds_the_preset_says(command):
     assert _parser().parse_args(SMOKE).seeds is None
-    assert json.loads(command(*SMOKE, "--json")[1])["seeds"] == list(presets.SEEDS["smoke"])
+    assert json.loads(command(*SMOKE, "--json")[1])["seeds"] == list(experiments.SEEDS["smoke"])
 
 
 # ---- settings
@@ -177,7 +206,7 @@ def test_without_seeds_the_preset_says(command):
 def config(*settings, experiment="finetune/split-digits"):
     """The Config that a command line with these settings runs."""
     options = _parser().parse_args(["run", experiment, *(word for s in settings for word in ("--set", s))])
-    return presets.experiment(experiment, options.preset, dict(options.settings)).config
+    return experiments.experiment(experiment, options.preset or "teach", dict(options.settings)).config
 
 
 def test_settings_take_the_type_of_their_field():
@@ -208,7 +237,7 @@ class Fields:
     ("steps", "-3", -3),
     ("name", "3", "3"), ("name", "None", "None"), ("fast", "TRUE", True), ("fast", "False", False)])
 def test_text_is_read_as_the_field_s_type(key, text, value):
-    found = presets._typed(Fields, key, text)
+    found = typed_setting(Fields, key, text)
     assert found == value and type(found) is type(value)
 
 
@@ -219,20 +248,20 @@ def test_text_is_read_as_the_field_s_type(key, text, value):
     ("fast", "1", "bool"),
     ("fast", "yes", "bool"), ("steps", "__import__('os')", "int")])
 def test_text_of_another_type_is_refused(key, text, kinds):
-    with pytest.raises(presets.PresetError, match=f"the setting '{key}' takes {kinds}"):
-        presets._typed(Fields, key, text)
+    with pytest.raises(experiments.PresetError, match=f"the setting '{key}' takes {kinds}"):
+        typed_setting(Fields, key, text)
 
 
 @pytest.mark.parametrize("setting, parts", [
     ("epoch=3", ["there is no setting 'epoch'; did you mean epochs?",
-                 "the settings are net, epochs, batch, lr, restart"]),
+                 "the settings are net, epochs, batch_size, lr, restart"]),
     ("zzz=3", ["there is no setting 'zzz'", "the settings are net"]),
     ("epochs=many", ["the setting 'epochs' takes int, not 'many'"]), ("epochs=1.5", ["takes int"]),
     ("lr=fast", ["takes float"]),
-    ("restart=1", ["takes bool"]), ("epochs=0", ["finetune/split-digits: epochs and batch must be at least 1"]),
-    ("lr=-1", ["lr above 0"]), ("epochs", ["'epochs' is no setting: write KEY=VALUE"]),
+    ("restart=1", ["takes bool"]), ("epochs=0", ["finetune/split-digits: epochs must be a whole number of at least 1, not 0"]),
+    ("lr=-1", ["lr must be a finite number above 0"]), ("epochs", ["'epochs' is no setting: write KEY=VALUE"]),
     ("=3", ["write KEY=VALUE"]),
-    ("net=resnett", ["there is no network 'resnett'", "mlp, convnet, resnet18"])])
+    ("net=resnett", ["no network", "resnett", "resnet18"])])
 def test_bad_settings_are_refused_before_anything_is_written(command, tmp_path, setting, parts):
     refused(command(*SMOKE, "--set", setting), *parts)
     assert not list((tmp_path / "runs").rglob("*.npz"))
@@ -284,7 +313,7 @@ def test_bad_commands_are_refused(command, words, part):
 
 def test_a_figure_that_is_not_there(command, tmp_path):
     refused(command("figures", "memory-kep", "--out", tmp_path / "out"),
-            "there is no figure 'memory-kep'; did you mean memory-kept?")
+            "there is no figure 'memory-kep' among the", "did you mean memory-kept?")
     assert not (tmp_path / "out").exists()
 
 
@@ -411,3 +440,64 @@ def test_ctrl_c_stops_says_how_to_go_on_and_the_same_command_does(tmp_path, comm
     resumed, uninterrupted = (json.loads(text) for text in (out, whole))
     for key in KEYS - {"seconds"}:
         assert resumed[key] == uninterrupted[key], key
+
+
+# ---- own data
+
+@pytest.fixture
+def flowers(tmp_path):
+    """A folder of six classes of small colour images, split into train and test."""
+    from PIL import Image
+
+    for part, n in (("train", 8), ("test", 4)):
+        for k, name in enumerate(("aster", "bluebell", "crocus", "daisy", "erica", "foxglove")):
+            folder = tmp_path / "flowers" / part / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                Image.fromarray(np.full((12, 12, 3), 40 * k + i, np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "flowers"
+
+
+def test_own_images_from_a_folder_to_a_report_and_figures(command, flowers, tmp_path):
+    order, mine = tmp_path / "order.txt", tmp_path / "mine"
+    order.write_text("# the warm ones first\ndaisy\ncrocus\n\naster\nbluebell\nerica\nfoxglove\n")
+    common = ["--tasks", "2,2,2", "--order", order, "--set", "epochs=1", "--set", "side=16", "--seeds", "0-1", "--out", mine]
+    for method in ("finetune", "er"):
+        status, out, _ = command("run", f"{method}/folder:{flowers}", *common)
+        assert status == 0 and "preset own" in out and f"{method}_flowers_own_" in out
+    [path] = mine.glob("er_*.json")
+    result = load(path)[0]
+    assert result.names[:2] == ["daisy", "crocus"] and result.classes_per_task == (2, 2, 2)
+    for form, parts in (("text", ["Finetune", "ER"]), ("markdown", ["| Finetune |", "| ER |"]),
+                        ("latex", ["Finetune &", "ER &"])):
+        status, out, _ = command("report", "--records", mine, "--format", form)
+        assert status == 0 and all(part in out for part in parts) and "2" in out
+    status, out, _ = command("figures", "--records", mine, "--out", tmp_path / "drawn", "--format", "png,pdf")
+    assert status == 0 and len(list((tmp_path / "drawn").glob("averages-*.pdf"))) == 1
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--tasks", "2,2"], "6"), (["--tasks", "2;2"], "write 6,6,6,6"), (["--order", "nowhere.txt"], "nowhere.txt"),
+    (["--preset", "teach"], "--preset is for the experiments of the book"), (["--set", "side=0"], "side is the height"),
+    (["--set", "net=resnett"], "resnet18"), (["--keep", "los"], "did you mean loss"), (["--every", "soon"], "no number")])
+def test_own_images_with_options_that_cannot_work(command, flowers, words, part):
+    refused(command("run", f"er/folder:{flowers}", *words), part)
+
+
+def test_what_is_asked_for_is_kept_and_written_often(command, tmp_path):
+    assert command("run", "er/split-digits", "--preset", "smoke", "--keep", "loss, memory", "--every", "0", "--out",
+                   tmp_path / "out")[0] == 0
+    assert load(tmp_path / "out" / "er_split-digits_smoke")[0].trace.keys() == {"loss", "memory"}
+
+
+def test_seeds_are_not_lost_unasked(command, tmp_path):
+    out = tmp_path / "out"
+    assert command(*SMOKE, "--seeds", "0-2", "--out", out)[0] == 0
+    refused(command(*SMOKE, "--seeds", "0", "--out", out), "has the seeds 1, 2, which would be lost")
+    assert command(*SMOKE, "--seeds", "0", "--out", out, "--replace")[0] == 0
+    assert [r.about["seed"] for r in load(out / "finetune_split-digits_smoke")] == [0]
+
+
+def test_a_report_of_nothing(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(command("report", "--records", tmp_path / "empty"), "there is no record", "python -m clkit run")

@@ -6,15 +6,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clkit.learner import LearnerError
-from clkit.methods.cwr import CWR, Config
-from clkit.methods.finetune import Config as FinetuneConfig
-from clkit.methods.finetune import Finetune
-from clkit.run import run
-from clkit.trace import Trace, seed_everything
+from clkit.engine.learner import LearnerError
+from clkit.methods.baselines.cwr import CWR, Config
+from clkit.methods.baselines.finetune import Config as FinetuneConfig
+from clkit.methods.baselines.finetune import Finetune
+from clkit.engine.run import run
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace
 from tests.fakes import small_stream
 
-FEW = {"epochs": 2, "batch": 16}
+FEW = {"epochs": 2, "batch_size": 16}
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +132,7 @@ def test_the_second_task_trains_a_new_linear_classifier(stream, softmax, outputs
         layer = nn.Linear(400, 6)
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.01)
     for _ in range(config.epochs):
-        for x, y in task.train.batches(config.batch):
+        for x, y in task.train.batches(config.batch_size):
             with torch.no_grad():
                 features = frozen.net.features(x)
             loss = F.cross_entropy(layer(features)[:, outputs], y - outputs.start)
@@ -204,12 +205,12 @@ def test_scores_are_those_of_the_consolidated_rows(stream):
     model = teach(CWR, Config(**FEW), stream, 2).eval()
     x = stream.test.images[:7].float() / 255
     with torch.no_grad():
-        features, scores = model.net.features(x), model(x)
+        features, logits = model.net.features(x), model(x)
     for i in range(7):
         for j in range(6):
             expected = sum(a * b for a, b in zip(features[i].tolist(), model.cw[j].tolist()))
-            assert float(scores[i, j]) == pytest.approx(expected + float(model.cw_bias[j]), abs=1e-4)
-    assert scores[:, :5].any() and not scores[:, 5].any()
+            assert float(logits[i, j]) == pytest.approx(expected + float(model.cw_bias[j]), abs=1e-4)
+    assert logits[:, :5].any() and not logits[:, 5].any()
 
 
 def test_the_shift_is_idle_among_two_classes_and_not_among_all():
@@ -221,14 +222,14 @@ def test_the_shift_is_idle_among_two_classes_and_not_among_all():
 
 
 def test_a_run_tells_the_classes_of_a_task_apart(stream):
-    learner, result = run(CWR, Config(epochs=20, batch=16), stream, seed=1, keep="*", progress=False)
-    right = result.within[-1] == result.labels
+    learner, result = run(CWR, Config(epochs=20, batch_size=16), stream, seed=1, record="*", progress=False)
+    right = result.predictions_task_aware[-1] == result.labels
     assert right[result.labels < 5].mean() > 0.9
     assert np.asarray(result.trace["loss"]["epoch"]).tolist() == list(range(20)) * 3
     loss = np.asarray(result.trace["loss"]["loss"])
     assert loss[20] > loss[39] and not loss[40:].any(), "a task of one class has nothing to tell apart"
     head = learner.net.head
-    assert learner.kept() == {"weights": 4 * (sum(p.numel() for p in learner.net.parameters())
+    assert learner.memory_bytes() == {"weights": 4 * (sum(p.numel() for p in learner.net.parameters())
                                               + head.weight.numel() + head.bias.numel())}
 
 
@@ -236,7 +237,7 @@ def test_a_run_tells_the_classes_of_a_task_apart(stream):
 
 
 @pytest.mark.parametrize("wrong, word", [
-    ({"epochs": 0}, "epochs"), ({"batch": 0}, "batch"), ({"lr": 0.0}, "lr"), ({"lr": float("nan")}, "lr"),
+    ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch"), ({"lr": 0.0}, "lr"), ({"lr": float("nan")}, "lr"),
     ({"softmax": "both"}, "softmax"), ({"first_weight": 0.0}, "first_weight"),
     ({"first_weight": float("nan")}, "first_weight"), ({"plus": True, "first_weight": 1.25}, "plus")])
 def test_settings_that_cannot_work_are_refused(wrong, word):

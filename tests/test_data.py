@@ -1,5 +1,6 @@
-"""Image sets, batches, augmentation, class folders, their cache, and every complaint that data.py makes."""
+"""Image sets, batches, augmentation, class folders, the cache, and every complaint of the data files."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -17,9 +18,11 @@ import torch
 from PIL import Image
 
 from clkit import data
-from clkit.data import DataError, ImageSet, crop_and_flip, load
+from clkit.data import DataError, ImageSet, cache, crop_and_flip, embedded, facts, folders, load
+from clkit.data import torchvision_sets
+from clkit.errors import ClkitError, did_you_mean
 
-PACKAGE_ROOT = str(Path(data.__file__).parents[1])
+PACKAGE_ROOT = str(Path(data.__file__).parents[2])
 
 
 def random_set(n=50, shape=(3, 6, 5), classes=4, seed=0, **options):
@@ -57,6 +60,7 @@ TWO = torch.zeros(2, 1, 3, 3, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("images, labels, groups, words", [
+    (TWO.numpy(), torch.zeros(2).long(), None, ["torch tensors", "ndarray and Tensor", "from_numpy"]),
     (TWO.float(), torch.zeros(2).long(), None, ["uint8", "float32"]),
     (TWO[0], torch.zeros(1).long(), None, ["N, C, H, W"]),
     (TWO, torch.zeros(3).long(), None, ["int64", "3"]),
@@ -139,6 +143,35 @@ def test_a_batch_can_be_written_into():
     assert images.checksum() == before
 
 
+@pytest.mark.parametrize("reshuffle", [True, False])
+def test_several_passes_hang_on_one_number(reshuffle):
+    """Drawn when the iteration begins: what else is drawn in the loop does not matter."""
+    images = random_set(13)
+    batches = images.batches(5, epochs=3, reshuffle=reshuffle)
+    torch.manual_seed(1)
+    found = []
+    for x, y in batches:
+        found.append((x, y))
+        torch.rand(7, device="cpu")
+    assert len(found) == len(batches) == 9 and images.n_samples == 39
+    torch.manual_seed(1)
+    order = torch.Generator("cpu").manual_seed(seed := int(torch.randint(2**62, (), device="cpu")))
+    expected = []
+    for _ in range(3):
+        expected += images.batches(5, generator=order)
+        order = order if reshuffle else order.manual_seed(seed)
+    for (x, y), (other, label) in zip(found, expected, strict=True):
+        assert torch.equal(x, other) and torch.equal(y, label)
+    assert torch.equal(found[0][0], found[3][0]) != reshuffle
+    assert not torch.equal(next(iter(batches))[0], found[0][0])
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"epochs": 2, "generator": torch.Generator("cpu")}])
+def test_passes_that_cannot_be_made_are_refused(wrong):
+    with says("epochs", "passes"):
+        random_set().batches(5, **wrong)
+
+
 def test_batches_can_be_iterated_again_with_another_order():
     torch.manual_seed(0)
     batches = random_set(n=40).batches(40)
@@ -147,13 +180,13 @@ def test_batches_can_be_iterated_again_with_another_order():
     assert torch.equal(first.flatten().sort().values, second.flatten().sort().values)
 
 
-def test_drawn_counts_the_images_given_out():
+def test_n_samples_counts_the_images_given_out():
     images = random_set(n=10)
     iterator = iter(images.batches(4))
     next(iterator), next(iterator)
-    assert images.drawn == 8
+    assert images.n_samples == 8
     list(images.batches(4))
-    assert images.drawn == 18
+    assert images.n_samples == 18
 
 
 def test_own_generator_leaves_the_global_state_alone():
@@ -172,22 +205,22 @@ def test_order_draws_nothing_without_shuffle():
 
 
 @pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"drop_last": True}])
-def test_places_are_those_of_the_batches(options):
+def test_indices_are_those_of_the_batches(options):
     images = random_set()
     torch.manual_seed(3)
     expected = [(x, y) for x, y in images.batches(4, **options)]
     torch.manual_seed(3)
-    before, batches = images.drawn, images.batches(4, **options)
-    found = list(batches.places())
-    assert len(found) == len(expected) == len(batches) and images.drawn - before == sum(map(len, found))
+    before, batches = images.n_samples, images.batches(4, **options)
+    found = list(batches.indices())
+    assert len(found) == len(expected) == len(batches) and images.n_samples - before == sum(map(len, found))
     for index, (x, y) in zip(found, expected):
         assert index.dtype == torch.int64 and torch.equal(images.labels[index], y)
         assert torch.equal(images.images[index].float() / 255, x)
 
 
-def test_places_use_up_a_single_pass():
+def test_indices_use_up_a_single_pass():
     images = random_set(single_pass=True)
-    list(images.batches(4).places())
+    list(images.batches(4).indices())
     with pytest.raises(RuntimeError, match="once only"):
         next(iter(images.batches(4)))
 
@@ -299,8 +332,8 @@ def test_digits28_are_digits_laid_out_as_mnist():
 
 
 def test_enlarging_matches_pillow():
-    images, _ = data._digits()
-    weights = data._enlarge(8, 20)
+    images, _ = embedded._digits()
+    weights = embedded._enlarge(8, 20)
     assert (weights.sum(1) == 2000).all()
     for image in images[:20]:
         ours = (weights @ image @ weights.T) / 4e6
@@ -310,12 +343,12 @@ def test_enlarging_matches_pillow():
 
 
 def test_digits_come_through_sklearn_where_its_file_moved(monkeypatch):
-    images, labels = data._digits()
+    images, labels = embedded._digits()
     moved = types.SimpleNamespace(origin="/no/x.py")
-    monkeypatch.setattr(data.importlib.util, "find_spec", lambda name: moved)
-    again = data._digits()
+    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: moved)
+    again = embedded._digits()
     assert np.array_equal(images, again[0]) and np.array_equal(labels, again[1])
-    monkeypatch.setattr(data.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
     with says("scikit-learn", "pip install"):
         load("digits")
 
@@ -352,8 +385,8 @@ def write_idx(folder, images=(6, 4), side=28, part="train", cut=0):
 def small_mnist(home, monkeypatch):
     """A made-up MNIST of 6 + 4 images in torchvision's layout."""
     parts = {part: write_idx(home / "MNIST" / "raw", part=part) for part in ("train", "t10k")}
-    small = data.dataclasses.replace(data._PUBLISHED["mnist"], train=6, test=4, checksums=None)
-    monkeypatch.setitem(data._PUBLISHED, "mnist", small)
+    small = dataclasses.replace(facts.PUBLISHED["mnist"], train=6, test=4, checksums=None)
+    monkeypatch.setitem(facts.PUBLISHED, "mnist", small)
     return parts
 
 
@@ -364,6 +397,78 @@ def test_mnist_is_read_through_torchvision(small_mnist):
         assert np.array_equal(loaded.images[:, 0].numpy(), pixels)
         assert loaded.labels.tolist() == labels.tolist()
     assert (train.name, train.names) == ("mnist", tuple("0123456789"))
+
+
+def forbid_torchvision(monkeypatch):
+    monkeypatch.setattr(torchvision_sets, "torchvision", lambda: pytest.fail("torchvision was asked again"))
+
+
+def test_published_files_are_read_through_torchvision_once(small_mnist, home, monkeypatch, capsys):
+    first = load("mnist")
+    assert [path.name.partition("-")[0] for path in cached(home)] == ["mnist"]
+    forbid_torchvision(monkeypatch)
+    for a, b in zip(first, load("mnist")):
+        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+        assert (a.name, a.names, a.checksum()) == (b.name, b.names, b.checksum())
+    assert capsys.readouterr().err == ""
+
+
+def test_cached_set_needs_no_torchvision_installed(home, monkeypatch):
+    """In processes of their own, in the second of which importing torchvision fails."""
+    for part in ("train", "t10k"):
+        write_idx(home / "MNIST" / "raw", part=part)
+    code = """
+import dataclasses, sys
+from clkit import data
+from clkit.data import facts
+facts.PUBLISHED["mnist"] = dataclasses.replace(facts.PUBLISHED["mnist"], train=6, test=4, checksums=None)
+print([loaded.checksum() for loaded in data.load("mnist")], "torchvision" in sys.modules)
+"""
+    without = "import sys; sys.modules['torchvision'] = None\n"
+    once, again = run_python(code, ""), run_python(without + code, "")
+    assert once.stdout.endswith("True\n"), once
+    assert again.stdout.partition("]")[0] == once.stdout.partition("]")[0] and again.stderr == ""
+
+
+@pytest.mark.parametrize("change", ["pixels", "touch", "expected"])
+def test_cache_of_published_files_follows_them(small_mnist, home, monkeypatch, capsys, change):
+    first = load("mnist")
+    image = home / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    if change == "pixels":
+        image.write_bytes(image.read_bytes()[:-1] + b"\0")
+    elif change == "touch":
+        os.utime(image, ns=(1, 1))
+    else:
+        expected = tuple(loaded.checksum() for loaded in first)
+        monkeypatch.setitem(facts.PUBLISHED, "mnist",
+                            dataclasses.replace(facts.PUBLISHED["mnist"], checksums=expected))
+    train, _ = load("mnist")
+    said = capsys.readouterr().err
+    assert said.startswith("mnist: the files in ") and "have changed since they were cached" in said
+    assert (train.checksum() == first[0].checksum()) == (change != "pixels")
+    forbid_torchvision(monkeypatch)
+    load("mnist")
+    assert capsys.readouterr().err == ""
+
+
+def test_damaged_cache_of_published_files_is_said_and_read_again(small_mnist, home, capsys):
+    first = load("mnist")
+    path, = cached(home)
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole)
+    assert load("mnist")[0].checksum() == first[0].checksum()
+    assert "damaged (its checksum does not match)" in capsys.readouterr().err
+    load("mnist")
+    assert capsys.readouterr().err == ""
+
+
+def test_what_cannot_be_read_is_not_cached(small_mnist, home):
+    write_idx(home / "MNIST" / "raw", images=(5, 4))
+    for _ in range(2):
+        with says("5 training images"):
+            load("mnist")
+    assert cached(home) == []
 
 
 def test_truncated_file_is_refused(small_mnist, home):
@@ -388,11 +493,11 @@ def test_wrong_number_of_images_is_refused(small_mnist, home):
 
 def test_changed_pixels_are_refused(small_mnist, monkeypatch):
     true = tuple(loaded.checksum() for loaded in load("mnist"))
-    whole = data.dataclasses.replace(data._PUBLISHED["mnist"], checksums=true)
-    monkeypatch.setitem(data._PUBLISHED, "mnist", whole)
+    whole = dataclasses.replace(facts.PUBLISHED["mnist"], checksums=true)
+    monkeypatch.setitem(facts.PUBLISHED, "mnist", whole)
     load("mnist")
-    whole = data.dataclasses.replace(whole, checksums=(true[0], true[0]))
-    monkeypatch.setitem(data._PUBLISHED, "mnist", whole)
+    whole = dataclasses.replace(whole, checksums=(true[0], true[0]))
+    monkeypatch.setitem(facts.PUBLISHED, "mnist", whole)
     with says("test files", "MNIST/raw", "corrupt", "checksum", "data get mnist"):
         load("mnist")
 
@@ -404,7 +509,7 @@ def test_incomplete_set_is_refused(small_mnist, home):
 
 
 def test_absent_set_says_where_and_how(home):
-    for name in data._PUBLISHED:
+    for name in facts.PUBLISHED:
         with says(f"{name} is not here", str(home), f"data get {name}", "CLKIT_DATA"):
             load(name)
 
@@ -421,8 +526,8 @@ def test_svhn_is_read_through_torchvision(home, monkeypatch):
     labels = np.array([[10], [1], [2], [10], [9]])
     for part in ("train", "test"):
         savemat(home / f"{part}_32x32.mat", {"X": pixels, "y": labels})
-    small = data.dataclasses.replace(data._PUBLISHED["svhn"], train=5, test=5)
-    monkeypatch.setitem(data._PUBLISHED, "svhn", small)
+    small = dataclasses.replace(facts.PUBLISHED["svhn"], train=5, test=5)
+    monkeypatch.setitem(facts.PUBLISHED, "svhn", small)
     with says("svhn", str(home), "corrupt"):
         load("svhn")  # not the published files, as their checksums tell
     monkeypatch.setattr(data.torchvision().datasets.SVHN, "_check_integrity", lambda self: True)
@@ -438,8 +543,8 @@ def test_cifar100_is_read_through_torchvision_with_its_superclasses(home, monkey
     for part in ("train", "test"):
         (folder / part).write_bytes(pickle.dumps({"data": pixels, "fine_labels": [0, 1, 99, 5]}))
     (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": ["x"]}))
-    small = data.dataclasses.replace(data._PUBLISHED["cifar100"], train=4, test=4)
-    monkeypatch.setitem(data._PUBLISHED, "cifar100", small)
+    small = dataclasses.replace(facts.PUBLISHED["cifar100"], train=4, test=4)
+    monkeypatch.setitem(facts.PUBLISHED, "cifar100", small)
     with says("cifar100", "cifar-100-python", "corrupt"):
         load("cifar100")
     monkeypatch.setattr(sys.modules[data.torchvision().datasets.CIFAR100.__module__], "check_integrity",
@@ -455,7 +560,7 @@ def test_cifar100_is_read_through_torchvision_with_its_superclasses(home, monkey
 
 def fake_torchvision(monkeypatch, kind, dataset):
     module = types.SimpleNamespace(datasets=types.SimpleNamespace(**{kind: dataset}))
-    monkeypatch.setattr(data, "torchvision", lambda: module)
+    monkeypatch.setattr(torchvision_sets, "torchvision", lambda: module)
 
 
 def test_get_downloads_then_reads(home, monkeypatch):
@@ -466,8 +571,8 @@ def test_get_downloads_then_reads(home, monkeypatch):
         pixels = torch.zeros(2, 28, 28, dtype=torch.uint8)
         return types.SimpleNamespace(data=pixels, targets=torch.zeros(2).long())
 
-    small = data.dataclasses.replace(data._PUBLISHED["mnist"], train=2, test=2, checksums=None)
-    monkeypatch.setitem(data._PUBLISHED, "mnist", small)
+    small = dataclasses.replace(facts.PUBLISHED["mnist"], train=2, test=2, checksums=None)
+    monkeypatch.setitem(facts.PUBLISHED, "mnist", small)
     fake_torchvision(monkeypatch, "MNIST", dataset)
     assert data.get("mnist") == home / "MNIST/raw"
     assert calls[:2] == [(home, True, True), (home, False, True)] and not any(call[2] for call in calls[2:])
@@ -516,11 +621,11 @@ def test_torchvision_beside_a_torch_without_its_operators(tmp_path):
 def test_any_other_torchvision_is_left_alone(tmp_path, monkeypatch, source, answer):
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(data, "_OPERATORS", [])
+    monkeypatch.setattr(torchvision_sets, "_OPERATORS", [])
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "torchvision.py").write_text(source)
     try:
-        said = f"{data.torchvision().value} {data._OPERATORS}"
+        said = f"{data.torchvision().value} {torchvision_sets._OPERATORS}"
     except DataError as error:
         said = f"DataError {error}"
     finally:
@@ -559,7 +664,7 @@ def test_class_folders_are_read_by_name_and_by_path(animals):
 
 
 def test_more_files_than_one_chunk_keep_their_places(home):
-    for i in range(2 * data._CHUNK + 3):
+    for i in range(2 * folders._CHUNK + 3):
         write_image(home / "many" / "train" / "ab"[i % 2] / f"{i:04}.png", (i, i, i))
     for name in "ab":
         write_image(home / "many" / "test" / name / "x.png")
@@ -736,7 +841,7 @@ def test_unreadable_file_is_named(animals, monkeypatch):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return opened(path, *rest)
 
-    monkeypatch.setattr(data.Image, "open", refuse)
+    monkeypatch.setattr(folders.Image, "open", refuse)
     with says("train/cat/2.png", "cannot be read", "Permission denied"):
         load("animals")
 
@@ -768,7 +873,7 @@ def cached(home):
 
 
 def forbid_decoding(monkeypatch):
-    monkeypatch.setattr(data, "_decode", lambda *arguments: pytest.fail("the images were decoded again"))
+    monkeypatch.setattr(folders, "_decode", lambda *arguments: pytest.fail("the images were decoded again"))
 
 
 def test_second_load_reads_the_cache(animals, home, monkeypatch, capsys):
@@ -831,7 +936,7 @@ def test_full_disk_while_caching(animals, home, monkeypatch, capsys):
         if len(written) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(data.np, "save", full)
+    monkeypatch.setattr(cache.np, "save", full)
     train, _ = load("animals")
     said = capsys.readouterr().err
     assert len(train) == 6 and said.count("\n") == 1
@@ -846,14 +951,14 @@ def test_interrupt_while_caching_leaves_nothing(animals, home, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data.os, "replace", interrupt)
+    monkeypatch.setattr(cache.os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         load("animals")
     assert cached(home) == []
 
 
 def test_kill_before_the_rename_is_harmless(animals, home, capsys):
-    done = run_python("import os\nfrom clkit import data\ndata.os.replace = lambda *a: os._exit(9)\n"
+    done = run_python("import os\nfrom clkit import data\nos.replace = lambda *a: os._exit(9)\n"
                       "data.load('animals')", "")
     assert done.returncode == 9
     leftover, = cached(home)
@@ -869,7 +974,7 @@ def test_kill_before_the_rename_is_harmless(animals, home, capsys):
 
 def test_cache_goes_home_where_the_root_is_read_only(animals, home, tmp_path, monkeypatch):
     access = os.access
-    monkeypatch.setattr(data.os, "access", lambda path, mode: Path(path) != home and access(path, mode))
+    monkeypatch.setattr(cache.os, "access", lambda path, mode: Path(path) != home and access(path, mode))
     load("animals")
     assert cached(home) == [] and len(cached(tmp_path / "cache" / "clkit")) == 1
 
@@ -891,10 +996,78 @@ def test_progress_is_quiet_when_not_a_terminal(animals, capsys):
 # Names
 
 
+def test_what_is_present_is_told_without_torch(animals, home):
+    write_classes(home / "cifar10", facts.PUBLISHED["cifar10"].names)
+    for part in ("train", "t10k"):
+        write_idx(home / "MNIST" / "raw", part=part)
+    (home / "notes").mkdir()
+    names = ["digits", "mnist", "svhn", "cifar10", "cifar10-100", "animals", f"folder:{animals}", "notes",
+             f"folder:{home}/nowhere", "nosuch", "", "..", f"{home.name}/../{home.name}"]
+    done = run_python(f"import sys; from clkit import data; print(*(data.present(n) for n in {names}))\n"
+                      "print({'torch', 'numpy', 'PIL'} & set(sys.modules), data.root())", "")
+    assert done.stdout.splitlines() == ["True True False True False True True" + " False" * 6,
+                                        f"set() {home}"], done
+
+
+def test_presence_agrees_with_the_catalogue(cifars, animals):
+    def agree():
+        rows = data.catalogue()
+        assert {row.name: row.present for row in rows} == {row.name: data.present(row.name) for row in rows}
+        return {row.name for row in rows if row.present}
+
+    assert agree() == {"digits", "digits28", "shapes", "cifar10", "cifar100", "cifar10-100", "animals"}
+    remove(cifars / "cifar100")
+    remove(animals / "test")
+    assert agree() == {"digits", "digits28", "shapes", "cifar10"}
+
+
+def test_public_names_come_when_they_are_asked_for():
+    assert all(hasattr(data, name) for name in data.__all__) and set(data.__all__) <= set(dir(data))
+    assert {"load", "get", "catalogue", "root", "ImageSet", "DataError", "Stream", "Task", "StreamError",
+            "stratified_split", "crop_and_flip", "torchvision", "present", "read_order"} <= set(data.__all__)
+    assert data.load is data.sets.load and data.shapes.SIDE == 32
+    with pytest.raises(AttributeError, match="'clkit.data' has no attribute 'lead'"):
+        data.lead
+
+
+def test_folder_that_may_not_be_entered_stops_nothing_else(animals, home, monkeypatch):
+    (home / "lost+found").mkdir()
+    opened = os.scandir
+
+    def refuse(path):
+        if str(path).startswith(str(home / "lost+found")):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(Path, "is_dir", lambda self: bool(refuse(self) if "lost" in str(self) else
+                                                          os.path.isdir(self)))
+    assert len(load("digits")[0]) == 1438 and len(load("animals")[0]) == 6
+    row, = [row for row in data.catalogue() if row.name == "lost+found"]
+    assert not row.present and not data.present("lost+found")
+    assert f"{home}/lost+found" in row.how_to_get and "cannot be read (Permission denied)" in row.how_to_get
+    with says("lost.found cannot be read", "Permission denied", "name another folder"):
+        load(f"folder:{home}/lost+found")
+
+
+def test_errors_have_one_base():
+    assert issubclass(DataError, ClkitError) and issubclass(data.StreamError, ClkitError)
+    assert issubclass(ClkitError, ValueError)
+    assert did_you_mean("minst", ["mnist", "svhn"]) == "; did you mean mnist?"
+    assert did_you_mean("digit", ["digits", "digits28", "svhn"]) == "; did you mean digits or digits28?"
+    assert did_you_mean("qqqq", ["mnist"]) == ""
+
+
+@pytest.mark.parametrize("name", [3, None, Path("animals")])
+def test_name_that_is_no_text(name):
+    with says("named by a text", "folder:PATH"):
+        load(name)
+
+
 @pytest.mark.parametrize("name, near", [("minst", "mnist"), ("CIFAR-10", "cifar10"), ("digit", "digits"),
                                         ("fashionmnist", "fashion_mnist"), ("animal", "animals")])
 def test_unknown_name_offers_the_nearest(animals, name, near):
-    with says(f"no data set '{name}'", f"did you mean .*{near}", "folder:PATH"):
+    with says(f"no data set '{name}'", "folder:PATH", rf"; did you mean .*{near}.*\?$"):
         load(name)
 
 
@@ -924,7 +1097,7 @@ def test_root_is_the_variable_or_a_cache_folder(monkeypatch, tmp_path):
 
 def test_catalogue_lists_what_is_there_and_what_is_not(animals, small_mnist, home):
     rows = {row.name: row for row in data.catalogue()}
-    assert list(rows) == ["digits", "digits28", "shapes", *data._PUBLISHED, *data._COMBINED, "animals"]
+    assert list(rows) == ["digits", "digits28", "shapes", *facts.PUBLISHED, *facts.COMBINED, "animals"]
     for name in ("digits", "digits28"):
         train, test = load(name)
         assert (rows[name].train, rows[name].test, rows[name].shape) == (len(train), len(test), train.shape)
@@ -944,7 +1117,7 @@ def test_what_is_drawn_from_a_set_made_like_another_counts_for_both():
     more = train.like(train.images[:7], train.labels[:7])
     for _ in more.batches(3):
         pass
-    assert more.drawn == train.drawn == 7 and more.names == train.names and not more.single_pass
+    assert more.n_samples == train.n_samples == 7 and more.names == train.names and not more.single_pass
 
 
 # CIFAR-10 and half of CIFAR-100
@@ -962,7 +1135,7 @@ def write_classes(folder, names, side=32):
 def cifars(home):
     """Both sets as class folders, by their names, an image a class in either part."""
     for name in ("cifar10", "cifar100"):
-        write_classes(home / name, data._PUBLISHED[name].names)
+        write_classes(home / name, facts.PUBLISHED[name].names)
     return home
 
 
@@ -978,15 +1151,15 @@ def test_cifar10_100_is_cifar10_and_behind_it_half_of_cifar100(cifars):
 
 
 def test_cifar10_100_takes_class_folders_beside_published_files(home, monkeypatch):
-    write_classes(home / "cifar10", data._PUBLISHED["cifar10"].names)
+    write_classes(home / "cifar10", facts.PUBLISHED["cifar10"].names)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3072), dtype=np.uint8)
     (home / "cifar-100-python").mkdir()
     for part, labels in (("train", [70, 49, 0, 50, 0, 99]), ("test", [49, 1, 2, 3, 4, 50])):
         text = pickle.dumps({"data": pixels, "fine_labels": labels})
         (home / "cifar-100-python" / part).write_bytes(text)
     (home / "cifar-100-python" / "meta").write_bytes(pickle.dumps({"fine_label_names": ["x"]}))
-    small = data.dataclasses.replace(data._PUBLISHED["cifar100"], train=6, test=6)
-    monkeypatch.setitem(data._PUBLISHED, "cifar100", small)
+    small = dataclasses.replace(facts.PUBLISHED["cifar100"], train=6, test=6)
+    monkeypatch.setitem(facts.PUBLISHED, "cifar100", small)
     monkeypatch.setattr(sys.modules[data.torchvision().datasets.CIFAR100.__module__], "check_integrity",
                         lambda *arguments: True)
     train, test = load("cifar10-100")
@@ -1000,8 +1173,9 @@ def test_cifar10_100_takes_class_folders_beside_published_files(home, monkeypatc
     (["cifar100"], "cifar10", "cifar10")])
 def test_cifar10_100_says_which_of_the_two_is_missing(home, monkeypatch, there, missing, fetch):
     for name in there:
-        write_classes(home / name, data._PUBLISHED[name].names)
-    monkeypatch.setattr(data, "_load_published", lambda *_: pytest.fail("one was read for nothing"))
+        write_classes(home / name, facts.PUBLISHED[name].names)
+    monkeypatch.setattr(torchvision_sets, "load_published",
+                        lambda *_: pytest.fail("one was read for nothing"))
     with says("cifar10-100 is made of cifar10 and cifar100", f"but {missing} cannot be found in {home}",
               f"`python -m clkit data get {fetch}`", "CLKIT_DATA"):
         load("cifar10-100")
@@ -1018,7 +1192,7 @@ def test_cifar10_100_of_an_incomplete_set_is_refused(cifars):
 @pytest.mark.parametrize("names, side", [(("cat", "dog"), 32), (None, 8)])
 def test_cifar10_100_of_other_class_folders_is_refused(cifars, names, side):
     remove(cifars / "cifar10")
-    write_classes(cifars / "cifar10", names or data._PUBLISHED["cifar10"].names, side)
+    write_classes(cifars / "cifar10", names or facts.PUBLISHED["cifar10"].names, side)
     assert len(load("cifar10")[0]) == (2 if names else 10)
     with says("cifar10-100 cannot be made", str(cifars / "cifar10"), "airplane to truck", "32x32"):
         load("cifar10-100")
@@ -1051,12 +1225,12 @@ def test_get_of_cifar10_100_fetches_both(home, monkeypatch):
         return types.SimpleNamespace(data=np.zeros((1, 32, 32, 3), dtype=np.uint8), targets=[0])
 
     for name in ("cifar10", "cifar100"):
-        small = data.dataclasses.replace(data._PUBLISHED[name], train=1, test=1)
-        monkeypatch.setitem(data._PUBLISHED, name, small)
+        small = dataclasses.replace(facts.PUBLISHED[name], train=1, test=1)
+        monkeypatch.setitem(facts.PUBLISHED, name, small)
     both = types.SimpleNamespace(
         CIFAR10=lambda *arguments, **named: fetched.append("cifar10") or dataset(*arguments, **named),
         CIFAR100=lambda *arguments, **named: fetched.append("cifar100") or dataset(*arguments, **named))
-    monkeypatch.setattr(data, "torchvision", lambda: types.SimpleNamespace(datasets=both))
+    monkeypatch.setattr(torchvision_sets, "torchvision", lambda: types.SimpleNamespace(datasets=both))
     assert data.get("cifar10-100") == home
     expected = [[name, True, name, True, name, False, name, False] for name in ("cifar10", "cifar100")]
     assert fetched == expected[0] + expected[1]

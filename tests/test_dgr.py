@@ -6,25 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from clkit.learner import LearnerError
-from clkit.methods import dgr, finetune
-from clkit.methods.dgr import DGR, VAE, Config
-from clkit.nets import MLP
-from clkit.run import run
-from clkit.trace import Trace, seed_everything
+from clkit.engine.learner import LearnerError
+from clkit.methods.baselines import dgr, finetune
+from clkit.methods.baselines.dgr import DGR, Config
+from clkit.blocks.nets import MLP
+from clkit.engine.run import run
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace
 from tests.fakes import small_stream
+from tests.reference.nets import same
+from tests.reference.vae import vae_terms
 
 SHAPE, CLASSES = (1, 6, 6), 6
-SMALL = {"latent": 3, "hidden": (12, 8), "replay": 10, "batch": 16, "epochs": 2}
+SMALL = {"latent": 3, "hidden": (12, 8), "replay_size": 10, "batch_size": 16, "epochs": 2}
 
 
 def go(learner=DGR, seed=4, **settings):
     config = Config(**SMALL | settings) if learner is not finetune.Finetune else finetune.Config(**settings)
-    return run(learner, config, small_stream(), seed=seed, keep="*", threads=1, progress=False)
-
-
-def same(a, b):
-    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    return run(learner, config, small_stream(), seed=seed, record="*", threads=1, progress=False)
 
 
 def images(n, shape=SHAPE, seed=0):
@@ -40,56 +39,10 @@ def plain_sgd(monkeypatch):
 
 def test_the_size_of_the_usual_generator():
     """The protocol's code has 1,073,694, as it counts an output layer for classes that is not trained."""
-    generator = VAE((1, 28, 28), Config().latent, Config().hidden)
-    size = sum(p.numel() for p in generator.parameters())
-    assert size == 1_069_684 == 1_073_694 - (400 * 10 + 10)
     learner = DGR(Config(), (1, 28, 28), 10)
+    size = sum(p.numel() for p in learner.generator.parameters())
+    assert size == 1_069_684 == 1_073_694 - (400 * 10 + 10)
     assert sum(p.numel() for p in learner.parameters()) == 478_410 + size
-
-
-def chain(layers, h):
-    """Linear layers with ReLU between them, by matrix products."""
-    for i, layer in enumerate(layers):
-        h = h @ layer.weight.T + (0 if layer.bias is None else layer.bias)
-        h = h.clamp(min=0) if i < len(layers) - 1 else h
-    return h
-
-
-def losses_by_hand(vae, x, noise):
-    """KL from torch.distributions and cross-entropy of pixels from its definition, image by image."""
-    normal, found = torch.distributions.Normal, []
-    for image, eps in zip(x.flatten(1), noise, strict=True):
-        mean = chain([*vae.encoder, vae.mean], image)
-        deviation = chain([*vae.encoder, vae.log_variance], image).exp().sqrt()
-        p = 1 / (1 + (-chain(vae.decoder, mean + deviation * eps)).exp())
-        error = -(image * p.log() + (1 - image) * (1 - p).log()).sum()
-        kl = torch.distributions.kl_divergence(normal(mean, deviation), normal(0.0, 1.0)).sum()
-        found.append((error + kl) / len(image))
-    return torch.stack(found)
-
-
-@pytest.mark.parametrize("shape, hidden", [((1, 6, 6), (12, 8)), ((3, 4, 5), (9,)), ((2, 3, 3), ())])
-def test_losses_against_the_definition(shape, hidden):
-    torch.manual_seed(1)
-    vae, x = VAE(shape, 3, hidden).double(), images(7, shape).double()
-    for p in vae.parameters():
-        p.data.mul_(2)                                  # away from the start, where the KL is nearly 0
-    torch.manual_seed(2)
-    found = vae.losses(x)
-    torch.manual_seed(2)
-    noise = torch.randn(7, 3, dtype=torch.float64, device="cpu")
-    torch.testing.assert_close(found, losses_by_hand(vae, x, noise))
-
-
-def test_drawn_images_are_the_decoder_s_pixels():
-    vae = VAE((3, 4, 5), 3, (9, 7))
-    torch.manual_seed(2)
-    drawn = vae.draw(6)
-    torch.manual_seed(2)
-    expected = torch.sigmoid(chain(vae.decoder, torch.randn(6, 3, device="cpu")))
-    assert drawn.shape == (6, 3, 4, 5)
-    assert [len(layer.bias) for layer in vae.decoder] == [7, 9, 60], "the encoder's layers in reverse"
-    torch.testing.assert_close(drawn.flatten(1), expected)
 
 
 # ---- a step
@@ -99,24 +52,24 @@ def test_a_step_against_two_passes_and_two_optimizers(monkeypatch):
     plain_sgd(monkeypatch)
     task = small_stream()[2]
     seed_everything(0)
-    learner = DGR(Config(**SMALL | {"batch": 64, "epochs": 1, "lr": 0.5}), SHAPE, CLASSES)
+    learner = DGR(Config(**SMALL | {"batch_size": 64, "epochs": 1, "lr": 0.5}), SHAPE, CLASSES)
     solver, vae = copy.deepcopy(learner.net), copy.deepcopy(learner.generator)
 
     torch.manual_seed(7)
     order = torch.randperm(48, device="cpu")
     x, y = task.train.images[order] / 255, task.train.labels[order]
-    x_old = vae.draw(10).detach()
+    x_old = vae.sample(10).detach()
     y_old = solver(x_old)[:, :4].argmax(1)
     noise = torch.randn(58, 3, device="cpu")
     new, old = (-torch.log_softmax(solver(a)[:, :6], 1)[range(len(b)), b].mean()
                 for a, b in ((x, y), (x_old, y_old)))
-    both = [losses_by_hand(vae, a, n).mean() for a, n in ((x, noise[:48]), (x_old, noise[48:]))]
+    both = [sum(vae_terms(vae, a, n)).mean() / 36 for a, n in ((x, noise[:48]), (x_old, noise[48:]))]
     for net, loss in ((solver, new / 3 + old * 2 / 3), (vae, both[0] / 3 + both[1] * 2 / 3)):
         optimizer = torch.optim.SGD(net.parameters(), 0.5)
         loss.backward()
         optimizer.step()
 
-    trace = Trace(keep="*")
+    trace = Trace(record="*")
     trace.begin(learner, 2)
     torch.manual_seed(7)
     learner.learn(task, trace)
@@ -131,7 +84,7 @@ def test_a_step_against_two_passes_and_two_optimizers(monkeypatch):
 
 def test_the_first_task_has_only_new_images(monkeypatch):
     monkeypatch.setattr(DGR, "replayed", None)
-    _, result = run(DGR, Config(**SMALL), small_stream(sizes=(6,)), keep="*", threads=1, progress=False)
+    _, result = run(DGR, Config(**SMALL), small_stream(sizes=(6,)), record="*", threads=1, progress=False)
     rows = result.trace["loss"]
     assert np.array_equal(rows["loss"], rows["new"]) and not rows["replayed"].any()
     assert (rows["generator"] > 0).all()
@@ -139,14 +92,14 @@ def test_the_first_task_has_only_new_images(monkeypatch):
 
 def test_labels_are_the_old_solver_s_best_among_old_classes():
     learner = DGR(Config(**SMALL), SHAPE, CLASSES)
-    scores = torch.zeros(10, CLASSES, device="cpu")
-    scores[:, 5] = 9                                    # a new class, which is not asked
-    scores[range(10), [0, 1, 2, 3, 0, 1, 2, 3, 3, 3]] = 1
+    logits = torch.zeros(10, CLASSES, device="cpu")
+    logits[:, 5] = 9                                    # a new class, which is not asked
+    logits[range(10), [0, 1, 2, 3, 0, 1, 2, 3, 3, 3]] = 1
 
     class Still:
-        def draw(self, n):
+        def sample(self, n):
             return images(n)
-    x, y = learner.replayed(Still(), lambda x: scores, 4)
+    x, y = learner.replayed(Still(), lambda x: logits, 4)
     assert torch.equal(x, images(10)) and y.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 3, 3]
 
 
@@ -173,16 +126,16 @@ def test_images_and_labels_come_from_before_the_task():
 # ---- beside finetuning
 
 def test_without_replay_it_is_finetuning():
-    mine, a = go(replay=0)
-    plain, b = go(finetune.Finetune, batch=16, epochs=2)
+    mine, a = go(replay_size=0)
+    plain, b = go(finetune.Finetune, batch_size=16, epochs=2)
     assert np.array_equal(a.predictions, b.predictions) and np.array_equal(a.rank, b.rank)
     assert same(mine, plain), "the same weights, and no generator among them"
-    assert not a.trace["loss"]["generator"].any() and "generators" not in a.kept
+    assert not a.trace["loss"]["generator"].any() and "generators" not in a.memory_bytes
 
 
 def test_the_generator_does_not_touch_the_solver_but_replay_does():
     """In the first epoch of the first task the images come in the same order whatever the generator draws."""
-    stream, settings = small_stream(), {"batch": 16, "epochs": 1}
+    stream, settings = small_stream(), {"batch_size": 16, "epochs": 1}
     seed_everything(1)
     mine = DGR(Config(**SMALL | settings), SHAPE, CLASSES)
     plain = finetune.Finetune(finetune.Config(**settings), SHAPE, CLASSES)
@@ -196,7 +149,7 @@ def test_the_generator_does_not_touch_the_solver_but_replay_does():
 
 def test_replay_keeps_old_classes():
     replayed, forgotten = (go(epochs=40, **settings)[1] for settings in (
-        {"hidden": (100,), "latent": 4, "replay": 48}, {"replay": 0}))
+        {"hidden": (100,), "latent": 4, "replay_size": 48}, {"replay_size": 0}))
     old = np.isin(replayed.labels, [0, 1, 2, 3])
     score = [(r.predictions[-1] == r.labels)[old].mean() for r in (replayed, forgotten)]
     assert score[0] > score[1] + 0.3
@@ -241,8 +194,8 @@ def test_recall_leaves_batch_normalisation_alone():
 def test_nothing_to_recall():
     with pytest.raises(LearnerError, match="recall"):
         DGR(Config(**SMALL), SHAPE, CLASSES).recall(3)
-    learner, _ = go(replay=0, epochs=1)
-    with pytest.raises(LearnerError, match="replay=0"):
+    learner, _ = go(replay_size=0, epochs=1)
+    with pytest.raises(LearnerError, match="replay_size=0"):
         learner.recall(3)
 
 
@@ -251,10 +204,10 @@ def test_what_it_keeps(learned):
     assert set(result.trace["loss"]) == {"task", "epoch", "loss", "new", "replayed", "generator"}
     size = 4 * sum(p.numel() for p in learner.generator.parameters())
     solver = 4 * sum(p.numel() for p in MLP(SHAPE, CLASSES).parameters())
-    assert learner.kept() == {"weights": solver + 8, "generators": size} and not learner.keeps_data
+    assert learner.memory_bytes() == {"weights": solver + 8, "generators": size} and not learner.stores_images
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": 0}, {"lr": 0.0}, {"replay": -1}, {"latent": 0},
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"replay_size": -1}, {"latent": 0},
                                    {"hidden": (400, 0)}])
 def test_settings_that_cannot_work(wrong):
     with pytest.raises(LearnerError, match=next(iter(wrong))):

@@ -8,50 +8,21 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import nnls
-from torch import nn
 from torch.nn import functional as F
 
-from clkit import nets
+from clkit.blocks import nets
 from clkit.data import ImageSet
-from clkit.learner import LearnerError
-from clkit.methods.gem import GEM, Config, least_squares, passes, project
-from clkit.trace import Trace, copied, seed_everything
+from clkit.engine.learner import LearnerError
+from clkit.errors import ClkitError
+from clkit.methods.online.gem import GEM, Config, least_squares, project
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace, copied
 from tests.fakes import small_stream
 from tests.modes import DeviceFactories, HostSyncs
+from tests.reference.nets import Doubles, same, small_nets  # noqa: F401  a fixture
 
 SHAPE, CLASSES = (1, 6, 6), 6
-SMALL = {"net": "tiny", "memory": 20, "batch": 5}
-
-
-class Normed(nn.Module):
-    """A convolution with batch normalisation."""
-
-    def __init__(self, shape, classes):
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(shape[0], 4, 3, 2, 1, bias=False), nn.BatchNorm2d(4)
-        self.head = nn.Linear(4, classes)
-
-    def forward(self, x):
-        return self.head(F.relu(self.norm(self.conv(x))).mean((2, 3)))
-
-
-@pytest.fixture(autouse=True)
-def small_nets(monkeypatch):
-    """Networks that are small enough for loops, under names of their own; one thread."""
-    monkeypatch.setitem(nets.NETS, "tiny", lambda shape, classes: nets.MLP(shape, classes, (9,)))
-    monkeypatch.setitem(nets.NETS, "small", lambda shape, classes: nets.MLP(shape, classes, (32,)))
-    monkeypatch.setitem(nets.NETS, "norm", Normed)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-class Doubles(ImageSet):
-    """Images that come in double precision."""
-
-    def batches(self, size, **options):
-        return [(x.double(), y) for x, y in super().batches(size, **options)]
+SMALL = {"net": "tiny", "memory": 20, "batch_size": 5}
 
 
 def tasks(per_class=7, kind=ImageSet):
@@ -65,9 +36,9 @@ def made(seed=0, **settings):
     return GEM(Config(**SMALL | settings), SHAPE, CLASSES)
 
 
-def learned(some, double=False, keep=(), seed=1, **settings):
+def learned(some, double=False, record=(), seed=1, **settings):
     """A learner after these tasks and its rows by task."""
-    learner, trace, rows = made(**settings), Trace(keep, progress=False), []
+    learner, trace, rows = made(**settings), Trace(record, progress=False), []
     learner = learner.double() if double else learner
     for task in some:
         trace.begin(learner, task.index)
@@ -77,13 +48,9 @@ def learned(some, double=False, keep=(), seed=1, **settings):
     return learner, rows
 
 
-def same(a, b):
-    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
-
-
 # ---- the quadratic program
 
-def slopes(kind, t, seed, size=200):
+def gradients(kind, t, seed, size=200):
     """Slopes of t past tasks (t, D) and one of a batch (D,) with which many disagree, float64."""
     draw = torch.Generator("cpu").manual_seed(100 * t + seed)
 
@@ -102,7 +69,7 @@ def slopes(kind, t, seed, size=200):
 
 
 def by_scipy(g, G, margin):
-    """The new slope by a program for non-negative least squares: the shortest g + G' (margin + v), v >= 0."""
+    """The new gradient by a program for non-negative least squares: the shortest g + G' (margin + v), v >= 0."""
     start = (g + margin * G.sum(0)).numpy()
     v, _ = nnls(G.T.numpy(), -start, maxiter=10_000)
     return torch.from_numpy(start + (G.T.numpy() @ v))
@@ -117,7 +84,7 @@ KINDS = ("usual", "alike", "of all lengths", "dependent", "some zero")
 def test_the_projection_against_scipy(kind, t, margin):
     violated = 0
     for seed in range(5):
-        g, G = slopes(kind, t, seed)
+        g, G = gradients(kind, t, seed)
         found, count = project(g, G, margin)
         violated += bool(count)
         expected = by_scipy(g, G, margin) if int(count) else g
@@ -128,16 +95,16 @@ def test_the_projection_against_scipy(kind, t, margin):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_solution_is_one_by_its_conditions(kind):
-    """v >= 0, slope P v + c >= 0, and one of both 0."""
+    """v >= 0, gradient P v + c >= 0, and one of both 0."""
     for seed in range(5):
-        g, G = slopes(kind, 9, seed)
+        g, G = gradients(kind, 9, seed)
         P, c = G @ G.T, G @ g
         v = least_squares(P, c)
         length = P.diagonal().sqrt().clamp(min=1e-300)
         scale = (c / length).abs().max()
-        slope, v = (P @ v + c) / length / scale, v * length / scale
-        assert v.min() >= 0 and slope.min() > -1e-8
-        assert (v * slope).abs().max() < 1e-8
+        gradient, v = (P @ v + c) / length / scale, v * length / scale
+        assert v.min() >= 0 and gradient.min() > -1e-8
+        assert (v * gradient).abs().max() < 1e-8
 
 
 def test_one_past_task_by_hand():
@@ -149,8 +116,8 @@ def test_one_past_task_by_hand():
     assert int(project(g, G)[1]) == 1
 
 
-def test_a_slope_that_hurts_no_task_is_kept_bit_for_bit():
-    g, G = slopes("usual", 4, 0)
+def test_a_gradient_that_hurts_no_task_is_kept_bit_for_bit():
+    g, G = gradients("usual", 4, 0)
     G = torch.where((G @ g < 0)[:, None], -G, G)
     for kind in (torch.float64, torch.float32):
         found, count = project(g.to(kind), G.to(kind), 0.5)
@@ -160,15 +127,15 @@ def test_a_slope_that_hurts_no_task_is_kept_bit_for_bit():
 @pytest.mark.parametrize("kind", KINDS)
 def test_single_precision_and_many_weights(kind):
     """More weights than are looked at at a time; what comes of it hurts no task but for rounding."""
-    g, G = slopes(kind, 5, 1, size=150_000)
+    g, G = gradients(kind, 5, 1, size=150_000)
     found, _ = project(g.float(), G.float(), 0.0)
     expected = by_scipy(g.float().double(), G.float().double(), 0.0)
     assert found.dtype == torch.float32 and (found - expected).norm() < 1e-4 * g.norm()
     assert (F.normalize(G) @ found.double() / g.norm()).min() > -1e-4
 
 
-def test_tasks_without_a_slope_do_no_harm():
-    g, G = slopes("usual", 4, 0)
+def test_tasks_without_a_gradient_do_no_harm():
+    g, G = gradients("usual", 4, 0)
     assert torch.equal(project(g, torch.zeros_like(G), 0.5)[0], g)
     G[2] = 0
     assert (project(g, G)[0] - project(g, G[[0, 1, 3]])[0]).norm() < 1e-9
@@ -184,20 +151,20 @@ class Slow:
         self.rings, self.old, self.violated = [[] for _ in range(CLASSES)], [], []
         self.share = config.memory // CLASSES
 
-    def slope(self, x, y):
+    def gradient(self, x, y):
         self.net.zero_grad()
         F.cross_entropy(self.net(x * 2 - 1 if self.config.centred else x), y).backward()
         return torch.cat([p.grad.flatten() for p in self.net.parameters()])
 
     def learn(self, task):
         config = self.config
-        for step, (x, y) in enumerate(passes(task.train, config)):
+        for step, (x, y) in enumerate(task.train.batches(config.batch_size, epochs=config.epochs)):
             G = []
             for classes in self.old:
                 pairs = [(self.rings[c][i], c) for c in classes for i in range(len(self.rings[c]))]
                 images, labels = zip(*pairs)
-                G.append(self.slope(torch.stack(images).double() / 255, torch.tensor(labels)))
-            g = self.slope(x, y)
+                G.append(self.gradient(torch.stack(images).double() / 255, torch.tensor(labels)))
+            g = self.gradient(x, y)
             self.violated.append(sum(float(g @ other) < 0 for other in G))
             if self.violated[-1]:
                 g = by_scipy(g, torch.stack(G), config.margin)
@@ -205,7 +172,7 @@ class Slow:
             with torch.no_grad():
                 for p, part in zip(weights, g.split([p.numel() for p in weights]), strict=True):
                     p -= config.lr * part.view_as(p)
-            if step < math.ceil(len(task.train) / config.batch):
+            if step < math.ceil(len(task.train) / config.batch_size):
                 for image, label in zip(x, y.tolist(), strict=True):
                     image = (image * 255).round().to(torch.uint8)
                     self.rings[label] = [*self.rings[label], image][-self.share:]
@@ -214,9 +181,9 @@ class Slow:
 
 @pytest.mark.parametrize("settings", [
     {}, {"margin": 0.0}, {"margin": 3.0}, {"centred": True}, {"memory": 6}, {"memory": 100}, {"epochs": 2},
-    {"batch": 14}, {"lr": 0.5, "batch": 3}, {"net": "norm"}, {"net": "norm", "margin": 0.0, "epochs": 2}])
+    {"batch_size": 14}, {"lr": 0.5, "batch_size": 3}, {"net": "norm"}, {"net": "norm", "margin": 0.0, "epochs": 2}])
 def test_a_stream_is_learned_as_by_the_slow_run(settings):
-    learner, rows = learned(tasks(kind=Doubles), double=True, keep="*", **settings)
+    learner, rows = learned(tasks(kind=Doubles), double=True, record="*", **settings)
     seed_everything(0)
     slow = Slow(learner.config)
     for task in tasks(kind=Doubles):
@@ -226,16 +193,16 @@ def test_a_stream_is_learned_as_by_the_slow_run(settings):
     violated = [int(v) for found in rows for v in found["loss"]["violated"]]
     assert violated == slow.violated and any(violated)
     for label, ring in enumerate(slow.rings):
-        kept = learner.memory_images[label][:len(ring)].flatten(1).tolist()
+        kept = learner.memory.images[label][:len(ring)].flatten(1).tolist()
         assert sorted(kept) == sorted(torch.stack(ring).flatten(1).tolist())
 
 
 def test_running_statistics_meet_past_tasks_first_and_then_the_batch():
-    learner, _ = learned(tasks(kind=Doubles)[:2], double=True, net="norm", batch=100)
+    learner, _ = learned(tasks(kind=Doubles)[:2], double=True, net="norm", batch_size=100)
     assert int(learner.net.norm.num_batches_tracked) == 1 + 2
     twin = copy.deepcopy(learner)
     learner.learn(tasks(kind=Doubles)[2], Trace())
-    for x in (twin.memory_images[0:2, :3], twin.memory_images[2:4, :3], tasks()[2].train.images):
+    for x in (twin.memory.images[0:2, :3], twin.memory.images[2:4, :3], tasks()[2].train.images):
         twin.net(x.reshape(-1, *SHAPE).double() / 255)
     torch.testing.assert_close(learner.net.norm.running_mean, twin.net.norm.running_mean)
     torch.testing.assert_close(learner.net.norm.running_var, twin.net.norm.running_var)
@@ -249,7 +216,7 @@ def test_the_first_task_is_plain_gradient_descent(settings):
     twin = made(**settings)
     seed_everything(1, 0)
     sgd = torch.optim.SGD(twin.net.parameters(), lr=0.1)
-    for x, y in passes(tasks()[0].train, twin.config):
+    for x, y in tasks()[0].train.batches(twin.config.batch_size, epochs=twin.config.epochs):
         sgd.zero_grad()
         F.cross_entropy(twin.net(2 * x - 1 if twin.config.centred else x), y).backward()
         sgd.step()
@@ -257,14 +224,14 @@ def test_the_first_task_is_plain_gradient_descent(settings):
 
 
 def test_the_first_step_of_the_second_task_is_another():
-    """A batch of all images, so that a task is a step; by its slope the past task does not lose."""
-    learner, _ = learned(tasks()[:1], batch=100, margin=0.0)
+    """A batch of all images, so that a task is a step; by its gradient the past task does not lose."""
+    learner, _ = learned(tasks()[:1], batch_size=100, margin=0.0)
     before, twin, task = copy.deepcopy(learner), copy.deepcopy(learner), tasks()[1]
-    past = learner.slopes([learner.remembered(0)])[0]
+    past = learner.gradients([remembered(learner, 0)])[0]
     seed_everything(1, 1)
     learner.learn(task, Trace())
     seed_everything(1, 1)
-    (x, y), = passes(task.train, learner.config)
+    (x, y), = task.train.batches(learner.config.batch_size, epochs=learner.config.epochs)
     sgd = torch.optim.SGD(twin.net.parameters(), lr=0.1)
     F.cross_entropy(twin(x), y).backward()
     sgd.step()
@@ -280,7 +247,7 @@ def test_the_order_of_the_batches_does_not_hang_on_what_is_drawn_between():
     for draws in (0, 3):
         seed_everything(7)
         found.append([])
-        for _, y in passes(tasks()[0].train, Config(batch=5, epochs=2)):
+        for _, y in tasks()[0].train.batches(5, epochs=2):
             found[-1] += y.tolist()
             torch.rand(draws, device="cpu")
     assert found[0] == found[1] and len(found[0]) == 28 and found[0][:14] != found[0][14:]
@@ -288,38 +255,25 @@ def test_the_order_of_the_batches_does_not_hang_on_what_is_drawn_between():
 
 # ---- the memory
 
-def test_a_ring_keeps_the_latest_images_of_a_class():
-    learner, sent = made(memory=24), {c: [] for c in range(CLASSES)}
-    draw = torch.Generator("cpu").manual_seed(0)
-    for size in (5, 1, 9, 30, 3, 5, 5):
-        images = torch.randint(256, (size, *SHAPE), generator=draw, dtype=torch.uint8, device="cpu")
-        labels = torch.randint(4, (size,), generator=draw, device="cpu")
-        learner.store(images.float() / 255, labels)
-        for image, label in zip(images, labels.tolist(), strict=True):
-            sent[label].append(image)
-        for label in range(CLASSES):
-            own, count = sent[label], len(sent[label])
-            assert int(learner.memory_met[label]) == count
-            for number in range(max(0, count - 4), count):
-                assert torch.equal(learner.memory_images[label, number % 4], own[number])
-    assert min(len(sent[c]) for c in range(4)) > 4
+def remembered(learner, t):
+    return learner.memory.of(learner.memory_task == t)
 
 
 def test_what_is_remembered_of_a_task():
     learner, _ = learned(tasks()[:2], memory=60)        # 10 places a class, 7 images
-    for index in (0, 1):
-        images, labels = learner.remembered(index)
-        assert labels.tolist() == [2 * index] * 7 + [2 * index + 1] * 7
-        train = tasks()[index].train
+    for t in (0, 1):
+        images, labels = remembered(learner, t)
+        assert labels.tolist() == [2 * t] * 7 + [2 * t + 1] * 7
+        train = tasks()[t].train
         assert sorted(images.flatten(1).tolist()) == sorted(train.images.flatten(1).tolist())
-    assert len(learner.remembered(2)[0]) == 0
+    assert len(remembered(learner, 2)[0]) == 0
     assert learner.memory_task.tolist() == [0, 0, 1, 1, -1, -1]
 
 
-def test_slopes_of_tasks_are_those_of_their_mean_loss():
+def test_gradients_of_tasks_are_those_of_their_mean_loss():
     learner, _ = learned(tasks()[:2])
-    memories = [learner.remembered(t) for t in (0, 1)]
-    G = learner.slopes(memories)
+    memories = [remembered(learner, t) for t in (0, 1)]
+    G = learner.gradients(memories)
     for row, (images, labels) in zip(G, memories, strict=True):
         each = [torch.cat([s.flatten() for s in torch.autograd.grad(
             F.cross_entropy(learner(x[None] / 255), y[None]), list(learner.parameters()))])
@@ -331,7 +285,7 @@ def test_slopes_of_tasks_are_those_of_their_mean_loss():
 # ---- settings, records, going on
 
 @pytest.mark.parametrize("wrong, word", [
-    ({"memory": 0}, "memory"), ({"epochs": 0}, "epochs"), ({"batch": 0}, "batch"), ({"lr": 0.0}, "lr"),
+    ({"memory": 0}, "memory"), ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch"), ({"lr": 0.0}, "lr"),
     ({"lr": math.inf}, "lr"), ({"margin": -0.1}, "margin"), ({"margin": math.nan}, "margin")])
 def test_settings_that_cannot_work_are_refused(wrong, word):
     with pytest.raises(LearnerError, match=word):
@@ -340,18 +294,18 @@ def test_settings_that_cannot_work_are_refused(wrong, word):
 
 def test_a_memory_without_room_for_each_class_is_refused():
     made(memory=6)
-    with pytest.raises(LearnerError, match="memory=5 .* 6 classes"):
+    with pytest.raises(ClkitError, match="memory=5 .* 6 classes"):
         made(memory=5)
 
 
 def test_defaults():
     c = Config()
-    assert (c.memory, c.margin, c.batch, c.epochs, c.lr, c.centred) == (200, .5, 10, 1, .1, False)
+    assert (c.memory, c.margin, c.batch_size, c.epochs, c.lr, c.centred) == (200, .5, 10, 1, .1, False)
 
 
 def test_tables():
     """14 images a task are 3 batches; 3 places a class."""
-    _, rows = learned(tasks(), keep="*")
+    _, rows = learned(tasks(), record="*")
     for task, found in enumerate(rows):
         assert found.keys() == GEM.tables.keys() and found["loss"]["step"].tolist() == [0, 1, 2]
         assert (np.array(found["loss"]["loss"]) > 0).all()
@@ -361,9 +315,9 @@ def test_tables():
 
 
 def test_bytes_kept():
-    kept = made().kept()
-    assert kept == {"weights": 4 * (37 * 9 + 10 * 6), "exemplars": 18 * 36 + 6 * (8 + 8)}
-    assert GEM.keeps_data
+    kept = made().memory_bytes()
+    assert kept == {"weights": 4 * (37 * 9 + 10 * 7 + 8 * 6), "exemplars": 18 * 36 + 6 * (8 + 8)}
+    assert GEM.stores_images
 
 
 def test_scores():
@@ -405,7 +359,7 @@ def test_steps_wait_for_no_value_and_make_tensors_on_their_device(settings):
     """A task of ten batches brings as many values to the host as one of five: those of its beginning."""
     counts = []
     for n in (5, 10):
-        learner = made(**settings | {"batch": 2})
+        learner = made(**settings | {"batch_size": 2})
         with HostSyncs() as syncs, DeviceFactories() as factories:
             for task in tasks(n)[:2]:
                 learner.learn(task, Trace("loss"))
@@ -420,7 +374,7 @@ def test_gem_remembers(margin, monkeypatch):
     right, test = [], small_stream(per_class=100).test
     for guard in (GEM.guard, lambda learner, G: 0):
         monkeypatch.setattr(GEM, "guard", guard)
-        learner, _ = learned(tasks(100), net="small", batch=10, memory=60, margin=margin)
+        learner, _ = learned(tasks(100), net="small", batch_size=10, memory=60, margin=margin)
         (x, y), = test.batches(len(test), shuffle=False)
         right.append(float((learner(x).argmax(1) == y).double().mean()))
     assert right[0] > 0.8 > 0.6 > right[1]

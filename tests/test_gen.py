@@ -1,4 +1,4 @@
-"""GEN and GEN-MIR: terms and slopes against slow ones, tasks against a run with plain copies of networks."""
+"""GEN and GEN-MIR: terms and gradients against slow ones, tasks against a run with plain copies of networks."""
 
 import copy
 import math
@@ -7,45 +7,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from clkit import nets
+from clkit.blocks import nets
+from clkit.blocks.losses import soft_cross_entropy
 from clkit.data import ImageSet
-from clkit.learner import LearnerError
-from clkit.methods import gen
-from clkit.methods.gen import GEN, VAE, Config
-from clkit.trace import Trace, copied, seed_everything
+from clkit.engine.learner import LearnerError
+from clkit.methods.online import gen
+from clkit.methods.online.gen import GEN, Config
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace, copied
 from tests.fakes import small_stream
 from tests.modes import DeviceFactories, HostSyncs
+from tests.reference.nets import Doubles, small_nets  # noqa: F401  a fixture
+from tests.reference.vae import vae_terms
 
 SHAPE, CLASSES = (1, 6, 6), 6
-SMALL = {"net": "tiny", "latent": 3, "hidden": (8, 7), "images": 6, "updates": 2, "batch": 8, "warmup": 20,
-         "descent": 2}
+SMALL = {"net": "tiny", "latent": 3, "hidden": (8, 7), "n_images": 6, "updates": 2, "batch_size": 8, "warmup": 20,
+         "n_steps": 2}
 MIR = {"choose": "interfered"}
-
-
-class Normed(nn.Module):
-    """A convolution with batch normalisation."""
-
-    def __init__(self, shape, classes):
-        super().__init__()
-        self.conv, self.bn = nn.Conv2d(shape[0], 3, 3, 2, 1, bias=False), nn.BatchNorm2d(3)
-        self.head = nn.Linear(3, classes)
-
-    def forward(self, x):
-        return self.head(F.relu(self.bn(self.conv(x))).mean((2, 3)))
-
-
-@pytest.fixture(autouse=True)
-def small_nets(monkeypatch):
-    monkeypatch.setitem(nets.NETS, "tiny", lambda shape, classes: nets.MLP(shape, classes, (9, 7)))
-    monkeypatch.setitem(nets.NETS, "small", lambda shape, classes: nets.MLP(shape, classes, (32,)))
-    monkeypatch.setitem(nets.NETS, "norm", Normed)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def doubles(*size, scale=1.0, seed=0):
@@ -82,76 +62,26 @@ def test_sizes_are_those_of_the_authors_generators():
         assert sum(p.numel() for p in learner.vae.parameters()) == count
         gated = 2 * (784 * 400 + 400 + 400 * 10 + 10)
         assert round((2 * count + gated) / 1e6, 2) == published
-        assert learner.kept() == {"weights": 4 * 478_410 + 8, "generators": 4 * count,
-                                  "old copies": 4 * (count + 478_410)}
-        assert not learner.keeps_data
-
-
-def by_matrices(layers, h):
-    for layer in layers:
-        h = (h @ layer.weight.T + layer.bias).clamp(min=0)
-    return h
+        assert learner.memory_bytes() == {"weights": 4 * 478_410 + 8, "generators": 4 * count,
+                                  "teachers": 4 * (count + 478_410)}
+        assert not learner.stores_images
 
 
 def losses_by_hand(vae, x, noise, beta):
-    """The KL from torch.distributions, the likelihood of each pixel from its definition, image by image."""
-    normal, found = torch.distributions.Normal, []
-    for image, eps in zip(x.flatten(1), noise, strict=True):
-        h = by_matrices(vae.encoder, image)
-        mean, log_variance = (h @ m.weight.T + m.bias for m in (vae.mean, vae.log_variance))
-        deviation = log_variance.exp().sqrt()
-        h = by_matrices(vae.decoder, mean + deviation * eps)
-        p = 1 / (1 + (-(h @ vae.pixels.weight.T + vae.pixels.bias)).exp())
-        error = -(image * p.log() + (1 - image) * (1 - p).log()).sum()
-        kl = torch.distributions.kl_divergence(normal(mean, deviation), normal(0.0, 1.0)).sum()
-        found.append(error + beta * kl)
-    return torch.stack(found)
+    error, divergence = vae_terms(vae, x, noise)
+    return error + beta * divergence
 
 
-@pytest.mark.parametrize("shape, hidden, beta", [(SHAPE, (12, 8), 1.0), ((3, 4, 5), (9,), 0.3),
-                                                 ((2, 3, 3), (), 0.0)])
-def test_losses_against_the_definition(shape, hidden, beta):
-    torch.manual_seed(1)
-    vae, x = VAE(shape, 3, hidden, 0.0).double(), pixels(5, shape)
-    for p in vae.parameters():
-        p.data.mul_(2)                                  # away from the start, where the KL is nearly 0
+@pytest.mark.parametrize("beta", [1.0, 0.3, 0.0])
+def test_losses_of_the_generator(beta):
+    learner, x = made(), pixels(5)
     torch.manual_seed(2)
-    found = vae.losses(x, beta)
+    found = gen.vae_losses(learner.vae, x, beta)
     torch.manual_seed(2)
-    noise = torch.randn(5, 3, dtype=torch.float64, device="cpu")
-    same(found, losses_by_hand(vae, x, noise, beta))
-
-
-def test_decoded_codes_are_means_of_pixels():
-    vae = VAE((3, 4, 5), 3, (9, 7), 0.0).double()
-    z = vae.codes(6)
-    assert z.shape == (6, 3) and [len(layer.bias) for layer in vae.decoder] == [7, 9]
-    expected = torch.sigmoid(by_matrices(vae.decoder, z) @ vae.pixels.weight.T + vae.pixels.bias)
-    same(vae.decode(z).flatten(1), expected)
-    assert vae.decode(z).shape == (6, 3, 4, 5)
-
-
-def test_dropout_is_for_training_only():
-    vae, x = VAE(SHAPE, 3, (50,), 0.5), pixels(4).float()
-    assert not torch.equal(vae(x)[0], vae(x)[0])
-    vae.eval()
-    assert torch.equal(vae(x)[0], vae(x)[0])
+    same(found, losses_by_hand(learner.vae, x, torch.randn(5, 3, dtype=torch.float64, device="cpu"), beta))
 
 
 # ---- terms
-
-def test_soft_cross_entropy_and_divergence():
-    scores, target = doubles(4, 6, scale=3), doubles(4, 6, seed=1).softmax(1)
-    slow = [-sum(t * math.log(p) for t, p in zip(row_t, row_p, strict=True))
-            for row_t, row_p in zip(target.tolist(), scores.softmax(1).tolist(), strict=True)]
-    same(gen.soft_cross_entropy(scores, target), torch.tensor(slow, dtype=torch.float64))
-    same(gen.soft_cross_entropy(scores, F.one_hot(torch.tensor([1, 0, 5, 5]), 6)),
-         F.cross_entropy(scores, torch.tensor([1, 0, 5, 5]), reduction="none"))
-    mean, log_variance = doubles(2, 4, 3)
-    normal = torch.distributions.Normal
-    same(gen.divergence(mean, log_variance), torch.distributions.kl_divergence(
-        normal(mean, (log_variance / 2).exp()), normal(0.0, 1.0)).sum(1))
-
 
 def test_codes_are_pushed_from_all_others():
     z = doubles(5, 3)
@@ -175,12 +105,12 @@ def test_a_virtual_step_is_one_of_gradient_descent_and_leaves_no_mark(net):
     twin = copy.deepcopy(learner.net)
     F.cross_entropy(twin(x), y).backward()
     torch.optim.SGD(twin.parameters(), 0.5).step()
-    answers = doubles(5, CLASSES).softmax(1)
+    probs = doubles(5, CLASSES).softmax(1)
     old = pixels(5, seed=3)
-    found = learner.harm_to_net(x, y)(old, answers)
-    same(found, -(answers * twin(old).log_softmax(1)).sum(1))
-    assert not torch.allclose(found, gen.soft_cross_entropy(learner.net(old), answers))
-    before["net.bn.num_batches_tracked"] = learner.state_dict().get("net.bn.num_batches_tracked")
+    found = learner.harm_to_net(x, y)(old, probs)
+    same(found, -(probs * twin(old).log_softmax(1)).sum(1))
+    assert not torch.allclose(found, soft_cross_entropy(learner.net(old), probs))
+    before["net.norm.num_batches_tracked"] = learner.state_dict().get("net.norm.num_batches_tracked")
     changed = [k for k, v in learner.state_dict().items() if not torch.equal(v, before[k])]
     assert all("running" in k for k in changed), "those of the line above alone"
     assert all(p.grad is None for p in learner.parameters())
@@ -190,7 +120,7 @@ def test_harm_to_the_generator_is_what_a_step_adds_to_the_kl():
     learner, x = made(lr=0.01), pixels(8)
     twin, normal = copy.deepcopy(learner.vae), torch.distributions.Normal
     torch.manual_seed(4)
-    twin.losses(x, 0.7).mean().backward()
+    gen.vae_losses(twin, x, 0.7).mean().backward()
     torch.optim.SGD(twin.parameters(), 0.01).step()
     torch.manual_seed(4)
     old = pixels(5, seed=3)
@@ -206,13 +136,13 @@ def test_harm_to_the_generator_is_what_a_step_adds_to_the_kl():
 def test_codes_climb_the_gain(which, weights):
     """Code after code, with the gain written out and the other codes as they were before the step."""
     names = ("interference", "entropy", "diversity")
-    learner = made(descent=3, batch=4, images=5, lr=0.01, **MIR, **dict(zip(names, weights, strict=True)))
+    learner = made(n_steps=3, batch_size=4, n_images=5, lr=0.01, **MIR, **dict(zip(names, weights, strict=True)))
     x, y, start = pixels(4), torch.tensor([2, 3] * 2, device="cpu"), doubles(5, 3)
     torch.manual_seed(4)
     harm = learner.harm_to_net(x, y) if which == "net" else learner.harm_to_vae(x, 1.0)
     torch.manual_seed(4)
     after = copy.deepcopy(learner.net if which == "net" else learner.vae)
-    loss = F.cross_entropy(after(x), y) if which == "net" else after.losses(x, 1.0).mean()
+    loss = F.cross_entropy(after(x), y) if which == "net" else gen.vae_losses(after, x, 1.0).mean()
     loss.backward()
     torch.optim.SGD(after.parameters(), 0.01).step()
 
@@ -231,8 +161,8 @@ def test_codes_climb_the_gain(which, weights):
         moved = []
         for i in range(5):
             own = expected[i].clone().requires_grad_()
-            slope, = torch.autograd.grad(gain(own, [expected[j] for j in range(5) if j != i]), own)
-            moved.append(expected[i] + slope / 4)
+            gradient, = torch.autograd.grad(gain(own, [expected[j] for j in range(5) if j != i]), own)
+            moved.append(expected[i] + gradient / 4)
         expected = torch.stack(moved)
     found = learner.ascend(start, harm)
     same(found, expected)
@@ -242,7 +172,7 @@ def test_codes_climb_the_gain(which, weights):
 def test_codes_that_are_not_finite_are_replaced():
     learner, start = made(**MIR), doubles(6, 3)
     for bad in (math.nan, math.inf):
-        assert torch.equal(learner.ascend(start, lambda old, answers: bad * old.sum((1, 2, 3))), start)
+        assert torch.equal(learner.ascend(start, lambda old, probs: bad * old.sum((1, 2, 3))), start)
 
 
 def test_random_images_come_from_the_old_generator_without_a_virtual_step():
@@ -261,13 +191,6 @@ def test_random_images_come_from_the_old_generator_without_a_virtual_step():
 
 # ---- whole tasks against a slow run
 
-class Doubles(ImageSet):
-    """Images that come in double precision."""
-
-    def batches(self, size, **options):
-        return [(x.double(), y) for x, y in super().batches(size, **options)]
-
-
 def tasks_of(count=3, n=20, kind=Doubles):
     for t in range(count):
         draw = torch.Generator("cpu").manual_seed(t)
@@ -277,10 +200,10 @@ def tasks_of(count=3, n=20, kind=Doubles):
                               train=kind(images, labels, [str(k) for k in range(CLASSES)]))
 
 
-def go(tasks, dtype=torch.float64, keep=(), **settings):
+def go(tasks, dtype=torch.float64, record=(), **settings):
     """A learner after these tasks, and its tables."""
     seed_everything(3)
-    learner, trace = GEN(Config(**SMALL | settings), SHAPE, CLASSES).to(dtype), Trace(keep, progress=False)
+    learner, trace = GEN(Config(**SMALL | settings), SHAPE, CLASSES).to(dtype), Trace(record, progress=False)
     for task in tasks:
         trace.begin(learner, task.index)
         seed_everything(4, task.index)
@@ -304,8 +227,8 @@ class Slow:
         seed_everything(4, task.index)
         sgd = torch.optim.SGD(self.net.parameters(), c.lr)
         adam = torch.optim.Adam(self.vae.parameters(), c.vae_lr)
-        for step, (x, y) in gen.passes(task.train, c.batch, c.epochs):
-            beta = min(c.beta, (step + 1) * c.batch / c.warmup)
+        for step, (x, y) in enumerate(task.train.batches(c.batch_size, epochs=c.epochs, reshuffle=False)):
+            beta = min(c.beta, (step + 1) * c.batch_size / c.warmup)
             x_old = self.images(lambda: self.vae_after(x, beta))
             row = [0.0, 0.0, 0.0]
             for _ in range(c.updates):
@@ -335,16 +258,16 @@ class Slow:
         if not self.old:
             return None
         c, (net, vae) = self.config, self.old
-        z = torch.randn(c.images, c.latent, dtype=torch.float64)
+        z = torch.randn(c.n_images, c.latent, dtype=torch.float64)
         harmed = virtual() if c.choose == "interfered" else None
-        for _ in range(c.descent if harmed else 0):
+        for _ in range(c.n_steps if harmed else 0):
             z = z.detach().requires_grad_()
             image = vae.decode(z)
             p = net(image).softmax(1)
             others = torch.stack([z.detach()[[j for j in range(len(z)) if j != i]] for i in range(len(z))])
             spread = (z[:, None] - others).square().mean((1, 2))
             gain = c.interference * harmed(image, p) + c.entropy * (p * p.log()).sum(1) + c.diversity * spread
-            z = z + torch.autograd.grad(gain.sum(), z)[0] / c.batch
+            z = z + torch.autograd.grad(gain.sum(), z)[0] / c.batch_size
         return vae.decode(z).detach()
 
     def net_after(self, x, y):
@@ -366,7 +289,7 @@ class Slow:
 @pytest.mark.parametrize("settings", [{}, {"epochs": 2, "replay": 0.5}, {"net": "norm"}, MIR,
                                       {"net": "norm", **MIR}, {"beta": 0.3, "updates": 1, **MIR}])
 def test_tasks_are_learned_as_by_the_slow_run(settings):
-    learner, rows = go(tasks_of(), keep="loss", **settings)
+    learner, rows = go(tasks_of(), record="loss", **settings)
     slow = Slow(learner.config)
     found = np.array([row for task in tasks_of() for row in slow.learn(task)])
     for mine, theirs in ((learner.net, slow.net), (learner.vae, slow.vae)):
@@ -386,7 +309,7 @@ def test_without_replay_it_is_plain_training(net):
         for task in tasks_of(count, kind=ImageSet):
             seed_everything(4, task.index)
             sgd = torch.optim.SGD(twin.parameters(), 0.01)
-            for _, (x, y) in gen.passes(task.train, 8, 1):
+            for x, y in task.train.batches(8, epochs=1, reshuffle=False):
                 for _ in range(2):
                     sgd.zero_grad()
                     F.cross_entropy(twin(x), y).backward()
@@ -426,17 +349,17 @@ def test_old_networks_are_those_of_the_end_of_the_last_task():
 def test_running_statistics_are_those_of_the_updates(settings):
     """Three batches a task and two updates: one pass each, with replay two; a virtual step leaves no mark."""
     learner, _ = go(tasks_of(2), net="norm", **settings)
-    assert int(learner.net.bn.num_batches_tracked) == 6 + 12
+    assert int(learner.net.norm.num_batches_tracked) == 6 + 12
 
 
 def test_passes_over_a_task_are_in_the_same_order():
     images = small_stream()[0].train
-    steps = list(gen.passes(images, 10, 3))
-    assert [step for step, _ in steps] == list(range(15)) and len(steps[4][1][1]) == 8
+    steps = list(images.batches(10, epochs=3, reshuffle=False))
+    assert len(steps) == 15 and len(steps[4][1]) == 8
     for i in range(10):
-        assert all(torch.equal(a, b) for a, b in zip(steps[i][1], steps[i + 5][1], strict=True))
-    _, (x, _) = next(gen.passes(images, 10, 1))
-    assert not torch.equal(steps[0][1][0], x), "another order each time"
+        assert all(torch.equal(a, b) for a, b in zip(steps[i], steps[i + 5], strict=True))
+    x, _ = next(iter(images.batches(10, epochs=1, reshuffle=False)))
+    assert not torch.equal(steps[0][0], x), "another order each time"
 
 
 def test_beta_grows_with_the_images_of_a_task():
@@ -456,8 +379,8 @@ def test_beta_grows_with_the_images_of_a_task():
 # ---- settings, records, recall, going on
 
 @pytest.mark.parametrize("wrong", [
-    {"choose": "best"}, {"images": 0}, {"updates": 0}, {"latent": 0}, {"hidden": (4, 0)}, {"dropout": 1.0},
-    {"dropout": -0.1}, {"warmup": 0}, {"descent": 0}, {"epochs": 0}, {"batch": 0}, {"lr": 0.0},
+    {"choose": "best"}, {"n_images": 0}, {"updates": 0}, {"latent": 0}, {"hidden": (4, 0)}, {"dropout": 1.0},
+    {"dropout": -0.1}, {"warmup": 0}, {"n_steps": 0}, {"epochs": 0}, {"batch_size": 0}, {"lr": 0.0},
     {"lr": math.nan}, {"vae_lr": 0.0}, {"replay": -1.0}, {"replay": math.inf}, {"beta": -1.0},
     {"interference": -1.0}, {"entropy": math.nan}, {"diversity": -0.5}])
 def test_settings_that_cannot_work_are_refused(wrong):
@@ -467,14 +390,14 @@ def test_settings_that_cannot_work_are_refused(wrong):
 
 def test_defaults_are_those_of_the_authors_script():
     c = Config()
-    assert (c.choose, c.images, c.replay, c.updates, c.lr, c.batch) == ("random", 40, 3, 15, 0.01, 10)
+    assert (c.choose, c.n_images, c.replay, c.updates, c.lr, c.batch_size) == ("random", 40, 3, 15, 0.01, 10)
     assert (c.latent, c.hidden, c.dropout, c.beta, c.warmup) == (50, (128, 128), 0, 1, 1000)
-    assert (c.descent, c.interference, c.entropy, c.diversity) == (10, 0.1, 1, 1)
+    assert (c.n_steps, c.interference, c.entropy, c.diversity) == (10, 0.1, 1, 1)
 
 
 @pytest.mark.parametrize("settings", [{}, MIR, {"replay": 0.0}])
 def test_tables(settings):
-    _, rows = go(tasks_of(), keep="*", **settings)
+    _, rows = go(tasks_of(), record="*", **settings)
     assert rows.keys() == GEN.tables.keys()
     empty = 9 if settings.get("replay") == 0 else 3
     for table in rows.values():
@@ -506,7 +429,7 @@ def test_nothing_to_recall():
     for learner in (made(), go(tasks_of(1), replay=0.0)[0]):
         with pytest.raises(LearnerError, match="before the first task, or with replay=0"):
             learner.recall(3)
-    assert go(tasks_of(1), replay=0.0)[0].kept().keys() == {"weights"}
+    assert go(tasks_of(1), replay=0.0)[0].memory_bytes().keys() == {"weights"}
 
 
 def halves(state=None, start=None, **settings):
@@ -544,7 +467,7 @@ def test_steps_wait_for_no_value_and_make_tensors_on_their_device(settings):
     """A task of ten batches brings as many values to the host as one of five."""
     counts = []
     for n in (10, 20):
-        learner = GEN(Config(**SMALL | settings | {"batch": 2}), SHAPE, CLASSES)
+        learner = GEN(Config(**SMALL | settings | {"batch_size": 2}), SHAPE, CLASSES)
         with HostSyncs() as syncs, DeviceFactories() as factories:
             for task in tasks_of(2, n, ImageSet):
                 learner.learn(task, Trace("*"))
@@ -557,7 +480,7 @@ def test_a_stream_is_remembered():
     """Better than training alone on the same batches, where all but the last task is forgotten."""
     right, stream = [], small_stream(per_class=60)
     (x, y), = stream.test.batches(len(stream.test), shuffle=False)
-    usual = {"net": "small", "images": 20, "hidden": (32,), "lr": 0.1, "updates": 8, "warmup": 100,
+    usual = {"net": "small", "n_images": 20, "hidden": (32,), "lr": 0.1, "updates": 8, "warmup": 100,
              "vae_lr": 0.01}
     for settings in ({}, MIR, {"replay": 0.0}):
         learner, _ = go(stream, torch.float32, **usual | settings)

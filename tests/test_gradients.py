@@ -8,11 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clkit import nets
+from clkit import papers
+from clkit.blocks import nets
 from clkit.analysis import gradients
 from clkit.analysis.gradients import GradientError, correlation, groups, study, table
-from clkit.methods import METHODS, arm
-from clkit.trace import Trace, seed_everything
+from clkit.experiments import config_class
+from clkit.methods import LEARNERS
+from clkit.methods.arm import arm
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace
 from tests.fakes import small_stream
 
 
@@ -47,21 +51,23 @@ def network(kind="mlp", classes=4):
 
 def slow(net, x, target):
     """Gradients of one image by parameter, of length 1, by the definition."""
-    score = net(x[None])[0]
-    probability = F.one_hot(target, len(score)).double() if target.ndim == 0 else target
-    loss = -(probability * score.log_softmax(0)).sum()
+    logits = net(x[None])[0]
+    probability = F.one_hot(target, len(logits)).double() if target.ndim == 0 else target
+    loss = -(probability * logits.log_softmax(0)).sum()
     found = torch.autograd.grad(loss, list(net.parameters()))
-    return {name: slope.flatten() / slope.norm() if slope.norm() else slope.flatten()
-            for (name, _), slope in zip(net.named_parameters(), found, strict=True)}
+    return {name: gradient.flatten() / gradient.norm() if gradient.norm() else gradient.flatten()
+            for (name, _), gradient in zip(net.named_parameters(), found, strict=True)}
 
 
 @pytest.mark.parametrize("kind", ["mlp", "resnet", "conv"])
-@pytest.mark.parametrize("chunk", [3, 16])
-def test_cosines_are_those_of_single_images(kind, chunk):
+@pytest.mark.parametrize("held", [1, 2**27])
+def test_cosines_are_those_of_single_images(kind, held, monkeypatch):
+    """Also where the gradients of one image only may be held at a time."""
+    monkeypatch.setattr(gradients, "_BYTES", held)
     net, y = network(kind), labels(5)
     x, others, soft = images(5), images(5, seed=1), torch.rand(5, 4, dtype=torch.float64).softmax(1)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    found = correlation(net, (x, soft), (others, y), chunk=chunk)
+    found = correlation(net, (x, soft), (others, y))
     assert net.training and all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     net.eval()
     assert list(found) == [name for name, _ in net.named_parameters()]
@@ -109,6 +115,35 @@ def test_fewer_classes_in_the_softmax():
         smaller, (x, y), (x[:1].expand_as(x), y))
     for name in found:
         assert found[name] == pytest.approx(expected[name], abs=1e-10)
+
+
+class Twice(nn.Module):
+    """A layer that is gone through twice, one whose weight is used elsewhere, and one on sequences."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.tied, self.last = (nn.Linear(36, n).double() for n in (36, 36, 4))
+        self.wide = nn.Linear(6, 6).double()
+
+    def forward(self, x):
+        x = self.wide(x).tanh().flatten(1)
+        x = self.twice(self.twice(x).tanh()).tanh()
+        return self.last(self.tied(x).tanh() @ self.tied.weight)
+
+
+def test_layers_that_are_not_simply_gone_through_once():
+    seed_everything(0)
+    net, x, others, y, z = Twice(), images(), images(seed=1), labels(), labels(seed=1)
+    found = correlation(net, (x, y), (others, z))
+    for i in range(7):
+        a, b = slow(net, x[i], y[i]), slow(net, others[i], z[i])
+        for name, values in found.items():
+            assert values[i] == pytest.approx(float(a[name] @ b[name]), abs=1e-9), name
+
+
+def test_no_gradient_of_a_fully_connected_layer_is_formed(monkeypatch):
+    monkeypatch.setattr(gradients, "vmap", None)
+    assert len(correlation(network(), (images(), labels()), (images(), labels()))) == 6
 
 
 def test_parameters_that_play_no_part_are_left_out():
@@ -161,8 +196,8 @@ def test_a_table_pools_images_and_parameters():
 
 @pytest.mark.parametrize("name", ["finetune", "lwf", "dgr", "spacenet", "cwr"])
 def test_learners_of_other_methods(name):
-    method = METHODS[name]
-    learner = method.learner(method.config(**method.settings), (1, 28, 28), 10)
+    kind = LEARNERS[name]
+    learner = kind(config_class(kind)(**papers.methods()[name].settings), (1, 28, 28), 10)
     x, y = images(3, (1, 28, 28)).float(), labels(3)
     found = correlation(learner, (x, y), (x, y))
     assert found
@@ -174,8 +209,8 @@ def recalled(n=9):
     """As `gather` returns it: images 0 and 4 are recalled as what they began as."""
     x = images(n)
     origins, target = torch.tensor([1] * n), torch.tensor([1, 0, 2, 3, 1, 0, 0, 2, 3][:n])
-    answers = (3 * F.one_hot(target, 4) + images(n, (4,), seed=3)).softmax(1)
-    return SimpleNamespace(start=x, images=x + 0.3 * images(n, seed=5), origins=origins, answers=answers)
+    probs = (3 * F.one_hot(target, 4) + images(n, (4,), seed=3)).softmax(1)
+    return SimpleNamespace(start=x, images=x + 0.3 * images(n, seed=5), origins=origins, probs=probs)
 
 
 def test_the_study_compares_with_real_images_of_both_classes():
@@ -184,12 +219,12 @@ def test_the_study_compares_with_real_images_of_both_classes():
     pairs, skipped = study(net, found, real)
     assert skipped == 2 and tuple(pairs) == gradients.CONDITIONS
     kept = [1, 2, 3, 5, 6, 7, 8]
-    target = found.answers.argmax(1)[kept]
+    target = found.probs.argmax(1)[kept]
     first, second = (real[0][[real[1].tolist().index(k) for k in which]] for which in
                      (found.origins[kept].tolist(), target.tolist()))
-    for condition, x, label in (("hard", found.images, target), ("soft", found.images, found.answers[kept]),
+    for condition, x, label in (("hard", found.images, target), ("soft", found.images, found.probs[kept]),
                                 ("control hard", found.start, target),
-                                ("control soft", found.start, found.answers[kept])):
+                                ("control soft", found.start, found.probs[kept])):
         for which, other, own in (("class 1", first, found.origins[kept]), ("class 2", second, target)):
             expected = correlation(net, (x[kept], label), (other, own))
             for name, values in pairs[condition][which].items():
@@ -203,15 +238,15 @@ def test_the_study_draws_by_its_seed():
     assert (a == b).all() and not (a == c).all()
     draw = torch.Generator("cpu").manual_seed(0)
     wanted = torch.tensor([3, 0, 2] * 20)
-    places = gradients._of_class(real[1], wanted, draw)
-    assert (real[1][places] == wanted).all() and len(set(places.tolist())) > 20
+    indices = gradients._of_class(real[1], wanted, draw)
+    assert (real[1][indices] == wanted).all() and len(set(indices.tolist())) > 20
 
 
 def test_a_study_that_cannot_be_made_is_refused():
     net, found = network(), recalled()
     with pytest.raises(GradientError, match="no real image of class"):
         study(net, found, (images(2), torch.tensor([1, 0])))
-    found.origins = found.answers.argmax(1)
+    found.origins = found.probs.argmax(1)
     with pytest.raises(GradientError, match="no two classes"):
         study(net, found, (images(2), torch.tensor([1, 0])))
 
@@ -220,26 +255,26 @@ def test_a_study_that_cannot_be_made_is_refused():
 def test_recalled_images_are_gathered_from_a_learner(M):
     """With M above the batch of 5, images that were not drawn are left out."""
     seed_everything(0)
-    learner = arm.ARM(arm.Config(net="tiny", images=M, batch=5, descent=2), (1, 6, 6), 6)
+    learner = arm.ARM(arm.Config(net="tiny", n_images=M, batch_size=5, n_steps=2), (1, 6, 6), 6)
     stream = small_stream(per_class=10)
     for t in range(2):
         learner.learn(stream[t], Trace())
-    remember, kept = learner.remember, []
+    recall_for, kept = learner.recall_for, []
 
     def watched(x, y):
-        result = remember(x, y)
-        kept.extend([1] * len(x) if result.counts is None else (result.counts > 0).tolist())
+        result = recall_for(x, y)
+        kept.extend([1] * len(x) if result.multiplicity is None else (result.multiplicity > 0).tolist())
         return result
-    learner.remember = watched
+    learner.recall_for = watched
     found = gradients.gather(learner, stream[1].train.batches(5), 12)
     n = len(found.images)
     assert n == len(found.start) == len(found.origins) == min(12, sum(kept))
     assert (sum(kept) < len(kept)) == (M == 6)
-    assert found.answers.shape == (n, 6) and set(found.origins.tolist()) == {2, 3}
+    assert found.probs.shape == (n, 6) and set(found.origins.tolist()) == {2, 3}
     assert not torch.equal(found.images, found.start)
     everything = [torch.cat([getattr(task.train, part) for task in (stream[0], stream[1])])
                   for part in ("images", "labels")]
-    found.answers[:, 4:] = 0                            # there are no real images of classes to come
+    found.probs[:, 4:] = 0                            # there are no real images of classes to come
     pairs, _ = study(learner, found, (everything[0].float() / 255, everything[1]))
     assert {group: v[2] > 0 for group, v in table(pairs["soft"]["class 2"], groups(learner)).items()} == \
         {"FC1": True, "FC2": True, "FC3": True, "All": True}
@@ -251,11 +286,12 @@ def test_the_rows_of_a_study_are_its_tables():
     """The table that a run keeps says what `study` says of the same recalled images."""
     stream = small_stream()
     seed_everything(0)
-    learner = arm.ARM(arm.Config(net="tiny", batch=8, images=8, descent=2), stream.shape, stream.classes)
+    config = arm.Config(net="tiny", batch_size=8, n_images=8, n_steps=2)
+    learner = arm.ARM(config, stream.shape, stream.classes)
     for task in stream:
         learner.learn(task, Trace())
     seed_everything(3)
-    columns = gradients.rows(learner, stream, images=12, batch=8)
+    columns = gradients.rows(learner, stream, images=12, batch_size=8)
     assert {len(values) for values in columns.values()} == {4 * 2 * 4}
     seed_everything(3)
     found = gradients.gather(learner, stream[2].train.batches(8), 12)

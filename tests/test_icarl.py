@@ -8,15 +8,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clkit import nets
-from clkit.learner import LearnerError
-from clkit.methods.icarl import Config, ICaRL, herd
-from clkit.run import run
-from clkit.trace import Trace, seed_everything
+from clkit.blocks import nets
+from clkit.engine.learner import LearnerError
+from clkit.errors import ClkitError
+from clkit.methods.baselines.icarl import Config, ICaRL
+from clkit.engine.run import run
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace
 from tests.fakes import small_stream
+from tests.reference.memory import class_means, herd_by_hand, phi
+from tests.reference.nets import same
 
 SHAPE, CLASSES = (1, 6, 6), 6
-SMALL = {"memory": 20, "batch": 16, "epochs": 2}
+SMALL = {"memory": 20, "batch_size": 16, "epochs": 2}
 PLAIN = {"distil": False, "replay": False, "classifier": "network"}
 
 
@@ -25,70 +29,15 @@ def build(seed=0, **settings):
     return ICaRL(Config(**SMALL | settings), SHAPE, CLASSES)
 
 
-def learn(learner, stream, tasks, seed=1, keep="*"):
+def learn(learner, stream, tasks, seed=1, record="*"):
     """The rows of the last of these tasks."""
-    trace = Trace(keep=keep)
+    trace = Trace(record=record)
     for task in (stream[t] for t in tasks):
         trace.begin(learner, task.index)
         seed_everything(seed, task.index)
         learner.learn(task, trace)
         rows = trace.end()
     return rows
-
-
-def same(a, b):
-    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
-
-
-def unit(v):
-    """A list of numbers scaled to length 1."""
-    length = math.sqrt(sum(a * a for a in v))
-    return [a / length for a in v] if length else v
-
-
-def phi(learner, images):
-    """Features of length 1, one image at a time in float64."""
-    with torch.no_grad():
-        return [unit(learner.net.features(x[None].float() / 255)[0].double().tolist()) for x in images]
-
-
-# ---- herding
-
-def herd_by_hand(features, m):
-    """The definition: each time the image that brings the mean closest, each candidate tried."""
-    features = [np.array(f, dtype=np.float64) for f in features]
-    mu, chosen = np.array(unit((sum(features) / len(features)).tolist())), []
-    for k in range(1, min(m, len(features)) + 1):
-        distance = [math.inf if i in chosen
-                    else np.linalg.norm(mu - (f + sum(features[j] for j in chosen)) / k)
-                    for i, f in enumerate(features)]
-        chosen.append(int(np.argmin(distance)))
-    return chosen
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("n, m, lengths", [(30, 8, "one"), (30, 8, "any"), (5, 9, "one"), (1, 1, "one"),
-                                           (12, 12, "some zero")])
-def test_herding_against_the_definition(n, m, lengths, seed):
-    draw = torch.Generator("cpu").manual_seed(seed)
-    features = torch.randn(n, 4, dtype=torch.float64, generator=draw, device="cpu") + 0.5
-    if lengths != "any":
-        features = F.normalize(features)
-    if lengths == "some zero":
-        features[::5] = 0                               # an image that no unit answers to
-    assert herd(features, m).tolist() == herd_by_hand(features.tolist(), m)
-
-
-def test_the_first_exemplars_describe_the_class_best():
-    """Their mean is closer to the class mean than that of nearly all random choices."""
-    draw = torch.Generator("cpu").manual_seed(0)
-    features = F.normalize(torch.randn(60, 5, generator=draw, device="cpu") + 1)
-    mu = F.normalize(features.mean(0), dim=0)
-
-    def distance(index):
-        return float((features[index].mean(0) - mu).norm())
-    random = [distance(torch.randperm(60, generator=draw, device="cpu")[:6]) for _ in range(200)]
-    assert distance(herd(features, 6)) < np.quantile(random, 0.05)
 
 
 # ---- the memory
@@ -99,19 +48,19 @@ def test_exemplars_are_herded_from_the_trained_network():
     task = stream[1]
     for label in (2, 3):
         own = task.train.images[task.train.labels == label]
-        expected = own[herd_by_hand(phi(learner, own), 5)]
-        assert torch.equal(learner.memory_images[learner.memory_labels == label], expected)
+        expected = own[herd_by_hand(phi(learner.net, own), 5)]
+        assert torch.equal(learner.memory.images[learner.memory.labels == label], expected)
 
 
 def test_old_classes_keep_their_first_exemplars():
     stream, learner = small_stream(), build()
     learn(learner, stream, [0])
-    first = {c: learner.memory_images[learner.memory_labels == c] for c in (0, 1)}
+    first = {c: learner.memory.images[learner.memory.labels == c] for c in (0, 1)}
     assert [len(v) for v in first.values()] == [10, 10]
     learn(learner, stream, [1, 2])
     for label, images in first.items():
-        assert torch.equal(learner.memory_images[learner.memory_labels == label], images[:3])
-    assert learner.memory_labels.tolist() == [c for c in range(6) for _ in range(3)]
+        assert torch.equal(learner.memory.images[learner.memory.labels == label], images[:3])
+    assert learner.memory.labels.tolist() == [c for c in range(6) for _ in range(3)]
 
 
 @pytest.mark.parametrize("memory, shares", [(20, (10, 5, 3)), (6, (3, 1, 1)), (100, (24, 24, 16)),
@@ -119,43 +68,33 @@ def test_old_classes_keep_their_first_exemplars():
 def test_the_budget_is_shared_equally(memory, shares):
     """Every class has the whole part of its share, or all of its 24 images."""
     config = Config(**SMALL | {"memory": memory, "epochs": 1})
-    learner, result = run(ICaRL, config, small_stream(), keep="*", threads=1, progress=False)
+    learner, result = run(ICaRL, config, small_stream(), record="*", threads=1, progress=False)
     counts = result.trace["memory"]["counts"]
     assert counts.tolist() == [[share if c < seen else 0 for c in range(6)]
                                for share, seen in zip(shares, (2, 4, 6), strict=True)]
     assert counts.sum(1).max() <= memory
-    assert result.kept["exemplars"].tolist() == [n * (36 + 8) for n in counts.sum(1)]
-    assert result.kept["features"].tolist() == [seen * 400 * 4 for seen in (2, 4, 6)]
-    assert learner.memory_images.dtype == torch.uint8
+    assert result.memory_bytes["exemplars"].tolist() == [n * (36 + 8) for n in counts.sum(1)]
+    assert result.memory_bytes["features"].tolist() == [seen * 400 * 4 for seen in (2, 4, 6)]
+    assert learner.memory.images.dtype == torch.uint8
 
 
 def test_exemplars_are_trained_on():
     """Each epoch of the second task meets its 48 images and the 20 exemplars, one of the third 48 and 20."""
-    drawn = run(ICaRL, Config(**SMALL), small_stream(), threads=1, progress=False)[1].drawn
+    drawn = run(ICaRL, Config(**SMALL), small_stream(), threads=1, progress=False)[1].n_samples
     assert drawn.tolist() == [2 * 48, 2 * (48 + 20), 2 * (48 + 20)]
 
 
 # ---- the loss
 
-def test_targets_by_hand():
-    before = torch.tensor([[0.0, 2.0], [-4.0, 6.0], [1.0, 1.0]], device="cpu")
-    found = build().targets(torch.tensor([2, 3, 1], device="cpu"), 4, before)   # the last is an exemplar
-    half = [[1 / (1 + math.exp(-v / 2)) for v in row] for row in before.tolist()]
-    torch.testing.assert_close(found, torch.tensor(
-        [[*half[0], 1, 0], [*half[1], 0, 1], [*half[2], 0, 0]], device="cpu"))
-    labels = build(temperature=7.0).targets(torch.tensor([2, 0], device="cpu"), 4)
-    assert labels.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
-
-
 def test_a_step_by_hand(monkeypatch):
     """New images and exemplars of the second task in one step: summed over classes, mean over images."""
     monkeypatch.setattr(torch.optim, "Adam", lambda p, lr, fused: torch.optim.SGD(p, lr))
-    stream, learner = small_stream(), build(batch=100, epochs=1, lr=0.1)
+    stream, learner = small_stream(), build(batch_size=100, epochs=1, lr=0.1)
     learn(learner, stream, [0])
     twin = nets.build("mlp", SHAPE, CLASSES)
     twin.load_state_dict(learner.net.state_dict())
-    x = torch.cat([stream[1].train.images, learner.memory_images]) / 255
-    y = [*stream[1].train.labels.tolist(), *learner.memory_labels.tolist()]
+    x = torch.cat([stream[1].train.images, learner.memory.images]) / 255
+    y = [*stream[1].train.labels.tolist(), *learner.memory.labels.tolist()]
     logits = twin(x)
     parts = {"new": 0.0, "old": 0.0}
     for row, label in zip(logits, y, strict=True):
@@ -203,7 +142,7 @@ def test_without_its_parts_it_is_finetuning():
 @pytest.mark.parametrize("part", ["distil", "replay"])
 def test_each_part_matters_from_the_first_step_of_the_second_task(part):
     """One batch holds all images, so that the task is one step."""
-    settings = PLAIN | {"batch": 100, "epochs": 1}
+    settings = PLAIN | {"batch_size": 100, "epochs": 1}
     with_it, without = build(**settings | {part: True}), build(**settings)
     for task, expected in ((0, True), (1, False)):
         for learner in (with_it, without):
@@ -227,27 +166,24 @@ def test_the_nearest_mean_against_the_definition():
     stream, learner = small_stream(), build()
     learn(learner, stream, [0, 1])
     x, _ = next(iter(stream.test.batches(40)))
-    features = phi(learner, learner.memory_images)
-    means = []
-    for c in range(4):
-        own = [f for f, label in zip(features, learner.memory_labels.tolist(), strict=True) if label == c]
-        means.append(unit([sum(column) / len(own) for column in zip(*own, strict=True)]))
-    distances = [[math.dist(f, mu) ** 2 for mu in means] for f in phi(learner, x * 255)]
-    scores = learner(x)
-    torch.testing.assert_close(scores[:, :4], -torch.tensor(distances, device="cpu"), rtol=1e-4, atol=1e-5)
-    assert scores[:, :4].argmax(1).tolist() == [row.index(min(row)) for row in distances]
+    features = phi(learner.net, learner.memory.images)
+    means = class_means(features, learner.memory.labels.tolist(), 4)
+    distances = [[math.dist(f, mu) ** 2 for mu in means] for f in phi(learner.net, x * 255)]
+    logits = learner(x)
+    torch.testing.assert_close(logits[:, :4], -torch.tensor(distances, device="cpu"), rtol=1e-4, atol=1e-5)
+    assert logits[:, :4].argmax(1).tolist() == [row.index(min(row)) for row in distances]
 
 
 def test_scores_of_classes_without_a_mean():
     """Before any task all are ordered as the network has them; later the new ones come after all others."""
     learner, x = build(), torch.rand(9, *SHAPE, device="cpu")
-    scores = learner(x)
-    assert scores.shape == (9, 6) and torch.equal(scores.argsort(1), learner.net(x).argsort(1))
+    logits = learner(x)
+    assert logits.shape == (9, 6) and torch.equal(logits.argsort(1), learner.net(x).argsort(1))
     learn(learner, small_stream(), [0])
-    scores = learner(x)
-    assert scores.shape == (9, 6) and scores.isfinite().all() and scores[:, :2].min() >= -4 - 1e-5
-    assert scores[:, 2:].max() < -5
-    assert torch.equal(scores[:, 2:].argsort(1), learner.net(x)[:, 2:].argsort(1))
+    logits = learner(x)
+    assert logits.shape == (9, 6) and logits.isfinite().all() and logits[:, :2].min() >= -4 - 1e-5
+    assert logits[:, 2:].max() < -5
+    assert torch.equal(logits[:, 2:].argsort(1), learner.net(x)[:, 2:].argsort(1))
 
 
 class Wavering(nn.Module):
@@ -271,14 +207,14 @@ def test_means_are_taken_in_evaluation_mode(monkeypatch):
     assert learner.training and learner.net.training
     learner.eval()
     with torch.no_grad():
-        features = F.normalize(learner.net.features(learner.memory_images / 255))
-    expected = torch.stack([F.normalize(features[learner.memory_labels == c].mean(0), dim=0) for c in (0, 1)])
-    torch.testing.assert_close(learner.means, expected)
+        features = F.normalize(learner.net.features(learner.memory.images / 255))
+    expected = torch.stack([F.normalize(features[learner.memory.labels == c].mean(0), dim=0) for c in (0, 1)])
+    torch.testing.assert_close(learner.memory.means, expected)
 
 
 # ---- settings
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": 0}, {"lr": 0.0}, {"memory": 0},
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"memory": 0},
                                    {"classifier": "nearest"}, {"temperature": 0.0}])
 def test_settings_that_cannot_work(wrong):
     with pytest.raises(LearnerError, match=next(iter(wrong))):
@@ -287,5 +223,5 @@ def test_settings_that_cannot_work(wrong):
 
 def test_a_memory_without_room_for_each_class_is_refused():
     build(memory=6)
-    with pytest.raises(LearnerError, match="memory=5 .* 6 classes"):
+    with pytest.raises(ClkitError, match="memory=5 .* 6 classes"):
         build(memory=5)

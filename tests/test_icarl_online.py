@@ -5,47 +5,24 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from clkit import nets
+from clkit.blocks import nets
 from clkit.data import ImageSet
-from clkit.learner import LearnerError
-from clkit.methods import icarl_online
-from clkit.methods.icarl_online import Config, OnlineICaRL, herd
-from clkit.trace import Trace, copied, seed_everything
+from clkit.engine.learner import LearnerError
+from clkit.errors import ClkitError
+from clkit.methods.online import icarl as icarl_online
+from clkit.methods.online.icarl import Config, OnlineICaRL
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace, copied
 from tests.fakes import small_stream
 from tests.modes import DeviceFactories, HostSyncs
+from tests.reference.memory import class_means, herd_by_hand, phi
+from tests.reference.nets import same, small_nets  # noqa: F401  a fixture
 
 SHAPE, CLASSES = (1, 6, 6), 6
-SMALL = {"net": "tiny", "memory": 20, "batch": 16, "replay": 5, "updates": 2}
-PLAIN = {"distil": False, "replay": 0, "classifier": "network"}
-
-
-class Normed(nn.Module):
-    """A convolution with batch normalisation."""
-
-    def __init__(self, shape, classes):
-        super().__init__()
-        self.conv, self.bn = nn.Conv2d(shape[0], 3, 3, 2, 1, bias=False), nn.BatchNorm2d(3)
-        self.head = nn.Linear(3, classes)
-
-    def features(self, x):
-        return F.relu(self.bn(self.conv(x))).mean((2, 3))
-
-    def forward(self, x):
-        return self.head(self.features(x))
-
-
-@pytest.fixture(autouse=True)
-def small_nets(monkeypatch):
-    monkeypatch.setitem(nets.NETS, "tiny", lambda shape, classes: nets.MLP(shape, classes, (9, 7)))
-    monkeypatch.setitem(nets.NETS, "small", lambda shape, classes: nets.MLP(shape, classes, (32,)))
-    monkeypatch.setitem(nets.NETS, "norm", Normed)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+SMALL = {"net": "tiny", "memory": 20, "batch_size": 16, "replay_size": 5, "updates": 2}
+PLAIN = {"distil": False, "replay_size": 0, "classifier": "network"}
 
 
 def build(seed=0, **settings):
@@ -53,9 +30,9 @@ def build(seed=0, **settings):
     return OnlineICaRL(Config(**SMALL | settings), SHAPE, CLASSES)
 
 
-def learn(learner, stream, tasks, seed=1, keep="*"):
+def learn(learner, stream, tasks, seed=1, record="*"):
     """The learner's tables for the last of these tasks."""
-    trace = Trace(keep=keep, progress=False)
+    trace = Trace(record=record, progress=False)
     for t in tasks:
         trace.begin(learner, t)
         seed_everything(seed, t)
@@ -65,49 +42,7 @@ def learn(learner, stream, tasks, seed=1, keep="*"):
     return rows
 
 
-def same(a, b):
-    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
-
-
-def unit(v):
-    """A list of numbers scaled to length 1."""
-    length = math.sqrt(sum(a * a for a in v))
-    return [a / length for a in v] if length else v
-
-
-def phi(learner, images):
-    """Features of length 1, one image at a time in float64, by the network in evaluation mode."""
-    learner.eval()
-    with torch.no_grad():
-        return [unit(learner.net.features(x[None].float() / 255)[0].double().tolist()) for x in images]
-
-
 # ---- herding and the memory
-
-def herd_by_hand(features, m):
-    """The definition: each time the image that brings the mean closest, each candidate tried."""
-    features = [np.array(f, dtype=np.float64) for f in features]
-    mu, chosen = np.array(unit((sum(features) / len(features)).tolist())), []
-    for k in range(1, min(m, len(features)) + 1):
-        distance = [math.inf if i in chosen
-                    else np.linalg.norm(mu - (f + sum(features[j] for j in chosen)) / k)
-                    for i, f in enumerate(features)]
-        chosen.append(int(np.argmin(distance)))
-    return chosen
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("n, m, lengths", [(30, 8, "one"), (30, 8, "any"), (5, 9, "one"), (1, 1, "one"),
-                                           (12, 12, "some zero")])
-def test_herding_against_the_definition(n, m, lengths, seed):
-    draw = torch.Generator("cpu").manual_seed(seed)
-    features = torch.randn(n, 4, dtype=torch.float64, generator=draw, device="cpu") + 0.5
-    if lengths != "any":
-        features = F.normalize(features)
-    if lengths == "some zero":
-        features[::5] = 0                               # an image that no unit answers to
-    assert herd(features, m).tolist() == herd_by_hand(features.tolist(), m)
-
 
 @pytest.mark.parametrize("net", ["tiny", "norm"])
 def test_exemplars_are_herded_from_the_network_at_the_end_of_the_task(net):
@@ -117,19 +52,19 @@ def test_exemplars_are_herded_from_the_network_at_the_end_of_the_task(net):
     task = stream[1]
     for label in (2, 3):
         own = task.train.images[task.train.labels == label]
-        expected = own[herd_by_hand(phi(learner, own), 5)]
-        assert torch.equal(learner.memory_images[learner.memory_labels == label], expected)
+        expected = own[herd_by_hand(phi(learner.net, own), 5)]
+        assert torch.equal(learner.memory.images[learner.memory.labels == label], expected)
 
 
 def test_old_classes_keep_their_first_exemplars():
     stream, learner = small_stream(), build()
     learn(learner, stream, [0])
-    first = {c: learner.memory_images[learner.memory_labels == c] for c in (0, 1)}
+    first = {c: learner.memory.images[learner.memory.labels == c] for c in (0, 1)}
     assert [len(v) for v in first.values()] == [10, 10]
     learn(learner, stream, [1, 2])
     for label, images in first.items():
-        assert torch.equal(learner.memory_images[learner.memory_labels == label], images[:3])
-    assert learner.memory_labels.tolist() == [c for c in range(6) for _ in range(3)]
+        assert torch.equal(learner.memory.images[learner.memory.labels == label], images[:3])
+    assert learner.memory.labels.tolist() == [c for c in range(6) for _ in range(3)]
 
 
 @pytest.mark.parametrize("memory, shares", [(20, (10, 5, 3)), (6, (3, 1, 1)), (100, (24, 24, 16)),
@@ -141,52 +76,42 @@ def test_the_memory_is_a_total_that_classes_share_equally(memory, shares):
     for t, share in enumerate(shares):
         rows, seen = learn(learner, stream, [t]), 2 * t + 2
         assert rows["memory"]["counts"].tolist() == [[share if c < seen else 0 for c in range(6)]]
-        assert seen * share <= memory and learner.memory_images.dtype == torch.uint8
-        assert learner.kept() == {"weights": weights, "exemplars": seen * share * (36 + 8),
+        assert seen * share <= memory and learner.memory.images.dtype == torch.uint8
+        assert learner.memory_bytes() == {"weights": weights, "exemplars": seen * share * (36 + 8),
                                   "features": seen * 7 * 4}
-    assert learner.keeps_data
+    assert learner.stores_images
 
 
 # ---- a step
 
-def test_targets_by_hand():
-    before = torch.tensor([[0.0, 2.0], [-4.0, 6.0], [1.0, 1.0]], device="cpu")
-    found = build().targets(torch.tensor([2, 3, 1], device="cpu"), 4, before)   # the last is an exemplar
-    half = [[1 / (1 + math.exp(-v / 2)) for v in row] for row in before.tolist()]
-    torch.testing.assert_close(found, torch.tensor(
-        [[*half[0], 1, 0], [*half[1], 0, 1], [*half[2], 0, 0]], device="cpu"))
-    labels = build(temperature=7.0).targets(torch.tensor([2, 0], device="cpu"), 4)
-    assert labels.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
-
-
 def test_exemplars_come_behind_the_batch():
-    stream, learner = small_stream(), build(replay=400)
+    stream, learner = small_stream(), build(replay_size=400)
     x, y = next(iter(stream[1].train.batches(4)))
-    assert all(a is b for a, b in zip(learner.draw(x, y), (x, y), strict=True)), "there are none yet"
+    assert all(a is b for a, b in zip(learner.with_exemplars(x, y), (x, y), strict=True)), "there are none yet"
     learn(learner, stream, [0])
-    both, labels = learner.draw(x, y)
+    both, labels = learner.with_exemplars(x, y)
     assert torch.equal(both[:4], x) and torch.equal(labels[:4], y) and both.shape == (404, *SHAPE)
-    places = (both[4:, None] == learner.memory_images[None] / 255).flatten(2).all(2)    # (400, 20)
-    assert places.any(0).all(), "each of the exemplars is drawn"
-    assert torch.equal(labels[4:], learner.memory_labels[places.int().argmax(1)])
-    assert not torch.equal(learner.draw(x, y)[1], labels), "each time anew"
+    match = (both[4:, None] == learner.memory.images[None] / 255).flatten(2).all(2)    # (400, 20)
+    assert match.any(0).all(), "each of the exemplars is drawn"
+    assert torch.equal(labels[4:], learner.memory.labels[match.int().argmax(1)])
+    assert not torch.equal(learner.with_exemplars(x, y)[1], labels), "each time anew"
 
 
 @pytest.mark.parametrize("distil", [True, False])
 def test_updates_by_hand(distil):
     """Two updates on a task of one batch: each sums over classes and averages over images; the old network
     stays as it was."""
-    stream, learner = small_stream(), build(batch=100, distil=distil)
+    stream, learner = small_stream(), build(batch_size=100, distil=distil)
     learn(learner, stream, [0])
     twin, old = (nets.build("tiny", SHAPE, CLASSES) for _ in range(2))
     for net in (twin, old):
         net.load_state_dict(learner.net.state_dict())
-    drawn, draw = [], learner.draw
+    drawn, draw = [], learner.with_exemplars
 
     def watched(x, y):
         drawn.append(draw(x, y))
         return drawn[-1]
-    learner.draw = watched
+    learner.with_exemplars = watched
     rows, losses = learn(learner, stream, [1]), []
     assert len(drawn) == 2 and [len(x) for x, _ in drawn] == [48 + 5] * 2
     for x, y in drawn:
@@ -213,7 +138,7 @@ def plain(net, stream, tasks, updates=2, epochs=1, seed=1):
     for task in (stream[t] for t in tasks):
         seed_everything(seed, task.index)
         sgd = torch.optim.SGD(net.parameters(), lr=0.1)
-        for _, (x, y) in icarl_online.passes(task.train, 16, epochs):
+        for x, y in task.train.batches(16, epochs=epochs, reshuffle=False):
             for _ in range(updates):
                 target = torch.eye(CLASSES, device="cpu")[y, :task.seen]
                 loss = F.binary_cross_entropy_with_logits(net(x)[:, :task.seen], target, reduction="none")
@@ -232,10 +157,10 @@ def test_without_its_parts_it_is_plain_training(net, epochs):
     assert torch.equal(learner.eval()(x), twin.eval().net(x)), "the network itself answers"
 
 
-@pytest.mark.parametrize("part", [{"distil": True}, {"replay": 5}])
+@pytest.mark.parametrize("part", [{"distil": True}, {"replay_size": 5}])
 def test_each_part_matters_from_the_first_step_of_the_second_task(part):
     """One batch holds all images, so that the task is one step."""
-    settings = PLAIN | {"batch": 100, "updates": 1}
+    settings = PLAIN | {"batch_size": 100, "updates": 1}
     with_it, without = build(**settings | part), build(**settings)
     for task, expected in ((0, True), (1, False)):
         for learner in (with_it, without):
@@ -255,12 +180,12 @@ def test_it_remembers_what_plain_training_forgets():
 
 def test_passes_over_a_task_are_in_the_same_order():
     images = small_stream()[0].train
-    steps = list(icarl_online.passes(images, 10, 3))
-    assert [step for step, _ in steps] == list(range(15)) and len(steps[4][1][1]) == 8
+    steps = list(images.batches(10, epochs=3, reshuffle=False))
+    assert len(steps) == 15 and len(steps[4][1]) == 8
     for i in range(10):
-        assert all(torch.equal(a, b) for a, b in zip(steps[i][1], steps[i + 5][1], strict=True))
-    _, (x, _) = next(icarl_online.passes(images, 10, 1))
-    assert not torch.equal(steps[0][1][0], x), "another order each time"
+        assert all(torch.equal(a, b) for a, b in zip(steps[i], steps[i + 5], strict=True))
+    x, _ = next(iter(images.batches(10, epochs=1, reshuffle=False)))
+    assert not torch.equal(steps[0][0], x), "another order each time"
 
 
 # ---- the classifier
@@ -270,31 +195,28 @@ def test_the_nearest_mean_against_the_definition(net):
     stream, learner = small_stream(), build(net=net)
     learn(learner, stream, [0, 1])
     x, _ = next(iter(stream.test.batches(40)))
-    features, means = phi(learner, learner.memory_images), []
-    for c in range(4):
-        own = [f for f, label in zip(features, learner.memory_labels.tolist(), strict=True) if label == c]
-        means.append(unit([sum(column) / len(own) for column in zip(*own, strict=True)]))
-    distances = [[math.dist(f, mu) ** 2 for mu in means] for f in phi(learner, x * 255)]
-    scores = learner(x)
-    torch.testing.assert_close(scores[:, :4], -torch.tensor(distances, device="cpu"), rtol=1e-4, atol=1e-5)
+    means = class_means(phi(learner.net, learner.memory.images), learner.memory.labels.tolist(), 4)
+    distances = [[math.dist(f, mu) ** 2 for mu in means] for f in phi(learner.net, x * 255)]
+    logits = learner.eval()(x)
+    torch.testing.assert_close(logits[:, :4], -torch.tensor(distances, device="cpu"), rtol=1e-4, atol=1e-5)
 
 
 def test_scores_of_classes_without_a_mean():
     """Before any task all are ordered as the network has them; later the new ones come after all others."""
     learner, x = build(), torch.rand(9, *SHAPE, device="cpu")
-    scores = learner(x)
-    assert scores.shape == (9, 6) and torch.equal(scores.argsort(1), learner.net(x).argsort(1))
+    logits = learner(x)
+    assert logits.shape == (9, 6) and torch.equal(logits.argsort(1), learner.net(x).argsort(1))
     learn(learner, small_stream(), [0])
-    scores = learner(x)
-    assert scores.shape == (9, 6) and scores.isfinite().all() and scores[:, :2].min() >= -4 - 1e-5
-    assert scores[:, 2:].max() < -5
-    assert torch.equal(scores[:, 2:].argsort(1), learner.net(x)[:, 2:].argsort(1))
+    logits = learner(x)
+    assert logits.shape == (9, 6) and logits.isfinite().all() and logits[:, :2].min() >= -4 - 1e-5
+    assert logits[:, 2:].max() < -5
+    assert torch.equal(logits[:, 2:].argsort(1), learner.net(x)[:, 2:].argsort(1))
 
 
 # ---- settings, records, going on
 
 @pytest.mark.parametrize("wrong", [
-    {"epochs": 0}, {"batch": 0}, {"updates": 0}, {"memory": 0}, {"replay": -1}, {"lr": 0.0},
+    {"epochs": 0}, {"batch_size": 0}, {"updates": 0}, {"memory": 0}, {"replay_size": -1}, {"lr": 0.0},
     {"lr": math.nan}, {"classifier": "nearest"}, {"temperature": 0.0}])
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises(LearnerError, match=next(iter(wrong))):
@@ -303,7 +225,7 @@ def test_settings_that_cannot_work_are_refused(wrong):
 
 def test_a_memory_without_room_for_each_class_is_refused():
     build(memory=6)
-    with pytest.raises(LearnerError, match="memory=5 .* 6 classes"):
+    with pytest.raises(ClkitError, match="memory=5 .* 6 classes"):
         build(memory=5)
 
 
@@ -348,7 +270,7 @@ def test_steps_wait_for_no_value_and_make_tensors_on_their_device(net):
     """Tasks of twice the batches bring as many values to the host."""
     counts = []
     for per_class in (10, 20):
-        stream, learner = small_stream(per_class=per_class), build(net=net, batch=4, memory=18)
+        stream, learner = small_stream(per_class=per_class), build(net=net, batch_size=4, memory=18)
         tasks = [stream[t] for t in range(2)]
         assert all(isinstance(task.train, ImageSet) for task in tasks)
         with HostSyncs() as syncs, DeviceFactories() as factories:

@@ -1,4 +1,4 @@
-"""The arrows of the house: which file may import which, and what the methods may not say."""
+"""The architecture as tests: what may import what, what a file may say, and how long it may be."""
 
 import ast
 import subprocess
@@ -6,58 +6,43 @@ import sys
 
 import pytest
 
+from clkit import papers
 from tests.modes import FACTORIES, PACKAGE
 
 ROOT = PACKAGE.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# File -> the files of the package it may import. `folder/*`: each file of the folder but its __init__.
-_BELOW_5 = "presets plots analysis analysis/* data stream run methods learner trace result published"
-ARROWS = {name: set(allowed.split()) for name, allowed in {
-    # floor 0
-    "__init__": "", "shapes": "", "data": "shapes", "trace": "", "nets": "", "losses": "", "result": "",
-    "published": "",
-    # floor 1
-    "stream": "data", "learner": "trace",
-    # floor 2
-    "methods/*": "learner trace nets losses", "methods": "methods/*",
-    # floor 3
-    "run": "result trace learner", "analysis/*": "result", "analysis": "analysis/*",
-    # floor 4
-    "presets": "data stream methods run result analysis/gradients", "plots": "result published",
-    # floor 5
-    "explore": _BELOW_5, "exercises": _BELOW_5, "doctor": "data presets", "picture": "presets plots result",
-    # floor 6
-    "figures/*": _BELOW_5 + " picture", "figures": "figures/* picture presets result",
-    # the door
-    "__main__": "presets figures data stream learner run result doctor",
-}.items()}
-
-# File -> other packages it may import at its top, and, behind the bar, in a function only. Others: anything.
-PACKAGES = {name: [set(part.split()) for part in allowed.split("|")] for name, allowed in {
-    "__init__": "|", "__main__": "|", "published": "|", "result": "numpy | scipy", "shapes": "numpy |",
-    "plots": "numpy matplotlib seaborn |", "losses": "torch |", "nets": "torch |", "learner": "torch |",
-    "methods/*": "torch numpy |", "methods": "|", "stream": "torch |", "trace": "torch numpy | tqdm",
-    "run": "torch numpy |", "presets": "| joblib", "data": "torch numpy PIL tqdm | torchvision sklearn",
-    "analysis/*": "torch numpy sklearn scipy |",
+# From the top down: a folder may import those below it, and itself; `errors` is the ground.
+FLOORS = ("__main__", "doctor", "book", "figures", "experiments", "plots", "methods", "analysis", "papers", "engine",
+          "result", "data", "blocks", "errors", "__init__")
+# Further than that, a floor may not import:
+FORBIDDEN_FLOORS = {"methods": {"analysis", "papers", "result", "data"}, "plots": {"methods", "analysis", "engine", "data",
+                    "blocks"}, "papers": {"engine", "result", "data", "blocks"}, "engine": {"blocks"},
+                    "result": {"data", "blocks"}, "data": {"blocks"}}
+# Packages from outside that a floor may import at its top, and, behind the bar, in a function only; a floor
+# without a row may import any.
+PACKAGES = {floor: [set(part.split()) for part in allowed.split("|")] for floor, allowed in {
+    "__init__": "|", "__main__": "|", "errors": "|", "papers": "|", "result": "numpy | scipy",
+    "plots": "numpy matplotlib seaborn |", "blocks": "torch |", "methods": "torch numpy |",
+    "engine": "torch numpy | tqdm filelock", "data": "torch numpy PIL tqdm | torchvision sklearn",
+    "analysis": "torch numpy | sklearn scipy", "experiments": "| joblib",
 }.items()}
 
 
 def name_of(path):
-    """"data", "methods/er", "methods" for its __init__, "__init__" for the package's own."""
+    """"data/images", "methods/arm/arm", "methods" for its __init__, "__init__" for the package's own."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return "/".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def row_of(name, table):
-    folder, slash, _ = name.partition("/")
-    return table.get(f"{folder}/*" if slash else name)
+def floor_of(name):
+    return name.partition("/")[0]
 
 
 def imports(source, name):
     """[(dotted module, whether at the top of the file, line)] of all imports, relative ones made absolute."""
-    folder = name in ("methods", "analysis", "figures")
-    package = ["clkit", name] if folder else ["clkit", *name.split("/")[:-1]]
+    folder = (PACKAGE / name).is_dir()
+    package = ["clkit", *(name.split("/") if folder else name.split("/")[:-1])]
     tree, found = ast.parse(source), []
     functions = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
     inside = {id(n) for f in ast.walk(tree) if isinstance(f, functions) for n in ast.walk(f)}
@@ -75,7 +60,7 @@ def imports(source, name):
 
 
 def target(dotted):
-    """The file that `clkit.a.b` leads to, such as "methods/er"; None for a name in clkit/__init__."""
+    """The file that `clkit.a.b` leads to, such as "methods/baselines/er"; None for a name in clkit/__init__."""
     parts = dotted.split(".")[1:]
     for n in range(len(parts), 0, -1):
         path = PACKAGE.joinpath(*parts[:n])
@@ -84,66 +69,106 @@ def target(dotted):
     return None
 
 
+def family(name):
+    """What belongs together in methods: a folder that is one method, else the file."""
+    parts = name.split("/")
+    return "/".join(parts[:2]) if parts[1:2] in (["arm"], ["spacenet"]) else name
+
+
 def crossings(source, name):
     """What a file imports against the arrows, as sentences."""
-    allowed, others = row_of(name, ARROWS), row_of(name, PACKAGES)
-    faults = []
+    floor, faults = floor_of(name), []
     for dotted, at_top, line in imports(source, name):
         first = dotted.split(".")[0]
         if first == "clkit":
             there = target(dotted)
-            if there is not None and there not in allowed and f"{there.partition('/')[0]}/*" not in allowed:
+            if there is None:
+                continue
+            other = floor_of(there)
+            if FLOORS.index(other) < FLOORS.index(floor) or other in FORBIDDEN_FLOORS.get(floor, ()):
                 faults.append(f"{name} line {line} imports {there}")
-            if there and "/" in there and there.partition("/")[0] == name.partition("/")[0] != name:
+            if floor == other == "methods" and "/" in name and family(name) != family(there):
                 faults.append(f"{name} line {line} imports its neighbour {there}")
-        elif first not in sys.stdlib_module_names and others is not None:
-            if first not in others[0] and (at_top or first not in others[1]):
-                faults.append(f"{name} line {line} imports {first}" +
-                              (" at its top" if first in others[1] else ""))
+        elif first not in sys.stdlib_module_names and floor in PACKAGES:
+            top, late = PACKAGES[floor]
+            if first not in top and (at_top or first not in late):
+                faults.append(f"{name} line {line} imports {first}" + (" at its top" if first in late else ""))
     return faults
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_file_imports_only_what_the_arrows_allow(path):
+def test_imports_run_down_only(path):
     name = name_of(path)
-    assert row_of(name, ARROWS) is not None, f"{name} has no row in ARROWS: say there what it may import"
+    assert floor_of(name) in FLOORS, f"{name}: say in FLOORS where this folder stands"
     assert crossings(path.read_text(encoding="utf-8"), name) == []
 
 
 @pytest.mark.parametrize("name, source, fault", [
-    ("methods/er", "from clkit import stream", "methods/er line 1 imports stream"),
-    ("methods/er", "def f():\n    from clkit.data import ImageSet", "methods/er line 2 imports data"),
-    ("methods/er", "from clkit.methods import finetune", "methods/er line 1 imports methods/finetune"),
-    ("methods/er", "from clkit.methods import METHODS", "methods/er line 1 imports methods"),
-    ("methods/er", "from . import finetune", "methods/er line 1 imports methods/finetune"),
-    ("methods/er", "from .finetune import fit", "methods/er line 1 imports methods/finetune"),
-    ("methods/er", "from .. import run", "methods/er line 1 imports run"),
-    ("methods/er", "import clkit.run", "methods/er line 1 imports run"),
-    ("methods/er", "import torchvision", "methods/er line 1 imports torchvision"),
-    ("result", "import torch", "result line 1 imports torch"),
-    ("result", "import numpy\nfrom scipy import stats", "result line 2 imports scipy at its top"),
-    ("result", "from clkit.trace import Trace", "result line 1 imports trace"),
-    ("plots", "from torch import nn", "plots line 1 imports torch"),
-    ("plots", "from clkit import presets", "plots line 1 imports presets"),
-    ("stream", "from clkit import learner", "stream line 1 imports learner"),
-    ("run", "from clkit.stream import Stream", "run line 1 imports stream"),
-    ("data", "try:\n    import torchvision\nexcept ImportError:\n    pass",
-     "data line 2 imports torchvision at its top"),
-    ("__init__", "from clkit import data", "__init__ line 1 imports data")])
+    ("methods/baselines/er", "from clkit.data import stream", "methods/baselines/er line 1 imports data/stream"),
+    ("methods/baselines/er", "def f():\n    from clkit.data import ImageSet", "methods/baselines/er line 2 imports data"),
+    ("methods/baselines/er", "from clkit.methods.baselines import finetune",
+     "methods/baselines/er line 1 imports its neighbour methods/baselines/finetune"),
+    ("methods/baselines/er", "from . import finetune",
+     "methods/baselines/er line 1 imports its neighbour methods/baselines/finetune"),
+    ("methods/arm/arm", "from clkit.methods.spacenet.compact import CompactMLP",
+     "methods/arm/arm line 1 imports its neighbour methods/spacenet/compact"),
+    ("methods/baselines/er", "from ...experiments import runner",
+     "methods/baselines/er line 1 imports experiments/runner"),
+    ("methods/baselines/er", "import torchvision", "methods/baselines/er line 1 imports torchvision"),
+    ("result/record", "import torch", "result/record line 1 imports torch"),
+    ("result/interval", "from scipy import stats", "result/interval line 1 imports scipy at its top"),
+    ("result/record", "from clkit.engine.trace import Trace", "result/record line 1 imports engine/trace"),
+    ("plots/frame", "from torch import nn", "plots/frame line 1 imports torch"),
+    ("plots/frame", "from clkit.blocks import nets", "plots/frame line 1 imports blocks/nets"),
+    ("papers/arm", "from clkit.result import Result", "papers/arm line 1 imports result"),
+    ("data/stream", "from clkit.engine import learner", "data/stream line 1 imports engine/learner"),
+    ("data/sets", "try:\n    import torchvision\nexcept ImportError:\n    pass",
+     "data/sets line 2 imports torchvision at its top"),
+    ("errors", "from clkit import data", "errors line 1 imports data")])
 def test_a_crossing_is_found(name, source, fault):
     assert fault in crossings(source, name)
 
 
 @pytest.mark.parametrize("name, source", [
-    ("methods/er",
-     "import math\nfrom clkit import nets, __version__\nfrom clkit.learner import Learner\nimport torch"),
-    ("methods/er", "from ..nets import MLP\nfrom .. import losses"),
-    ("methods", "from clkit.methods import er\nfrom . import lwf"),
-    ("result", "def f():\n    from scipy.special import stdtrit"),
-    ("stream", "from clkit.data import ImageSet"),
-    ("run", "from clkit import __version__")])
+    ("methods/baselines/er", "import math\nfrom clkit.blocks import nets\nfrom clkit import __version__\nimport torch"),
+    ("methods/arm/arm", "from clkit.methods.arm.fast import Fast"),
+    ("methods", "from clkit.methods.baselines import er\nfrom .online import gem"),
+    ("result/interval", "def f():\n    from scipy.special import stdtrit"),
+    ("experiments/load", "from clkit.papers import Benchmark\nfrom clkit.experiments.runner import run_seed")])
 def test_a_proper_import_is_none(name, source):
     assert crossings(source, name) == []
+
+
+# ---- general code knows no method
+
+def speaks_of(source, words):
+    """String literals (but docstrings) that are one of these words, or METHOD/BENCHMARK with one of them."""
+    tree = ast.parse(source)
+    prose = {id(n.body[0].value) for n in ast.walk(tree)
+             if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef) and n.body
+             and isinstance(n.body[0], ast.Expr)}
+    return [f"{n.value!r} in line {n.lineno}" for n in ast.walk(tree)
+            if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in prose
+            and n.value.lower().partition("/")[0] in words]
+
+
+def is_general(name):
+    """Whether a file belongs to no paper and no notebook."""
+    parts = name.split("/")
+    return parts[0] not in ("papers", "methods") and not {*papers.PAPERS, "doctor"} & set(parts) \
+        and "exercises" not in parts
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if is_general(name_of(p))], ids=name_of)
+def test_general_code_names_no_method(path):
+    words = {name for name, variant in papers.methods().items()} | {v.label.lower() for v in papers.methods().values()}
+    words -= {"joint"}                                  # an attribute of Learner as well
+    assert speaks_of(path.read_text(encoding="utf-8"), words) == []
+
+
+def test_the_name_of_a_method_is_found():
+    assert speaks_of('"""arm"""\nif method == "arm":\n    run("ER/split-mnist", "army")', {"arm", "er"}) == [
+        "'arm' in line 2", "'ER/split-mnist' in line 3"]
 
 
 # ---- what is not said
@@ -159,7 +184,7 @@ def forbidden(source):
         [f"{n.id} in line {n.lineno}" for n in nodes if isinstance(n, ast.Name) and n.id in FORBIDDEN[1]]
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "methods").glob("*.py")), ids=name_of)
+@pytest.mark.parametrize("path", sorted((PACKAGE / "methods").rglob("*.py")), ids=name_of)
 def test_methods_do_not_wait_print_or_open(path):
     assert forbidden(path.read_text(encoding="utf-8")) == []
 
@@ -169,6 +194,24 @@ def test_forbidden_words_are_found():
     assert forbidden(bad) == [
         ".item in line 1", ".cuda in line 2", ".item in line 5", "print in line 3", "open in line 4"]
     assert forbidden("'print(x.item())'  # open(\nprinted = items.opened()") == []
+
+
+def private_torch(source):
+    """Uses of torch that its documentation does not promise."""
+    found = [f"{ast.unparse(n)} in line {n.lineno}" for n in ast.walk(ast.parse(source))
+             if isinstance(n, ast.Attribute)]
+    return [use for use in found if use.startswith(("torch._", "torch.ops.")) and "torch.__version__" not in use
+            or "_non_persistent_buffers_set" in use]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_only_public_operators_of_torch(path):
+    assert private_torch(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_private_operator_is_found():
+    assert private_torch("torch._softmax_backward_data(g, p)\ntorch.where(a, b, c)") == [
+        "torch._softmax_backward_data in line 1"]
 
 
 def factories(source):
@@ -206,13 +249,22 @@ def long_functions(source, limit=60):
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_function_fits_on_a_screen(path):
-    assert long_functions(path.read_text(encoding="utf-8")) == []
+def test_files_and_functions_stay_short(path):
+    source = path.read_text(encoding="utf-8")
+    assert long_functions(source) == []
+    assert len(source.splitlines()) <= 450
 
 
 def test_a_long_function_is_found():
     assert long_functions("def f():\n" + "    x = 1\n" * 59) == []
     assert long_functions("class A:\n  def f(self):\n" + "    x = 1\n" * 60) == ["f: 61 lines"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_opens_with_a_sentence(path):
+    source = path.read_text(encoding="utf-8")
+    said = ast.get_docstring(ast.parse(source)) if source.strip() else "an empty file of a folder"
+    assert said and said.splitlines()[0].rstrip().endswith((".", ":", "``.")), "say what lives in the file"
 
 
 def test_no_file_is_called_utils():
@@ -221,15 +273,20 @@ def test_no_file_is_called_utils():
             if p.stem.lower() in ("utils", "util", "helpers", "misc")] == []
 
 
+# ---- what an import costs
+
+def loaded_by(code):
+    """The modules that a fresh interpreter has loaded after this code."""
+    code = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
 def test_importing_the_package_imports_nothing_else():
-    code = "import sys\nbefore = set(sys.modules)\nimport clkit\n" \
-           "print(*sorted(set(sys.modules) - before))\nprint(clkit.__version__)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    loaded, version = done.stdout.splitlines()
-    assert loaded == "clkit" and version
+    assert loaded_by("import clkit") == ["clkit"]
 
 
-def test_importing_the_plots_does_not_load_torch():
-    code = "import sys\nimport clkit.plots\nprint('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+@pytest.mark.parametrize("code", ["import clkit.papers", "import clkit.plots", "import clkit.experiments", "import clkit.figures",
+                                  "from clkit.__main__ import main; main(['list', 'joint'])"])
+def test_looking_at_results_does_not_load_torch(code):
+    assert "torch" not in loaded_by(code)

@@ -5,7 +5,7 @@ import pytest
 
 from clkit.analysis import masks
 from clkit.result import load, save
-from tests.test_plots import made, sparse
+from tests.builders import made, sparse
 
 
 def slow_full(mask, targets, sources, shape):
@@ -52,7 +52,7 @@ def test_blocks_survive_a_record(tmp_path):
 
 
 @pytest.mark.parametrize("call, says", [
-    (lambda: masks.block(made(), 0, 0), r"no trace table 'masks' \(it has loss\): .* keep=\('masks',\)"),
+    (lambda: masks.block(made(), 0, 0), r"no trace table 'masks' \(it has loss\): .* record=\('masks',\)"),
     (lambda: masks.epochs(made()), "no trace table 'masks'"),
     (lambda: masks.block(sparse(), 3, 0),
      "task 3, layer 0, epoch -1: recorded are task 0/1/2, layer 0/1/2, epoch 0/1/2"),
@@ -140,15 +140,15 @@ def test_class_cosine_compares_means():
 def test_sizes_of_a_dense_method_add_what_it_keeps():
     result = made("icarl")
     result.parameters[:] = 5, 6, 7
-    result.kept = {"weights": np.array([4, 4, 4000]), "generators": np.array([4, 4, 400]),
-                   "old copies": np.array([0, 40, 80]), "importance": np.array([0, 8, 16]),
+    result.memory_bytes = {"weights": np.array([4, 4, 4000]), "generators": np.array([4, 4, 400]),
+                   "teachers": np.array([0, 40, 80]), "importance": np.array([0, 8, 16]),
                    "masks": np.array([4, 4, 12]), "exemplars": np.array([0, 500, 1000])}
     assert masks.sizes(result) == {"parameters": 7, "extra": 20 + 4 + 3 + 1000}
 
 
 def test_sizes_of_a_sparse_method_count_the_weights_of_its_connections():
     result = sparse()
-    result.kept = {"weights": np.full(3, 4000), "masks": np.full(3, 4096), "old copies": np.full(3, 80)}
+    result.memory_bytes = {"weights": np.full(3, 4000), "masks": np.full(3, 4096), "teachers": np.full(3, 80)}
     result.trace["network"] = {"task": [0, 1, 2], "connections": [100, 200, 300],
                                "weights": [800, 1700, 2600], "biases": [15, 15, 14],
                                "masks_at_test": [0, 0, 0]}

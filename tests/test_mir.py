@@ -6,51 +6,22 @@ import math
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from clkit import nets
+from clkit.blocks import nets
 from clkit.data import ImageSet
-from clkit.learner import LearnerError
-from clkit.methods.mir import MIR, Config, passes, virtual_step
-from clkit.trace import Trace, copied, seed_everything
+from clkit.engine.learner import LearnerError
+from clkit.methods.online.mir import MIR, Config
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace, copied
 from tests.fakes import small_stream
 from tests.modes import DeviceFactories, HostSyncs
+from tests.reference.memory import ListReservoir
+from tests.reference.nets import Doubles, same, small_nets  # noqa: F401  a fixture
 
 SHAPE, CLASSES = (1, 6, 6), 6
-SMALL = {"net": "tiny", "memory": 12, "replay": 3, "candidates": 8, "batch": 5}
+SMALL = {"net": "tiny", "memory": 12, "replay_size": 3, "n_candidates": 8, "batch_size": 5}
 MOST = {"choose": "interfered"}
-
-
-class Normed(nn.Module):
-    """A convolution with batch normalisation."""
-
-    def __init__(self, shape, classes):
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(shape[0], 4, 3, 2, 1, bias=False), nn.BatchNorm2d(4)
-        self.head = nn.Linear(4, classes)
-
-    def forward(self, x):
-        return self.head(F.relu(self.norm(self.conv(x))).mean((2, 3)))
-
-
-@pytest.fixture(autouse=True)
-def small_nets(monkeypatch):
-    """Networks that are small enough for loops, under names of their own; one thread."""
-    monkeypatch.setitem(nets.NETS, "tiny", lambda shape, classes: nets.MLP(shape, classes, (9,)))
-    monkeypatch.setitem(nets.NETS, "small", lambda shape, classes: nets.MLP(shape, classes, (32,)))
-    monkeypatch.setitem(nets.NETS, "norm", Normed)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-class Doubles(ImageSet):
-    """Images that come in double precision."""
-
-    def batches(self, size, **options):
-        return [(x.double(), y) for x, y in super().batches(size, **options)]
 
 
 def tasks(per_class=7, kind=ImageSet):
@@ -64,9 +35,9 @@ def made(seed=0, **settings):
     return MIR(Config(**SMALL | settings), SHAPE, CLASSES)
 
 
-def learned(some, double=False, keep=(), seed=1, **settings):
+def learned(some, double=False, record=(), seed=1, **settings):
     """A learner after these tasks and its rows by task."""
-    learner, trace, rows = made(**settings), Trace(keep, progress=False), []
+    learner, trace, rows = made(**settings), Trace(record, progress=False), []
     learner = learner.double() if double else learner
     for task in some:
         trace.begin(learner, task.index)
@@ -83,16 +54,12 @@ def filled(size=12, **settings):
     with torch.no_grad():
         for p in learner.parameters():
             p += 0.3 * torch.randn(p.shape, generator=draw, dtype=p.dtype, device="cpu")
-    learner.memory_images.copy_(torch.randint(256, learner.memory_images.shape, generator=draw, device="cpu"))
-    learner.memory_labels.copy_(torch.arange(size, device="cpu") % CLASSES)
-    learner.memory_met.fill_(size)
+    learner.memory.images.copy_(torch.randint(256, learner.memory.images.shape, generator=draw, device="cpu"))
+    learner.memory.labels.copy_(torch.arange(size, device="cpu") % CLASSES)
+    learner.memory.n_seen.fill_(size)
     x = torch.rand(5, *SHAPE, generator=draw, dtype=torch.float64, device="cpu")
     F.cross_entropy(learner(x), torch.tensor([4, 5, 4, 4, 5], device="cpu")).backward()
     return learner
-
-
-def same(a, b):
-    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
 # ---- whole runs against a slow one
@@ -102,7 +69,8 @@ class Slow:
 
     def __init__(self, config):
         self.config, self.net = config, nets.build(config.net, SHAPE, CLASSES).double()
-        self.memory, self.met = [], 0                   # [image as bytes, label, lowest loss]
+        self.reservoir = ListReservoir(config.memory)   # extra: lowest loss
+        self.memory = self.reservoir.memory
         self.sgd = torch.optim.SGD(self.net.parameters(), lr=config.lr)
 
     def losses(self, net, x, y):
@@ -110,25 +78,25 @@ class Slow:
 
     def learn(self, task):
         config = self.config
-        for step, (x, y) in enumerate(passes(task.train, config)):
+        for step, (x, y) in enumerate(task.train.batches(config.batch_size, epochs=config.epochs)):
             for _ in range(config.updates):
                 self.update(x, y, task.first)
-            if step < math.ceil(len(task.train) / config.batch):
-                self.store(x, y)
+            if step < math.ceil(len(task.train) / config.batch_size):
+                self.reservoir.add(x, y, math.log(CLASSES))
 
     def update(self, x, y, first):
         config = self.config
         self.sgd.zero_grad()
         self.losses(self.net, x, y).mean().backward()
         if first:
-            ask = config.candidates if config.choose == "interfered" else config.replay
+            ask = config.n_candidates if config.choose == "interfered" else config.replay_size
             keys = torch.rand(config.memory, device="cpu").tolist()
             past = sorted((key, place) for key, place in zip(keys[:len(self.memory)], range(10**6))
                           if self.memory[place][1] < first)
             found = [place for _, place in past][:ask]
             if config.choose == "interfered":
                 found = self.interfered(found)
-                ask = config.replay
+                ask = config.replay_size
             if found:
                 weight = torch.tensor([i < len(found) for i in range(min(ask, config.memory))]).double()
                 (self.losses(self.net, *self.images(found, ask)) @ weight / len(found)).backward()
@@ -143,7 +111,7 @@ class Slow:
     def interfered(self, places):
         if not places:
             return []
-        x, y = self.images(places, self.config.candidates)
+        x, y = self.images(places, self.config.n_candidates)
         virtual = copy.deepcopy(self.net)
         for p, q in zip(virtual.parameters(), self.net.parameters(), strict=True):
             p.data = p.data - self.config.lr * q.grad
@@ -154,24 +122,13 @@ class Slow:
             if self.config.before == "best":
                 early = self.memory[place][2] = min(early, self.memory[place][2])
             scores.append((early - late, place))
-        return [place for _, place in sorted(scores)[:self.config.replay]]
-
-    def store(self, x, y):
-        chances = torch.rand(len(y), dtype=torch.float64, device="cpu").tolist()
-        for image, label, chance in zip(x, y.tolist(), chances, strict=True):
-            new = [(image * 255).round().to(torch.uint8), label, math.log(CLASSES)]
-            place = int(chance * (self.met + 1))
-            if len(self.memory) < self.config.memory:
-                self.memory.append(new)
-            elif place < len(self.memory):
-                self.memory[place] = new
-            self.met += 1
+        return [place for _, place in sorted(scores)[:self.config.replay_size]]
 
 
 @pytest.mark.parametrize("settings", [
     {}, MOST, MOST | {"before": "now"}, {"updates": 3}, MOST | {"updates": 2, "epochs": 2}, {"centred": True},
-    MOST | {"centred": True, "lr": 0.3}, {"memory": 4, "replay": 9}, MOST | {"memory": 40, "candidates": 40},
-    MOST | {"memory": 7, "candidates": 50}, {"net": "norm", "memory": 20},
+    MOST | {"centred": True, "lr": 0.3}, {"memory": 4, "replay_size": 9}, MOST | {"memory": 40, "n_candidates": 40},
+    MOST | {"memory": 7, "n_candidates": 50}, {"net": "norm", "memory": 20},
     MOST | {"net": "norm", "memory": 20}, MOST | {"net": "norm", "before": "now", "updates": 2}])
 def test_a_stream_is_learned_as_by_the_slow_run(settings):
     learner, _ = learned(tasks(kind=Doubles), double=True, **settings)
@@ -182,9 +139,9 @@ def test_a_stream_is_learned_as_by_the_slow_run(settings):
         slow.learn(task)
     torch.testing.assert_close(learner.net.state_dict(), slow.net.state_dict(), rtol=1e-9, atol=1e-9)
     count, memory = len(slow.memory), slow.memory
-    assert torch.equal(learner.memory_images[:count], torch.stack([image for image, _, _ in memory]))
-    assert learner.memory_labels.tolist() == [m[1] for m in memory] + [-1] * (learner.config.memory - count)
-    assert int(learner.memory_met) == slow.met == 42
+    assert torch.equal(learner.memory.images[:count], torch.stack([image for image, _, _ in memory]))
+    assert learner.memory.labels.tolist() == [m[1] for m in memory] + [-1] * (learner.config.memory - count)
+    assert int(learner.memory.n_seen) == slow.reservoir.n_seen == 42
     if learner.memory_lowest is not None:
         assert learner.memory_lowest[:count].tolist() == pytest.approx([low for _, _, low in memory])
 
@@ -197,7 +154,7 @@ def test_the_first_task_is_plain_gradient_descent(settings):
     twin = made(**settings)
     seed_everything(1, 0)
     sgd = torch.optim.SGD(twin.net.parameters(), lr=0.1)
-    for x, y in passes(tasks()[0].train, twin.config):
+    for x, y in tasks()[0].train.batches(twin.config.batch_size, epochs=twin.config.epochs):
         sgd.zero_grad()
         F.cross_entropy(twin.net(2 * x - 1 if twin.config.centred else x), y).backward()
         sgd.step()
@@ -207,12 +164,12 @@ def test_the_first_task_is_plain_gradient_descent(settings):
 @pytest.mark.parametrize("settings", [{}, MOST])
 def test_replay_changes_the_first_step_of_the_second_task(settings):
     """A batch of all images, so that a task is a step."""
-    learner, _ = learned(tasks()[:1], batch=100, **settings)
+    learner, _ = learned(tasks()[:1], batch_size=100, **settings)
     twin = copy.deepcopy(learner)
     task = tasks()[1]
     seed_everything(1, 1)
     learner.learn(task, Trace())
-    (x, y), = passes(task.train, learner.config)
+    (x, y), = task.train.batches(learner.config.batch_size, epochs=learner.config.epochs)
     sgd = torch.optim.SGD(twin.net.parameters(), lr=0.1)
     F.cross_entropy(twin(x), y).backward()
     sgd.step()
@@ -221,7 +178,7 @@ def test_replay_changes_the_first_step_of_the_second_task(settings):
 
 def test_without_images_of_earlier_tasks_nothing_is_replayed():
     learner = filled(**MOST)
-    learner.memory_labels.fill_(5)
+    learner.memory.labels.fill_(5)
     twin, x, y = copy.deepcopy(learner), torch.rand(5, *SHAPE).double(), torch.tensor([4, 5, 4, 4, 5])
     for one, first in ((learner, 4), (twin, 0)):
         _, replay = one.update(torch.optim.SGD(one.parameters(), lr=0.1), x, y, first)
@@ -230,38 +187,15 @@ def test_without_images_of_earlier_tasks_nothing_is_replayed():
 
 
 def test_where_there_is_no_choice_the_most_interfered_are_all():
-    settings = {"memory": 10, "replay": 10}
+    settings = {"memory": 10, "replay_size": 10}
     a, _ = learned(tasks(kind=Doubles), double=True, **settings)
-    b, _ = learned(tasks(kind=Doubles), double=True, **settings | MOST | {"candidates": 10})
+    b, _ = learned(tasks(kind=Doubles), double=True, **settings | MOST | {"n_candidates": 10})
     torch.testing.assert_close(a.net.state_dict(), b.net.state_dict(), rtol=1e-10, atol=1e-10)
-    c, _ = learned(tasks(kind=Doubles), double=True, **settings | MOST | {"candidates": 10, "replay": 3})
+    c, _ = learned(tasks(kind=Doubles), double=True, **settings | MOST | {"n_candidates": 10, "replay_size": 3})
     assert not same(b, c)
 
 
-# ---- what is drawn and chosen
-
-def test_images_of_earlier_tasks_are_drawn_evenly_and_once():
-    learner, counts = filled(size=30), torch.zeros(30, device="cpu")
-    learner.memory_labels[24:] = -1                     # 16 images of classes 0 to 3
-    learner.memory_labels[:24] = torch.arange(24, device="cpu") % 6
-    for seed in range(300):
-        seed_everything(seed)
-        place, valid = learner.draw(4, 4)
-        assert valid.all() and len(set(place.tolist())) == 4
-        counts[place] += 1
-    past = (learner.memory_labels >= 0) & (learner.memory_labels < 4)
-    assert int(past.sum()) == 16 and counts[~past].sum() == 0
-    assert 45 < counts[past].min() and counts[past].max() < 105, "75 expected"
-
-
-@pytest.mark.parametrize("n", [8, 11, 12, 50])
-def test_where_fewer_are_there_all_are_drawn(n):
-    learner = filled()                                  # 12 images, of which 8 of classes 0 to 3
-    place, valid = learner.draw(n, 4)
-    assert len(place) == min(n, 12) and valid.tolist() == [i < 8 for i in range(len(place))]
-    assert sorted(place[valid].tolist()) == [0, 1, 2, 3, 6, 7, 8, 9]
-    assert (learner.memory_labels[place] < 4).all(), "what fills up is of earlier tasks too"
-
+# ---- what is chosen
 
 @pytest.mark.parametrize("before", ["now", "best"])
 @pytest.mark.parametrize("count", [3, 7, 8])
@@ -272,15 +206,15 @@ def test_the_most_interfered_by_brute_force(before, count):
     if before == "best":
         learner.memory_lowest.copy_(lowest)
     state = copy.deepcopy(learner.state_dict())
-    slopes = [p.grad.clone() for p in learner.parameters()]
+    gradients = [p.grad.clone() for p in learner.parameters()]
     virtual = copy.deepcopy(learner)
     with torch.no_grad():
-        for p, slope in zip(virtual.parameters(), slopes, strict=True):
-            p -= 0.5 * slope
+        for p, gradient in zip(virtual.parameters(), gradients, strict=True):
+            p -= 0.5 * gradient
     places = [0, 1, 2, 3, 6, 7, 8, 9][:count]
     damage, now = {}, {}
     for place in places:
-        x, y = learner.memory_images[[place]].double() / 255, learner.memory_labels[[place]]
+        x, y = learner.memory.images[[place]].double() / 255, learner.memory.labels[[place]]
         now[place] = float(F.cross_entropy(learner(x), y).detach())
         early = min(now[place], float(lowest[place])) if before == "best" else now[place]
         damage[place] = float(F.cross_entropy(virtual(x), y).detach()) - early
@@ -292,11 +226,11 @@ def test_the_most_interfered_by_brute_force(before, count):
         assert learner.memory_lowest.tolist() == pytest.approx(expected)
         state.pop("memory_lowest")
     assert all(torch.equal(v, learner.state_dict()[k]) for k, v in state.items())
-    assert all(torch.equal(p.grad, slope) for p, slope in zip(learner.parameters(), slopes, strict=True))
+    assert all(torch.equal(p.grad, gradient) for p, gradient in zip(learner.parameters(), gradients, strict=True))
 
 
 def test_the_lowest_loss_can_change_the_choice():
-    learner = filled(**MOST | {"replay": 1})
+    learner = filled(**MOST | {"replay_size": 1})
     place, counts = torch.tensor([0, 1, 2, 3], device="cpu"), torch.ones(4, dtype=torch.bool, device="cpu")
     chosen = []
     for low in range(4):
@@ -313,39 +247,32 @@ def test_too_few_candidates_count_for_what_they_are():
 
 
 def test_the_virtual_step_leaves_the_network_alone():
-    """Batch normalisation too: its running statistics meet the candidates once, not twice."""
+    """Running statistics meet the candidates once, not twice."""
     learner = filled(net="norm", **MOST)
-    before = copy.deepcopy(learner.state_dict())
-    step = virtual_step(learner.net, 0.5)
-    assert step.keys() == learner.net.state_dict().keys()
-    for name, p in learner.net.named_parameters():
-        torch.testing.assert_close(step[name], p.detach() - 0.5 * p.grad)
-        assert not step[name].requires_grad
-    assert all(torch.equal(v, learner.state_dict()[k]) for k, v in before.items())
-    passes_so_far = int(learner.net.norm.num_batches_tracked)
-    learner.interfered(*learner.draw(8, 4))
-    assert int(learner.net.norm.num_batches_tracked) == passes_so_far + 1
+    before = int(learner.net.norm.num_batches_tracked)
+    learner.interfered(*learner.memory.sample_below(8, 4))
+    assert int(learner.net.norm.num_batches_tracked) == before + 1
 
 
 # ---- the memory
 
 def test_the_memory_holds_images_of_the_stream_with_their_labels():
     learner, _ = learned(tasks(), memory=20, epochs=2)
-    assert int(learner.memory_met) == 42, "the second pass is not stored"
-    for image, label in zip(learner.memory_images, learner.memory_labels.tolist(), strict=True):
+    assert int(learner.memory.n_seen) == 42, "the second pass is not stored"
+    for image, label in zip(learner.memory.images, learner.memory.labels.tolist(), strict=True):
         task = tasks()[label // 2]
         assert any(torch.equal(image, own) for own in task.train.images[task.train.labels == label])
-    assert len(learner.memory_images.flatten(1).unique(dim=0)) == 20, "none twice"
+    assert len(learner.memory.images.flatten(1).unique(dim=0)) == 20, "none twice"
 
 
 def test_what_replaces_an_image_begins_anew():
     learner = filled(**MOST)
     learner.memory_lowest.fill_(0.25)
-    before = learner.memory_images.clone()
+    before = learner.memory.images.clone()
     seed_everything(4)
     learner.store(torch.rand(9, *SHAPE, dtype=torch.float64), torch.full((9,), 5))
-    new = (learner.memory_images != before).flatten(1).any(1)
-    assert 0 < new.sum() < 12 and (learner.memory_labels[new] == 5).all()
+    new = (learner.memory.images != before).flatten(1).any(1)
+    assert 0 < new.sum() < 12 and (learner.memory.labels[new] == 5).all()
     expected = torch.where(new, math.log(6), 0.25).double()
     torch.testing.assert_close(learner.memory_lowest, expected)
 
@@ -354,28 +281,28 @@ def test_what_replaces_an_image_begins_anew():
 
 @pytest.mark.parametrize("wrong, word", [
     ({"choose": "mir"}, "choose"), ({"before": "old"}, "before"), ({"memory": 0}, "memory"),
-    ({"replay": 0}, "replay"), ({"candidates": 0}, "candidates"), ({"updates": 0}, "updates"),
-    ({"epochs": 0}, "epochs"), ({"batch": 0}, "batch"), ({"lr": 0.0}, "lr"), ({"lr": math.nan}, "lr"),
-    ({"choose": "interfered", "candidates": 5}, "candidates=5 .* replay=10")])
+    ({"replay_size": 0}, "replay_size"), ({"n_candidates": 0}, "n_candidates"), ({"updates": 0}, "updates"),
+    ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch"), ({"lr": 0.0}, "lr"), ({"lr": math.nan}, "lr"),
+    ({"choose": "interfered", "n_candidates": 5}, "n_candidates=5 .* replay_size=10")])
 def test_settings_that_cannot_work_are_refused(wrong, word):
     with pytest.raises(LearnerError, match=word):
         Config(**wrong)
 
 
 def test_without_a_choice_candidates_do_not_matter():
-    assert Config(replay=60).candidates == 50
+    assert Config(replay_size=60).n_candidates == 50
 
 
 def test_defaults():
     c = Config()
-    assert (c.choose, c.memory, c.replay, c.candidates, c.before) == ("random", 50, 10, 50, "best")
-    assert (c.updates, c.epochs, c.batch, c.lr, c.centred) == (1, 1, 10, .1, False)
+    assert (c.choose, c.memory, c.replay_size, c.n_candidates, c.before) == ("random", 50, 10, 50, "best")
+    assert (c.updates, c.epochs, c.batch_size, c.lr, c.centred) == (1, 1, 10, .1, False)
 
 
 @pytest.mark.parametrize("settings", [{}, MOST, {"updates": 2}])
 def test_tables(settings):
     """14 images a task are 3 batches."""
-    learner, rows = learned(tasks(), keep="*", **settings)
+    learner, rows = learned(tasks(), record="*", **settings)
     seen = 0
     for task, found in enumerate(rows):
         assert found.keys() == MIR.tables.keys() and found["loss"]["step"].tolist() == [0, 1, 2]
@@ -383,22 +310,22 @@ def test_tables(settings):
         assert ((torch.as_tensor(found["loss"]["replay"]) > 0) == (task > 0)).all()
         counts, seen = found["memory"]["counts"][0], seen + 14
         assert counts.shape == (6,) and counts.sum() == min(12, seen) and counts[2 * task + 2:].sum() == 0
-    assert counts.tolist() == torch.bincount(learner.memory_labels, minlength=6).tolist()
+    assert counts.tolist() == torch.bincount(learner.memory.labels, minlength=6).tolist()
 
 
 def test_the_first_row_is_the_loss_before_any_step():
-    _, rows = learned(tasks()[:1], keep="*", updates=3)
+    _, rows = learned(tasks()[:1], record="*", updates=3)
     learner = made(updates=3)
     seed_everything(1, 0)
-    x, y = next(passes(tasks()[0].train, learner.config))
+    x, y = next(iter(tasks()[0].train.batches(learner.config.batch_size, epochs=learner.config.epochs)))
     assert rows[0]["loss"]["loss"][0] == float(F.cross_entropy(learner(x), y).detach())
 
 
 def test_bytes_kept():
-    weights = 4 * (37 * 9 + 10 * 6)
-    assert made().kept() == {"weights": weights, "exemplars": 12 * (36 + 8) + 8}
-    assert made(**MOST, before="now").kept() == made().kept()
-    assert made(**MOST).kept() == {"weights": weights, "exemplars": 12 * (36 + 8 + 4) + 8}
+    weights = 4 * (37 * 9 + 10 * 7 + 8 * 6)
+    assert made().memory_bytes() == {"weights": weights, "exemplars": 12 * (36 + 8) + 8}
+    assert made(**MOST, before="now").memory_bytes() == made().memory_bytes()
+    assert made(**MOST).memory_bytes() == {"weights": weights, "exemplars": 12 * (36 + 8 + 4) + 8}
 
 
 def test_scores():
@@ -440,7 +367,7 @@ def test_steps_wait_for_no_value_and_make_tensors_on_their_device(settings):
     """A task of ten batches brings as many values to the host as one of five."""
     counts = []
     for n in (5, 10):
-        learner = made(**settings | {"batch": 2})
+        learner = made(**settings | {"batch_size": 2})
         with HostSyncs() as syncs, DeviceFactories() as factories:
             for task in tasks(n)[:2]:
                 learner.learn(task, Trace("loss"))
@@ -453,7 +380,7 @@ def test_replay_remembers():
     """Plain training on the same batches forgets all but the last task."""
     right, test = [], small_stream(per_class=100).test
     for settings in ({}, MOST, {"memory": 1}):
-        settings = {"net": "small", "memory": 30, "replay": 10, "candidates": 30, "batch": 10} | settings
+        settings = {"net": "small", "memory": 30, "replay_size": 10, "n_candidates": 30, "batch_size": 10} | settings
         learner, _ = learned(tasks(100), **settings)
         (x, y), = test.batches(len(test), shuffle=False)
         right.append(float((learner(x).argmax(1) == y).double().mean()))

@@ -34,9 +34,10 @@ BROUGHT = {"numpy": "scikit-learn", "scipy": "scikit-learn", "PIL": "torchvision
            "pygments": "jupyterlab", "pandas": "seaborn", "pytest": "nbval"}
 
 
-def declared():
-    """{name: Requirement} of what pyproject.toml declares."""
-    return {canonicalize_name(Requirement(text).name): Requirement(text) for text in PROJECT["dependencies"]}
+def declared(*extras):
+    """{name: Requirement} of what pyproject.toml declares: what clkit needs, and what some extras add."""
+    texts = [*PROJECT["dependencies"], *(text for e in extras for text in PROJECT["optional-dependencies"][e])]
+    return {canonicalize_name(Requirement(text).name): Requirement(text) for text in texts}
 
 
 def pins(text=None):
@@ -67,8 +68,8 @@ def test_every_pin_is_exact():
 @pytest.mark.parametrize("python", PYTHONS)
 def test_pins_hold_what_is_declared_and_satisfy_its_bounds(python, system):
     versions = pinned(python, system)
-    assert set(declared()) <= set(versions)
-    for name, requirement in declared().items():
+    assert set(declared("dev")) <= set(versions)
+    for name, requirement in declared("dev").items():
         assert len(requirement.specifier) == 1 and str(requirement.specifier).startswith(">="), name
         assert requirement.specifier.contains(versions[name]), (name, versions[name])
     assert [name for name in versions if CUDA.match(name)] == []
@@ -82,7 +83,7 @@ def test_conda_environment_agrees_with_the_pins():
     assert python in PYTHONS
     own = [line for line in nested["pip"] if not line.startswith("-")]
     assert [line for line in nested["pip"] if line.startswith("-")] == ["-r requirements.txt", "-e ."]
-    wanted = {name: pinned(python, "linux")[name] for name in declared()}
+    wanted = {name: pinned(python, "linux")[name] for name in declared("dev")}
     assert {pin.name: next(iter(pin.specifier)).version for pin in pins("\n".join(own))} == wanted
     # Each package says what needs it.
     text = (ROOT / "environment.yml").read_text(encoding="utf-8")
@@ -91,7 +92,7 @@ def test_conda_environment_agrees_with_the_pins():
 
 def test_everything_installed_is_pinned_and_installed_as_pinned():
     versions, wrong = pinned(f"{sys.version_info[0]}.{sys.version_info[1]}", sys.platform), []
-    waiting, done = [(name, frozenset()) for name in declared()], set()
+    waiting, done = [(name, frozenset()) for name in declared("dev")], set()
     while waiting:
         name, extras = waiting.pop()
         if (name, extras) in done or CUDA.match(name):
@@ -140,7 +141,7 @@ def test_every_data_file_of_the_package_is_packaged():
     patterns = settings["package-data"]["clkit"]
     files = [path.relative_to(ROOT / "clkit").as_posix() for path in (ROOT / "clkit").rglob("*")
              if path.is_file() and path.suffix not in (".py", ".pyc")]
-    assert "published.csv" in files
+    assert "papers/published/spacenet.csv" in files
     assert [name for name in files if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)] == []
 
 
@@ -152,6 +153,8 @@ def test_versions_are_said_alike_everywhere():
     job = workflow["jobs"]["test"]
     assert tuple(job["strategy"]["matrix"]["python"]) == PYTHONS
     assert job["steps"][-1]["run"] == "bash .ci/run"
+    linting = " ".join(step.get("run", "") for step in workflow["jobs"]["lint"]["steps"])
+    assert "ruff check" in linting and "ruff format --check" in linting and "requirements.txt" in linting
     assert PROJECT["requires-python"] == ">=3.10,<3.14"
     assert (setup.OLDEST, setup.TOO_NEW) == ((3, 10), (3, 14))
 
@@ -187,7 +190,7 @@ def test_commands_named_in_the_documents_exist():
     example = ("`make workbook`, please make sure\n```\nCLKIT_DEVICE=cuda make test\n"
                "make PYTHON=python3.12 lab  # opens\n```\n")
     assert named_commands(example) == {"workbook", "test", "lab"}
-    for name in ("README.md", "CONTRIBUTING.md"):
+    for name in ("README.md", "CONTRIBUTING.md", ".github/PULL_REQUEST_TEMPLATE.md"):
         commands = named_commands((ROOT / name).read_text(encoding="utf-8"))
         assert commands and commands <= make_targets(), (name, commands - make_targets())
 

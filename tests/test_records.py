@@ -1,59 +1,72 @@
-"""The committed records belong to the code as it stands, and the README says what they say."""
+"""The committed records belong to the code as it stands, and README.md and RESULTS.md say what they say."""
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 
 import pytest
 
-from clkit import presets, published
-from clkit.result import interval, load
+from clkit import experiments
+from clkit.papers import published
+from clkit.result import load
+from tools import results
 
-HOUSE = Path(__file__).resolve().parents[1]
-RECORDS = sorted((HOUSE / "figures" / "results").glob("*.json"))
-ROW = re.compile(r"^\| .*\(figures/results/([\w.-]+)\.json\).*\|$", re.MULTILINE)
+REPO_ROOT = Path(__file__).resolve().parents[1]
+RECORDS = sorted((REPO_ROOT / "figures" / "results").glob("*.json"))
 
 
 def row_of(stem):
     """The table's row that a record belongs to."""
-    results = load(HOUSE / "figures" / "results" / stem)
-    about = results[0].about
+    seeds = load(REPO_ROOT / "figures" / "results" / stem)
+    about = seeds[0].about
     plain = json.loads(json.dumps(dataclasses.asdict(
-        presets.experiment(about["experiment"], about["preset"]).config)))
+        experiments.experiment(about["experiment"], about["preset"]).config)))
     changed = {k: v for k, v in about["config"].items() if v != plain[k]}
-    return presets.experiment(about["experiment"], about["preset"], changed), results
+    return experiments.experiment(about["experiment"], about["preset"], changed), seeds
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
 def test_a_record_is_what_its_command_would_make_now(path):
-    chosen, results = row_of(path.stem)
-    presets.check_record(chosen, results)
+    chosen, seeds = row_of(path.stem)
+    experiments.check_record(chosen, seeds)
     assert chosen.stem == path.stem
-    assert sorted(r.about["seed"] for r in results) == list(chosen.seeds)
-    assert path.stat().st_size + path.with_suffix(".npz").stat().st_size < 1_500_000
+    assert sorted(r.about["seed"] for r in seeds) == list(chosen.seeds)
+
+
+def size(path):
+    return path.stat().st_size + path.with_suffix(".npz").stat().st_size
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
+def test_a_record_is_small(path):
+    about = load(path)[0]
+    tables = experiments.exact_experiment(about.about["experiment"], about.about["preset"]).paper.tables
+    reasons = [tables[name].large for name in about.trace if tables[name].large]
+    assert size(path) <= (1_000_000 if reasons else 400_000), "keep fewer rows of its tables, or say why in `large`"
+
+
+def test_all_records_together_are_small():
+    assert sum(map(size, RECORDS)) <= 25_000_000
 
 
 def test_records_are_there():
     assert {p.stem for p in RECORDS} >= {f"{m}_split-mnist_paper" for m in ("finetune", "joint", "lwf", "er")}
 
 
-def test_the_readme_says_what_the_records_say():
-    rows = list(ROW.finditer((HOUSE / "README.md").read_text(encoding="utf-8")))
-    assert len(rows) >= 4
-    for row in rows:
-        cells = [c.strip() for c in row.group(0).strip("|").split("|")]
-        results = load(HOUSE / "figures" / "results" / row.group(1))
-        ours, aware = (interval(v) for v in ([r.average() for r in results],
-                                             [r.within_average() for r in results]))
-        for i in (ours, aware):                         # a single seed has no interval
-            said = f"{100 * i.mean:.2f}" + (f" ± {100 * i.half:.2f}" if i.n > 1 else "")
-            assert said in cells, row.group(0)
-        assert str(ours.n) in cells
+@pytest.mark.parametrize("path", results.PAGES, ids=lambda p: p.stem)
+def test_the_pages_say_what_the_records_say(path):
+    text = path.read_text(encoding="utf-8")
+    assert results.BLOCK.search(text)
+    assert results.page(path) == text, "make the tables anew: python -m tools.results"
 
 
-def test_the_readme_quotes_what_was_published():
-    text = (HOUSE / "README.md").read_text(encoding="utf-8")
+def test_every_table_stands_on_one_page():
+    names = [m[2] for path in results.PAGES for m in results.BLOCK.finditer(path.read_text(encoding="utf-8"))]
+    assert sorted(names) == sorted([*results.TABLES, "rule"])
+
+
+def test_the_pages_quote_what_was_published():
+    text = (REPO_ROOT / "RESULTS.md").read_text(encoding="utf-8")
     lwf = published.one(paper="spacenet", table="Table 2", benchmark="split-mnist", method="lwf",
                         metric="average accuracy")
     assert f"| {lwf.text} ({lwf.place}) |" in text

@@ -7,14 +7,17 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector as vector
 
-from clkit import nets
-from clkit.data import ImageSet
-from clkit.learner import LearnerError
-from clkit.methods import ewc, finetune, mas, si
-from clkit.run import run
-from clkit.trace import Trace, copied, seed_everything
+from clkit.blocks import nets
+from clkit.blocks.functional import sum_over_images_mlp
+from clkit.blocks.quadratic import QuadraticPenalty, split_like
+from clkit.engine.learner import LearnerError
+from clkit.methods.baselines import ewc, finetune, mas, si
+from clkit.engine.run import run
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace, copied
 from tests.fakes import small_stream
 from tests.modes import DeviceFactories, HostSyncs
+from tests.reference.nets import Doubles, gradient_of, small_nets  # noqa: F401  a fixture
 
 VARIANTS = {
     "ewc": (ewc.EWC, ewc.Config, {"strength": 1e5}),
@@ -23,26 +26,6 @@ VARIANTS = {
     "mas": (mas.MAS, mas.Config, {"strength": 20.0}),
     "mas-per-image": (mas.MAS, mas.Config, {"strength": 20.0, "per_image": True}),
 }
-
-
-@pytest.fixture(autouse=True)
-def small_nets(monkeypatch):
-    """Networks of each kind that are small enough for loops, under names of their own."""
-    monkeypatch.setitem(nets.NETS, "tiny", lambda shape, classes: nets.MLP(shape, classes, (5, 4)))
-    monkeypatch.setitem(nets.NETS, "linear", lambda shape, classes: nets.MLP(shape, classes, ()))
-    monkeypatch.setitem(nets.NETS, "conv", lambda shape, classes: nets.ConvNet(shape, classes, (2, 3, 3, 2)))
-    monkeypatch.setitem(nets.NETS, "norm", lambda shape, classes: nets.ResNet18(shape, classes, width=2))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-class Doubles(ImageSet):
-    """Images that come in double precision."""
-
-    def batches(self, size, **options):
-        return [(x.double(), y) for x, y in super().batches(size, **options)]
 
 
 def task_of(n=40, first=0, seen=3, classes=4, side=4, seed=0):
@@ -66,13 +49,6 @@ def made(name="ewc", net="tiny", classes=4, seed=0, **settings):
     for _ in range(3):
         learner.net(torch.rand(8, 1, 4, 4, dtype=torch.float64, device="cpu"))
     return learner
-
-
-def gradient_of(net, value):
-    """The gradient of a scalar in all parameters as a vector (P,), with zeros where there is none."""
-    found = torch.autograd.grad(value, list(net.parameters()), retain_graph=True, allow_unused=True)
-    return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten()
-                      for p, g in zip(net.parameters(), found)])
 
 
 def every(task):
@@ -112,14 +88,6 @@ def test_the_readings_of_the_label_differ():
     assert not torch.allclose(a, b) and not torch.allclose(a, c) and not torch.allclose(b, c)
 
 
-@pytest.mark.parametrize("reading", ["predicted", "expected", "label"])
-def test_the_two_ways_to_square_agree_on_a_fully_connected_network(reading):
-    learner, (x, y) = made(fisher=reading), every(task_of())
-    for error in learner.errors(learner.net(x).detach(), y):
-        torch.testing.assert_close(ewc.squares_of_layers(learner.net, x, error),
-                                   ewc.squares_of_images(learner.net, x, error), rtol=1e-10, atol=1e-15)
-
-
 def test_expected_fisher_of_softmax_regression_in_closed_form():
     learner, task = made(net="linear", fisher="expected"), task_of(seen=4)
     x = every(task)[0]
@@ -137,7 +105,7 @@ def test_expected_fisher_is_the_mean_over_labels_drawn_from_the_network():
     for k in range(3):                                  # all labels of an image, each with its probability
         for i in range(len(x)):
             error = drawn.errors(learner.net(x[i:i + 1])[:, :3].detach(), torch.full_like(y[i:i + 1], k))[0]
-            total += p[i, k] * ewc.squares_of_layers(learner.net, x[i:i + 1], F.pad(error, (0, 1)))
+            total += p[i, k] * sum_over_images_mlp(torch.square, learner.net, x[i:i + 1], F.pad(error, (0, 1)))
     torch.testing.assert_close(learner.fisher(task), total / len(x))
 
 
@@ -162,7 +130,7 @@ def test_fisher_of_some_images_is_that_of_a_random_part():
     pick = torch.randperm(len(task.train), device="cpu")[:7]
     part.train = Doubles(task.train.images[pick], task.train.labels[pick], task.train.names)
     torch.testing.assert_close(found, made().fisher(part).float(), rtol=1e-3, atol=1e-9)
-    assert task.train.drawn == 7
+    assert task.train.n_samples == 7
     torch.testing.assert_close(made(fisher_images=99).float().fisher(task), made().fisher(task).float(),
                                rtol=1e-3, atol=1e-9)
 
@@ -190,11 +158,11 @@ def moved(learner, seed):
 
 
 def penalty_of(learner):
-    """The value that penalise returns and the gradient (P,) that it adds to one of ones."""
+    """The value that the penalty has and the gradient (P,) that it adds to one of ones."""
     for p in learner.net.parameters():
         p.grad = torch.ones_like(p)
-    value = learner.penalise(learner.terms())
-    return value, torch.cat([p.grad.flatten() for p in learner.net.parameters()]) - 1
+    quadratic, factor = learner.penalty()
+    return quadratic.add_gradient(factor), torch.cat([p.grad.flatten() for p in learner.net.parameters()]) - 1
 
 
 def test_one_quadratic_is_the_sum_over_tasks():
@@ -219,11 +187,11 @@ def test_online_importance_and_penalty_by_hand():
         fishers.append(fisher)
     importance = fishers[2] + gamma * (fishers[1] + gamma * fishers[0])
     torch.testing.assert_close(learner.importance, importance)
-    terms = learner.terms()                             # centres: the weights of the last task
+    quadratic, factor = learner.penalty()               # centre: the weights of the last task
     now, _ = moved(learner, 9)
     for p in learner.net.parameters():
         p.grad = torch.zeros_like(p)
-    value = learner.penalise(terms)
+    value = quadratic.add_gradient(factor)
     torch.testing.assert_close(value, 1.5 * gamma * (importance @ (now - theta).square()))
     torch.testing.assert_close(torch.cat([p.grad.flatten() for p in learner.net.parameters()]),
                                3.0 * gamma * importance * (now - theta))
@@ -246,34 +214,10 @@ def test_a_large_strength_does_not_lose_digits():
     expected = 1e8 * 3 * fisher * (now - old)
     for p in learner.net.parameters():
         p.grad = torch.zeros_like(p)
-    learner.penalise(learner.terms())
+    quadratic, factor = learner.penalty()
+    quadratic.add_gradient(factor)
     found = torch.cat([p.grad.flatten() for p in learner.net.parameters()]).double()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-
-
-# ---- all penalties against autograd
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_the_gradient_that_is_added_is_autograd_s(name):
-    learner = made(name)
-    start, importance = moved(learner, 1)
-    if name == "si":
-        learner.path = torch.zeros_like(start)
-        terms = learner.terms(start)
-    else:
-        if name == "ewc":
-            learner.centre.copy_(start)
-        terms = learner.terms()
-    learner.importance.copy_(importance)                # the terms are views on it
-    moved(learner, 2)
-    factor = {"ewc": 0.5e5, "ewc-online": 0.4e5}.get(name, 20.0)
-    loss = learner.net(every(task_of())[0]).square().sum()
-    penalty = factor * (importance * (vector(learner.net.parameters()) - start).square()).sum()
-    expected = gradient_of(learner.net, loss + penalty)
-    loss.backward()
-    value = learner.penalise(terms)
-    torch.testing.assert_close(value, penalty.detach())
-    torch.testing.assert_close(torch.cat([p.grad.flatten() for p in learner.net.parameters()]), expected)
 
 
 # ---- MAS: the importance
@@ -289,12 +233,11 @@ def test_importance_per_image_is_the_mean_absolute_gradient(net):
     found = learner.sensitivity(task)
     expected = slow_size(learner.eval().net, every(task)[0], task.seen)
     torch.testing.assert_close(found, expected / len(task.train))
-    torch.testing.assert_close(mas.sizes_of_images(learner.net, every(task)[0], task.seen), expected)
 
 
 @pytest.mark.parametrize("net", ["tiny", "norm"])
 def test_importance_of_batches_by_hand(net):
-    learner, task = made("mas", net=net, batch=16), task_of()
+    learner, task = made("mas", net=net, batch_size=16), task_of()
     torch.manual_seed(4)
     found = learner.sensitivity(task)
     torch.manual_seed(4)
@@ -309,12 +252,12 @@ def test_importance_of_batches_by_hand(net):
 
 def test_batches_of_one_image_are_images_but_for_the_number_of_classes():
     task = task_of()
-    torch.testing.assert_close(made("mas", batch=1).sensitivity(task) * 3,
+    torch.testing.assert_close(made("mas", batch_size=1).sensitivity(task) * 3,
                                made("mas-per-image").sensitivity(task))
 
 
 def test_importance_of_a_linear_output_in_closed_form():
-    """One image x, scores s = W x + b: the gradient of ||s||^2 is 2 s x^T, and 2 s in the bias."""
+    """One image x, logits s = W x + b: the gradient of ||s||^2 is 2 s x^T, and 2 s in the bias."""
     learner, task = made("mas-per-image", net="linear"), task_of(n=1, seen=4)
     x = every(task)[0]
     s = learner.net(x).detach()
@@ -330,15 +273,15 @@ def test_path_integral_of_gradient_descent_on_a_parabola(rate, steps):
     learner, a, b = made("si"), 2.0, 1.5
     w = torch.nn.Parameter(torch.tensor([-1.0], dtype=torch.float64, device="cpu"))
     path = torch.zeros_like(w.detach())
-    terms, before = [(w, None, None, path)], [(torch.empty_like(path), torch.empty_like(path))]
+    before = [(torch.empty_like(path), torch.empty_like(path))]
     optimizer = torch.optim.SGD([w], lr=rate)
     first = a / 2 * (w.detach() - b).square()
     for _ in range(steps):
         optimizer.zero_grad()
         (a / 2 * (w - b).square()).sum().backward()
-        learner.note(terms, before)
+        learner.note([w], before)
         optimizer.step()
-        learner.follow(terms, before)
+        learner.follow([w], before, [path])
     decrease = first - a / 2 * (w.detach() - b).square()
     torch.testing.assert_close(path, decrease / (1 - rate * a / 2))
     if rate < 0.01:
@@ -350,16 +293,17 @@ def test_the_path_integral_leaves_the_penalty_out():
     start, importance = moved(learner, 1)
     learner.path = torch.zeros_like(start)
     learner.importance.copy_(importance)
-    terms = learner.terms(start)
-    before = [(torch.empty_like(p), torch.empty_like(p)) for p in learner.net.parameters()]
+    parameters = list(learner.net.parameters())
+    penalty, path = QuadraticPenalty(learner.net, learner.importance, start), split_like(learner.path, parameters)
+    before = [(torch.empty_like(p), torch.empty_like(p)) for p in parameters]
     moved(learner, 2)
     learner.net(every(task_of())[0]).square().sum().backward()
     gradient = torch.cat([p.grad.flatten() for p in learner.net.parameters()])
     old = vector(learner.net.parameters()).detach()
-    learner.note(terms, before)
-    learner.penalise(terms)
+    learner.note(parameters, before)
+    penalty.add_gradient(1e3)
     torch.optim.SGD(learner.net.parameters(), lr=0.1).step()
-    learner.follow(terms, before)
+    learner.follow(parameters, before, path)
     torch.testing.assert_close(learner.path, -gradient * (vector(learner.net.parameters()).detach() - old))
 
 
@@ -373,7 +317,7 @@ def slow(net, tasks, config, penalty, measure):
         start = vector(net.parameters()).detach()
         omega = torch.zeros_like(start)
         for _ in range(config.epochs):
-            for x, y in task.train.batches(config.batch):
+            for x, y in task.train.batches(config.batch_size):
                 loss = F.cross_entropy(net(x)[:, :task.seen], y)
                 gradient = gradient_of(net, loss)
                 old = vector(net.parameters()).detach()
@@ -394,7 +338,7 @@ def faded(pairs, gamma):
 
 def slow_batches(net, task, omega, start):
     outputs = [net(x)[:, :task.seen] for x, _ in task.train.batches(8)]
-    return sum(gradient_of(net, scores.square().mean()).abs() for scores in outputs) / len(outputs)
+    return sum(gradient_of(net, logits.square().mean()).abs() for logits in outputs) / len(outputs)
 
 
 def summed(pairs):
@@ -420,7 +364,7 @@ SLOW = {  # penalty, measure, importance in the end
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_three_tasks_against_a_slow_loop(name):
-    learner, twin = (made(name, classes=6, epochs=3, batch=8, lr=0.01) for _ in range(2))
+    learner, twin = (made(name, classes=6, epochs=3, batch_size=8, lr=0.01) for _ in range(2))
     torch.manual_seed(7)
     for task in tasks_of():
         learner.learn(task, Trace())
@@ -448,7 +392,7 @@ def weights(learner):
                                        ("ewc", "norm"), ("mas", "norm"), ("mas-per-image", "norm")])
 def test_with_a_strength_of_zero_it_is_finetune(name, net):
     cls, config, usual = VARIANTS[name]
-    same = {"net": net, "epochs": 2, "batch": 16}
+    same = {"net": net, "epochs": 2, "batch_size": 16}
     learner, result = trained(cls, config(**usual | {"strength": 0.0} | same))
     plain, expected = trained(finetune.Finetune, finetune.Config(**same))
     assert all(torch.equal(v, weights(plain)[k]) for k, v in weights(learner).items())
@@ -459,7 +403,7 @@ def test_with_a_strength_of_zero_it_is_finetune(name, net):
 def two_tasks(name, strength, epochs):
     """(P,) each: weights after the first and the second task, those of Finetune after it, importance."""
     cls, config, usual = VARIANTS[name]
-    same = {"batch": 4, "epochs": epochs}
+    same = {"batch_size": 4, "epochs": epochs}
     learner = cls(config(**usual | same | {"strength": strength}), (1, 6, 6), 6)
     found = []
     for one in (learner, finetune.Finetune(finetune.Config(**same), (1, 6, 6), 6)):
@@ -497,7 +441,7 @@ def test_a_huge_strength_freezes_important_weights(name):
 
 @pytest.mark.parametrize("config, wrong, word", [
     (config, wrong, word) for config in (ewc.Config, si.Config, mas.Config) for wrong, word in (
-        ({"epochs": 0}, "epochs"), ({"batch": 0}, "batch"), ({"lr": 0.0}, "lr"), ({"lr": float("nan")}, "lr"),
+        ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch"), ({"lr": 0.0}, "lr"), ({"lr": float("nan")}, "lr"),
         ({"strength": -1.0}, "strength"), ({"strength": float("nan")}, "strength"))
 ] + [(ewc.Config, {"fisher": "true"}, "fisher"), (ewc.Config, {"fisher_images": 0}, "fisher_images"),
      (ewc.Config, {"gamma": 1.1}, "gamma"), (ewc.Config, {"gamma": -0.1}, "gamma"),
@@ -511,7 +455,7 @@ def test_defaults_are_those_of_the_protocols():
     assert (ewc.Config().strength, ewc.Config().gamma, ewc.Config().fisher) == (1e8, 0.8, "predicted")
     assert (si.Config().strength, si.Config().damping) == (0.5, 0.1)
     assert (mas.Config().strength, mas.Config().epochs, mas.Config().per_image) == (1.0, 4, False)
-    assert all(c().batch == 128 and c().lr == 1e-3 for c in (ewc.Config, si.Config, mas.Config))
+    assert all(c().batch_size == 128 and c().lr == 1e-3 for c in (ewc.Config, si.Config, mas.Config))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -521,16 +465,16 @@ def test_bytes_kept_by_kind(name):
     size = 4 * sum(p.numel() for p in learner.net.parameters())
     expected = {"weights": size, "importance": size}
     if cls is ewc.EWC:
-        expected |= {"importance": size + 4, "old copies": 0 if learner.config.online else size}
-    assert learner.kept() == expected
-    assert all((column == column[0]).all() for column in result.kept.values()), "it does not grow with tasks"
+        expected |= {"importance": size + 4, "teachers": 0 if learner.config.online else size}
+    assert learner.memory_bytes() == expected
+    assert all((column == column[0]).all() for column in result.memory_bytes.values()), "it does not grow with tasks"
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_table_of_losses(name):
     """With one batch an epoch, the first row of a task is measured at the weights of the task before."""
     cls, config, usual = VARIANTS[name]
-    _, result = trained(cls, config(**usual, net="tiny", epochs=3, batch=48), keep="*")
+    _, result = trained(cls, config(**usual, net="tiny", epochs=3, batch_size=48), record="*")
     rows = result.trace["loss"]
     assert set(rows) == {"task", "epoch", "loss", "new", "penalty"} and list(rows["epoch"]) == [0, 1, 2] * 3
     assert rows["loss"] == pytest.approx(rows["new"] + rows["penalty"], rel=1e-5)
@@ -576,7 +520,7 @@ def test_steps_wait_for_no_value_and_make_tensors_on_their_device(name, net):
     for kind, settings in ((config, {**usual, "net": net}), (finetune.Config, {"net": net})):
         for epochs in (1, 3):
             learner = (cls if kind is config else finetune.Finetune)(
-                kind(**settings, epochs=epochs, batch=16), (1, 6, 6), 6)
+                kind(**settings, epochs=epochs, batch_size=16), (1, 6, 6), 6)
             with HostSyncs() as syncs, DeviceFactories() as factories:
                 for t in range(2):
                     learner.learn(stream[t], Trace())

@@ -1,21 +1,26 @@
 """The run loop: what it evaluates, stores, refuses, and goes on with."""
 
-import importlib.util
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from clkit import presets, run as run_module
-from clkit.methods import METHODS, er, finetune
+from clkit import experiments
+from clkit.engine import RunError
+from clkit.engine import device as device_module
+from clkit.engine import evaluate as evaluate_module
+from clkit.engine import run as run_module
+from clkit.engine.checkpoint import lock
+from clkit.engine.device import pick_device
+from clkit.engine.evaluate import accuracy_by_task, evaluate
+from clkit.engine.run import run
+from clkit.engine.trace import Stopped
 from clkit.result import load
-from clkit.run import RunError, Stopped, evaluate, pick_device, result_key, run, source_key
-from tests.fakes import FAKES, Config, Growing, Online, TwoPhase, small_stream
+from tests.fakes import Config, Growing, Online, TwoPhase, small_stream
 from tests.soak import SUBJECTS, Killer, compare
 
 
@@ -31,8 +36,8 @@ def quick(folder=None, learner=Online, stream=None, **options):
     return run(learner, Config(epochs=2), stream or small_stream(), folder=folder, **options)
 
 
-class Slow(torch.nn.Module):
-    """Scores made by hand: (5, 4)."""
+class ByHand(torch.nn.Module):
+    """Logits that are the image's four pixels: (B, 4)."""
 
     def forward(self, x):
         return x.flatten(1)[:, :4]
@@ -42,69 +47,104 @@ def test_evaluation_by_hand():
     stream = small_stream(classes=4, sizes=(2, 2), side=2)
     stream.test.images.zero_()
     #                    true class 0          1             2             3
-    for label, scores in enumerate(([9, 1, 0, 0], [9, 1, 0, 0], [5, 0, 4, 3], [0, 9, 2, 1])):
+    for label, logits in enumerate(([9, 1, 0, 0], [9, 1, 0, 0], [5, 0, 4, 3], [0, 9, 2, 1])):
         stream.test.images[stream.test.labels == label] = torch.tensor(
-            scores, dtype=torch.uint8, device="cpu"
+            logits, dtype=torch.uint8, device="cpu"
         ).view(1, 2, 2)
-    after_one, after_two = (evaluate(Slow(), stream.test, stream.sizes, seen) for seen in (2, 4))
+    after_one, after_two = (evaluate(ByHand(), stream.test, stream.classes_per_task, seen) for seen in (2, 4))
     firsts = [int((stream.test.labels == c).nonzero()[0]) for c in range(4)]
     assert after_one["predictions"][firsts].tolist() == [0, 0, -1, -1]
     assert after_two["predictions"][firsts].tolist() == [0, 0, 0, 1]
-    assert after_two["within"][firsts].tolist() == [0, 0, 2, 2] == after_one["within"][firsts].tolist()
+    for after in (after_one, after_two):
+        assert after["predictions_task_aware"][firsts].tolist() == [0, 0, 2, 2]
     assert after_two["rank"][firsts].tolist() == [0, 1, 1, 2]
     assert after_one["rank"][firsts].tolist() == [0, 1, -1, -1]
+
+
+def test_equal_logits_rank_as_they_are_chosen():
+    """Of equal logits the first is predicted, and only it has rank 0: top-1 accuracy is accuracy."""
+    stream = small_stream(classes=4, sizes=(2, 2), side=2, per_class=60)
+    draw = torch.Generator(device="cpu").manual_seed(0)
+    pixels = torch.randint(0, 3, stream.test.images.shape, generator=draw, device="cpu")
+    stream.test.images.copy_(pixels)
+    for seen in (2, 4):
+        found = evaluate(ByHand(), stream.test, stream.classes_per_task, seen)
+        known = found["rank"] >= 0
+        assert ((found["rank"] == 0) == (found["predictions"] == stream.test.labels.numpy()))[known].all()
+        logits, labels = pixels.flatten(1)[:, :seen], stream.test.labels
+        for n in np.flatnonzero(known):
+            order = sorted(range(seen), key=lambda k, row=logits[n]: (-int(row[k]), k))
+            assert found["rank"][n] == order.index(int(labels[n]))
+
+
+def test_accuracy_by_task_against_a_loop():
+    stream = small_stream()
+    model = TwoPhase(Config(), stream.shape, stream.classes)
+    right = model(stream.test.images / 255).argmax(1) == stream.test.labels
+    task = stream.test.labels // 2
+    expected = [right[task == t].float().mean() for t in range(3)]
+    torch.testing.assert_close(
+        accuracy_by_task(stream.test, stream.classes_per_task, model), torch.stack(expected)
+    )
 
 
 def test_evaluation_covers_a_ragged_last_batch(monkeypatch):
     stream = small_stream()
     model = TwoPhase(Config(), stream.shape, stream.classes)
-    whole = evaluate(model, stream.test, stream.sizes, 6)
-    monkeypatch.setattr(run_module, "TEST_PIXELS", 1)
+    whole = evaluate(model, stream.test, stream.classes_per_task, 6)
+    monkeypatch.setattr(evaluate_module, "TEST_PIXELS", 1)
     monkeypatch.setattr(
         stream.test,
         "batches",
         lambda size, shuffle: type(stream.test).batches(stream.test, 7, shuffle=shuffle),
     )
-    parts = evaluate(model, stream.test, stream.sizes, 6)
-    assert all(np.array_equal(whole[k], parts[k]) for k in ("predictions", "within", "rank"))
+    parts = evaluate(model, stream.test, stream.classes_per_task, 6)
+    assert all(np.array_equal(whole[k], parts[k]) for k in ("predictions", "predictions_task_aware", "rank"))
     assert len(whole["rank"]) == len(stream.test)
 
 
 def test_a_growing_head_has_no_answer_for_later_tasks():
     _, result = quick(learner=Growing)
-    assert (result.within[0] == -1).all() and np.isnan(result.start_accuracy()).all()
-    assert not np.isnan(result.within_accuracy()[np.tril_indices(3)]).any()
+    assert (result.predictions_task_aware[0] == -1).all() and np.isnan(result.start_accuracy()).all()
+    assert not np.isnan(result.task_aware_accuracy()[np.tril_indices(3)]).any()
     assert np.isnan(result.forward_transfer())
 
 
 def test_what_a_result_says(tmp_path):
     stream = small_stream()
-    model, result = quick(tmp_path / "a", keep="*", about={"preset": "smoke"}, stream=stream)
-    assert result.seen.tolist() == [2, 4, 6] and result.sizes == (2, 2, 2) and result.names[0] == "class 0"
-    assert result.drawn.tolist() == [48] * 3 and (result.learn_seconds > 0).all()
-    assert result.parameters.tolist() == [sum(p.numel() for p in model.parameters())] * 3
+    model, result = quick(tmp_path / "a", record="*", about={"preset": "smoke"}, stream=stream)
     assert (
-        result.about["preset"] == "smoke"
-        and result.about["threads"] == 1
-        and result.about["stream"] == stream.about()
+        result.seen.tolist() == [2, 4, 6]
+        and result.classes_per_task == (2, 2, 2)
+        and result.names[0] == "class 0"
     )
+    assert result.n_samples.tolist() == [48] * 3 and (result.learn_seconds > 0).all()
+    assert result.parameters.tolist() == [sum(p.numel() for p in model.parameters())] * 3
+    about = result.about
+    assert about["preset"] == "smoke" and about["threads"] == 1 and about["stream"] == stream.about()
+    assert (
+        about["learner"] == "Online"
+        and about["settings"] == {"epochs": 2}
+        and about["config"]["patience"] == 2
+    )
+    assert {"key", "revision", "seed", "device", "cpu", "versions", "commit", "date"} <= about.keys()
     assert result.trace["step"]["task"].tolist() == [0] * 12 + [1] * 12 + [2] * 12
     assert result.labels.tolist() == stream.test.labels.tolist()
     [again] = load(tmp_path / "a" / "result")
-    assert np.array_equal(again.predictions, result.predictions) and again.about == json.loads(
-        json.dumps(result.about)
-    )
+    assert np.array_equal(again.predictions, result.predictions)
+    assert again.about == json.loads(json.dumps(result.about))
 
 
 def test_a_finished_run_is_read_back(tmp_path):
-    _, first = quick(tmp_path, keep="*")
+    _, first = quick(tmp_path, record="*")
 
     def explode(self, task, trace):
         raise AssertionError("it trained again")
+
     before = Online.learn
     Online.learn = explode
     try:
-        model, again = quick(tmp_path, keep="*")
+        model, again = quick(tmp_path, record="*")
     finally:
         Online.learn = before
     assert np.array_equal(first.rank, again.rank) and np.array_equal(first.learn_seconds, again.learn_seconds)
@@ -113,7 +153,7 @@ def test_a_finished_run_is_read_back(tmp_path):
 
 def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
     """Ctrl-C once: it stops at the end of the step, after a checkpoint, and the same call goes on."""
-    _, whole = quick(tmp_path / "whole", keep="*")
+    _, whole = quick(tmp_path / "whole", record="*")
     learn, count = Online.learn, []
 
     def interrupted(self, task, trace):
@@ -123,41 +163,41 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
                 if len(count) == 17:
                     os.kill(os.getpid(), signal.SIGINT)
                 yield item
+
         monkeypatch.setattr(trace, "steps", counting)
         learn(self, task, trace)
+
     monkeypatch.setattr(Online, "learn", interrupted)
     with pytest.raises(Stopped, match="task 1, loop 'online', after 5 rounds"):
-        quick(tmp_path / "stopped", keep="*")
+        quick(tmp_path / "stopped", record="*")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     monkeypatch.setattr(Online, "learn", learn)
-    quick(tmp_path / "stopped", keep="*")
+    quick(tmp_path / "stopped", record="*")
     compare(tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_two_processes_cannot_share_a_folder(tmp_path):
-    lock = run_module._lock(tmp_path)
+    held = lock(tmp_path)
     with pytest.raises(RunError, match="another process is working in"):
         quick(tmp_path)
-    lock.close()
+    held.close()
     quick(tmp_path)
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"keep": "*"}, {"threads": 2}, {"learner": TwoPhase},
-                                    {"stream": small_stream(cap=5)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"record": "*"},
+        {"threads": 2},
+        {"learner": TwoPhase},
+        {"stream": small_stream(max_per_class=5)},
+    ],
+)
 def test_a_folder_holds_one_run(tmp_path, change):
     quick(tmp_path)
     with pytest.raises(RunError, match="holds another run .* choose another folder"):
         quick(tmp_path, **change)
-
-
-@pytest.mark.parametrize("name", ["state.pt", "stage-1.npz", "run.json"])
-def test_damaged_files_are_named(tmp_path, name):
-    quick(tmp_path)
-    path = tmp_path / name
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(RunError, match="damaged") as error:
-        quick(tmp_path)
-    assert name in str(error.value) and "run again" in str(error.value)
 
 
 def test_a_full_disk_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
@@ -169,6 +209,7 @@ def test_a_full_disk_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
         if len(writes) == 7:
             raise OSError(28, "No space left on device")
         fsync(handle)
+
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         quick(tmp_path / "full", every=0.0)
@@ -185,31 +226,37 @@ def test_diverged_training_is_said_and_the_past_kept(tmp_path):
             if task.index == 1:
                 with torch.no_grad():
                     self.net.weight[0] = float("nan")
+
     with pytest.raises(RunError, match="after task 1 are not finite.*tasks 0 to 0 are kept"):
         quick(tmp_path, learner=Diverges)
     assert (tmp_path / "stage-1.npz").exists() and not (tmp_path / "stage-2.npz").exists()
 
 
-def test_scores_of_the_wrong_shape_are_said():
+def test_logits_of_the_wrong_shape_are_said():
     class Short(Online):
         def forward(self, x):
             return super().forward(x)[:, :3]
+
     with pytest.raises(RunError, match=r"expected \(48, at least 4\)"):
         quick(learner=Short)
 
 
 def test_joint_learns_once_and_is_tested_by_task():
-    chosen = presets.experiment("joint/split-digits", "smoke")
+    chosen = experiments.experiment("joint/split-digits", "smoke")
     _, result = run(
-        chosen.learner, chosen.config, presets.stream("split-digits", "smoke"), progress=False, threads=1
+        chosen.learner, chosen.config, experiments.stream("split-digits", "smoke"), progress=False, threads=1
     )
-    assert result.accuracy().shape == (1, 5) and result.seen.tolist() == [10] and result.sizes == (2,) * 5
+    assert (
+        result.accuracy().shape == (1, 5)
+        and result.seen.tolist() == [10]
+        and result.classes_per_task == (2,) * 5
+    )
     assert not np.isnan(result.accuracy()).any() and np.isnan(result.forgetting())
 
 
 def test_threads_and_precision_are_put_back():
     before = torch.get_num_threads()
-    with pytest.raises(ZeroDivisionError), run_module._threads(before + 1):
+    with pytest.raises(ZeroDivisionError), device_module.threads(before + 1):
         assert torch.get_num_threads() == before + 1
         1 / 0
     assert torch.get_num_threads() == before
@@ -225,66 +272,49 @@ def test_devices():
             pick_device("cuda")
 
 
-# ---- the key
-
-def test_the_key_covers_settings_and_data():
-    about = small_stream().about()
-    key = result_key(finetune.Finetune, finetune.Config(), about)
-    assert key == result_key(finetune.Finetune, finetune.Config(), json.loads(json.dumps(about)))
-    assert key != result_key(finetune.Finetune, finetune.Config(epochs=3), about)
-    assert key != result_key(er.ER, er.Config(), about)
-    assert key != result_key(finetune.Finetune, finetune.Config(), small_stream(per_class=25).about())
-    assert key != result_key(finetune.Finetune, finetune.Config(), small_stream(sizes=(3, 3)).about())
+@pytest.mark.parametrize("every", [-1.0, float("nan")])
+def test_seconds_between_checkpoints_that_cannot_be_are_told(every):
+    with pytest.raises(RunError, match="every is a number of seconds between checkpoints, 0 or more"):
+        quick(every=every)
 
 
-def key_of(tmp_path, monkeypatch, text):
-    """source_key of the class Method in a module of the given text."""
-    path = (
-        tmp_path / f"made_{len(list(tmp_path.iterdir()))}.py"
-    )  # another file each time: inspect caches by file
-    path.write_text(text)
-    spec = importlib.util.spec_from_file_location("made", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "made", module)
-    spec.loader.exec_module(module)
-    return source_key(module.Method)
+# ---- who computed it
+
+THEN = {
+    "versions": {"torch": torch.__version__, "clkit": "0.0"},
+    "commit": "abc",
+    "date": "2020-01-01",
+    "cpu": "old",
+}
+NOW = THEN | {"commit": "def", "date": "2021-01-01", "cpu": "new"}
 
 
-def test_the_key_covers_code_but_not_comments(tmp_path, monkeypatch):
-    base = """RATE = 1
-OTHER = 2
-
-def loss(x):
-    return x * RATE
-
-def unused():
-    pass
-
-class Method:
-    def learn(self):
-        return loss(3)
-"""
-    def key(*change):
-        return key_of(tmp_path, monkeypatch, base.replace(*change) if change else base)
-    plain = key()
-    assert plain == key("class Method:\n", 'class Method:\n    """What it does,\n    in two lines."""\n\n')
-    assert plain == key("return loss(3)", "# a reason\n\n        return loss(3)  # and why")
-    assert plain == key("return loss(3)", "return loss(\n            3)")
-    assert plain == key("    pass", "    return 1") == key("OTHER = 2", "OTHER = 3")
-    assert (
-        len({plain, key("RATE = 1", "RATE = 5"), key("x * RATE", "x + RATE"), key("loss(3)", "loss(4)")}) == 4
-    )
+def test_a_result_names_the_process_that_computed_and_not_the_one_that_reads(tmp_path, monkeypatch):
+    for facts in (THEN, NOW):
+        monkeypatch.setattr(run_module, "process_facts", lambda facts=facts: facts)
+        about = quick(tmp_path)[1].about
+        assert {k: about[k] for k in THEN} == THEN and "earlier_processes" not in about
+        assert load(tmp_path / "result")[0].about["cpu"] == "old"
 
 
-def test_a_network_that_a_method_does_not_use_does_not_count(monkeypatch):
-    from clkit import nets
-    run_module.source_key.cache_clear()
-    before = source_key(METHODS["finetune"].learner, ("mlp",))
-    assert before != source_key(METHODS["finetune"].learner, ("resnet18",))
-    monkeypatch.setitem(nets.NETS, "another", FAKES["online"])
-    run_module.source_key.cache_clear()
-    assert source_key(METHODS["finetune"].learner, ("mlp",)) == before
-    monkeypatch.setitem(nets.NETS, "mlp", nets.ConvNet)
-    run_module.source_key.cache_clear()
-    assert source_key(METHODS["finetune"].learner, ("mlp",)) != before
-    run_module.source_key.cache_clear()
+@pytest.mark.parametrize("every", [0.0, 1e9])
+def test_where_several_processes_computed_the_last_is_named_and_the_others_beside_it(
+    tmp_path, monkeypatch, every
+):
+    """Whether the first left its work as a checkpoint inside a task or as a finished stage."""
+    learn = Online.learn
+
+    def killed(self, task, trace):
+        learn(self, task, trace)
+        if task.index == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "process_facts", lambda: THEN)
+    monkeypatch.setattr(Online, "learn", killed)
+    with pytest.raises(KeyboardInterrupt):
+        quick(tmp_path, every=every)
+    assert (tmp_path / "checkpoint.pt").exists() == (every == 0)
+    monkeypatch.setattr(Online, "learn", learn)
+    monkeypatch.setattr(run_module, "process_facts", lambda: NOW)
+    about = quick(tmp_path)[1].about
+    assert {k: about[k] for k in NOW} == NOW and about["earlier_processes"] == [THEN]

@@ -7,8 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import RidgeClassifier
 
-from clkit import shapes
-from clkit.data import DataError, load
+from clkit.data import DataError, load, shapes
 
 
 def digest(drawn):

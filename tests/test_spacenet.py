@@ -1,4 +1,4 @@
-"""SpaceNet: its exact invariants, importance by hand, and the whole method against a plain, slow one."""
+"""SpaceNet: exact invariants, importance by hand, the method against a plain one, both paths step by step."""
 
 import dataclasses
 import math
@@ -9,14 +9,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from clkit.data import Batches
-from clkit.learner import LearnerError
-from clkit.methods import spacenet
-from clkit.methods.spacenet import Block, Config, SpaceNet, importances
-from clkit.trace import Trace, seed_everything
+from clkit.engine.learner import LearnerError
+from clkit.methods.spacenet import spacenet
+from clkit.methods.spacenet.compact import CompactMLP, scale_and_shift
+from clkit.methods.spacenet.spacenet import Block, Config, MaskedNet, SpaceNet, importances
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace, copied
 from tests.fakes import small_stream
 
 TINY = Config(hidden=(8, 8), selected=(4, 4), reserved=(2, 2), connections=(40, 8, 4), rewire=0.25, epochs=3,
-              batch=16, lr=0.1, mean=(0.3,), std=(0.4,))
+              batch_size=16, lr=0.1, mean=(0.3,), std=(0.4,))
 CONV = dataclasses.replace(TINY, net="conv", maps=(4, 4, 6, 6), hidden=(10,), selected=(4, 4, 6, 6, 8),
                            reserved=(1, 0, 1, 1, 2), connections=0.3)
 SOME = {"mlp": TINY, "conv": CONV}
@@ -43,12 +45,25 @@ class Watched(SpaceNet):
         return {k: v.clone() for k, v in self.state_dict().items()}
 
 
-def go(config, tasks=None, dtype=torch.float32, seed=0, keep="*"):
+class Readable(Watched):
+    """Trained by the readable path, whatever the network."""
+
+    readable = True
+
+
+PATHS = {"mlp, compact": (TINY, Watched), "mlp, readable": (TINY, Readable), "conv": (CONV, Watched)}
+
+
+def stream_for(config):
+    return small_stream(side=8 if config.maps else 6)
+
+
+def go(config, tasks=None, dtype=torch.float32, seed=0, kind=Watched):
     """A learner taken through a stream by hand: (learner, Trace)."""
-    tasks = tasks or small_stream(side=8 if config.maps else 6)
+    tasks = tasks or stream_for(config)
     seed_everything(seed)
-    learner = Watched(config, tasks.shape, tasks.classes).to(dtype)
-    trace = Trace(keep, progress=False)
+    learner = kind(config, tasks.shape, tasks.classes).to(dtype)
+    trace = Trace("*", progress=False)
     for task in tasks:
         seed_everything(seed, 1 + task.index)
         trace.begin(learner, task.index)
@@ -72,9 +87,10 @@ def full(row, shape):
     return mask
 
 
-@pytest.fixture(scope="module", params=SOME)
+@pytest.fixture(scope="module", params=PATHS)
 def learned(request):
-    return go(SOME[request.param])
+    config, kind = PATHS[request.param]
+    return go(config, kind=kind)
 
 
 @pytest.fixture
@@ -102,9 +118,9 @@ def test_the_connections_of_old_tasks_do_not_move_by_one_bit(learned):
     for t, then in enumerate(learner.after):
         for later in learner.after[t + 1:]:
             for l, name in enumerate(names):
-                taken = then[f"taken{l}"]
-                now, old = (learner.units(l, s[name])[taken] for s in (later, then))
-                assert taken.any() and torch.equal(now, old)
+                occupied = then[f"occupied{l}"]
+                now, old = (learner.by_pairs(l, s[name])[occupied] for s in (later, then))
+                assert occupied.any() and torch.equal(now, old)
 
 
 def test_there_is_no_weight_without_a_connection(learned):
@@ -112,7 +128,7 @@ def test_there_is_no_weight_without_a_connection(learned):
     for t, then in enumerate(learner.after):
         for l, layer in enumerate(learner.layers):
             name = next(n for n, p in learner.named_parameters() if p is layer.weight)
-            assert not learner.units(l, then[name])[~then[f"taken{l}"]].any()
+            assert not learner.by_pairs(l, then[name])[~then[f"occupied{l}"]].any()
         head = then["net.head.weight"]
         assert not head[2 * (t + 1):].any() and head[:2 * (t + 1)].any(1).all()
 
@@ -121,10 +137,10 @@ def test_masks_of_tasks_are_disjoint_and_add_up(learned):
     learner, trace = learned
     last = max(r["epoch"] for r in rows(trace, "masks"))
     for l in range(len(learner.layers)):
-        shape = (learner.counts[l + 1], learner.counts[l])
+        shape = (learner.widths[l + 1], learner.widths[l])
         masks = [full(r, shape) for r in rows(trace, "masks", layer=l, epoch=last)]
         assert len(masks) == 3 and torch.stack(masks).sum(0).max() == 1
-        assert torch.equal(torch.stack(masks).any(0), learner.after[-1][f"taken{l}"])
+        assert torch.equal(torch.stack(masks).any(0), learner.after[-1][f"occupied{l}"])
         for t, row in enumerate(rows(trace, "connections", layer=l)):
             assert row["allocated"] == masks[t].sum() and row["total"] == sum(m.sum() for m in masks[:t + 1])
             assert row["allocated"] <= row["asked"] and row["places"] == math.prod(shape)
@@ -141,7 +157,7 @@ def test_the_number_of_connections_is_the_same_at_every_event(learned):
 def test_the_output_layer_and_static_connections_are_never_rewired(learned):
     learner, trace = learned
     top = len(learner.layers) - 1
-    static, seen = go(dataclasses.replace(learner.config, adaptive=False))
+    static, seen = go(dataclasses.replace(learner.config, adaptive=False), kind=type(learner))
     for t in range(3):
         first, *others = (r["mask"] for r in rows(trace, "masks", layer=top, task=t))
         assert all((first == m).all() for m in others)
@@ -160,41 +176,54 @@ def test_the_output_layer_and_static_connections_are_never_rewired(learned):
 
 def test_reserved_neurons_are_left_alone(learned):
     learner, trace = learned
-    for j in range(len(learner.counts) - 2):
+    for j in range(len(learner.widths) - 2):
         found = rows(trace, "neurons", layer=j)
         reserved = [set(r["reserved"].tolist()) for r in found]
         for t, row in enumerate(found):
             assert len(reserved[t]) == learner.config.reserved[j]
             assert reserved[t] <= set(row["chosen"].tolist())
             assert len(row["chosen"]) == min(learner.config.selected[j],
-                                             learner.counts[j + 1] - sum(map(len, reserved[:t])))
-            assert row["free"] == learner.counts[j + 1] - sum(map(len, reserved[:t + 1]))
+                                             learner.widths[j + 1] - sum(map(len, reserved[:t])))
+            assert row["free"] == learner.widths[j + 1] - sum(map(len, reserved[:t + 1]))
             earlier = sorted(set().union(*reserved[:t]))
             assert not earlier or not reserved[t] & set(earlier)
             for layer, axis in ((j, 0), (j + 1, 1)):    # neither receiving nor sending
-                shape = (learner.counts[layer + 1], learner.counts[layer])
+                shape = (learner.widths[layer + 1], learner.widths[layer])
                 for mask in rows(trace, "masks", layer=layer, task=t):
                     touched = full(mask, shape).any(1 - axis)
                     assert not touched[torch.tensor(earlier, dtype=torch.int64)].any()
 
 
+def test_the_chosen_neurons_with_the_largest_importance_are_reserved(learned):
+    learner, trace = learned
+    for row in rows(trace, "neurons"):
+        here = {"task": row["task"], "layer": row["layer"]}
+        last, = rows(trace, "importance", epoch=learner.config.epochs, **here)
+        a = dict(zip(rows(trace, "masks", epoch=0, **here)[0]["targets"].tolist(), last["target_importance"]))
+        reserved = set(row["reserved"].tolist())
+        others = [a[n] for n in row["chosen"].tolist() if n not in reserved]
+        assert not reserved or not others or min(a[n] for n in reserved) >= max(others)
+    assert any(len(r["reserved"]) and r["task"] for r in rows(trace, "neurons"))
+
+
 def test_both_ends_of_a_connection_are_chosen(learned):
     learner, trace = learned
     for t in range(3):
-        chosen = [set(range(learner.counts[0])),
+        chosen = [set(range(learner.widths[0])),
                   *(set(r["chosen"].tolist()) for r in rows(trace, "neurons", task=t)), {2 * t, 2 * t + 1}]
         for row in rows(trace, "masks", task=t):
-            shape = [learner.counts[row["layer"] + k] for k in (1, 0)]
+            shape = [learner.widths[row["layer"] + k] for k in (1, 0)]
             targets, sources = full(row, shape).nonzero().T.tolist()
             assert set(targets) <= chosen[row["layer"] + 1] and set(sources) <= chosen[row["layer"]]
 
 
 # ---- drop and grow
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", PATHS)
 def test_an_event_drops_the_least_and_grows_the_best(name, events):
-    go(SOME[name])
-    assert len(events) == 3 * 2 * (len(SOME[name].hidden) + len(SOME[name].maps))
+    config, kind = PATHS[name]
+    go(config, kind=kind)
+    assert len(events) == 3 * 2 * (len(config.hidden) + len(config.maps))
     for block, before, after, k, targets, sources in events:
         old, new = before["mask"] > 0, after["mask"] > 0
         dropped, grown, kept = old & ~new, new & ~old, old & new
@@ -220,26 +249,25 @@ def test_ties_are_broken_by_chance_and_random_growth_ignores_importance():
     assert (block.mask > 0).any(1).all()
 
 
-def a_block(allowed, wanted, keeps=False):
+def a_block(allowed, wanted, reading="paper"):
     O, I = allowed.shape
-    return Block(torch.zeros(O, I, 1), torch.arange(O), torch.arange(I), allowed, wanted, keeps)
+    return Block(torch.zeros(O, I, 1), torch.arange(O), torch.arange(I), allowed, wanted, reading)
 
 
 # ---- importance
 
 def test_importance_by_hand():
     """One linear unit, loss (w x - y)^2 / 2, two steps at rate 0.1, worked out on paper."""
-    for keeps, a, inputs in ((False, 1.076, [0.676, 0.4]), (True, 1.576, [0.776, 0.8])):
-        block = a_block(torch.ones(1, 2, dtype=torch.bool), 2, keeps)
+    for reading, a, inputs in (("paper", 1.076, [0.676, 0.4]), ("code", 1.576, [0.776, 0.8])):
+        block = a_block(torch.ones(1, 2, dtype=torch.bool), 2, reading)
         block.values.copy_(torch.tensor([[0.5, -0.25]])[:, :, None])
         for x, y in (((1.0, 2.0), 1.0), ((2.0, 0.0), 0.0)):
             x = torch.tensor([x])
             gradient = ((block.values[:, :, 0] * x).sum() - y) * x
-            block.update(gradient, 0.1)
-            block.accumulate()
+            block.update(gradient[:, :, None], 0.1)
         torch.testing.assert_close(block.values[0, :, 0], torch.tensor([0.36, -0.05]))
         torch.testing.assert_close(block.omega, torch.tensor([[0.676, 0.4]]))
-        (targets, sources), = importances([block], "code" if keeps else "paper")
+        (targets, sources), = importances([block])
         torch.testing.assert_close(targets, torch.tensor([a]))
         torch.testing.assert_close(sources, torch.tensor(inputs))
 
@@ -249,11 +277,11 @@ def test_hidden_neurons_count_what_comes_in():
     second = a_block(torch.ones(2, 3, dtype=torch.bool), 6)
     first.omega.copy_(torch.arange(12.0).view(3, 4))
     second.omega.copy_(torch.arange(6.0).view(2, 3))
-    (a, inputs), (b, hidden) = importances([first, second], "paper")
+    (a, inputs), (b, hidden) = importances([first, second])
     assert a.tolist() == [6, 22, 38] and inputs.tolist() == [12, 15, 18, 21]
     assert b.tolist() == [3, 12] and hidden.tolist() == a.tolist()
     first.mask[1] = 0                                   # no connection, no importance
-    assert importances([first], "paper")[0][0].tolist() == [6, 0, 38]
+    assert importances([first])[0][0].tolist() == [6, 0, 38]
 
 
 def test_a_kernel_counts_the_sum_of_its_weights():
@@ -270,20 +298,19 @@ def test_a_task_begins_with_its_start_values_and_without_importance(monkeypatch)
     made = []
     monkeypatch.setattr(Watched, "report_masks", lambda self, blocks, epoch, trace: made.append(
         (self, epoch, [{k: v.clone() for k, v in b.state_dict().items()} | {"block": b} for b in blocks])))
-    for config in SOME.values():
+    for config, kind in PATHS.values():
         made.clear()
-        go(config)
+        go(config, kind=kind)
         starts = [blocks for _, epoch, blocks in made if epoch == 0]
         assert len(starts) == 3
         learner = made[0][0]
         for blocks in starts:
             for l, b in enumerate(blocks):
-                drawn = learner.units(l, learner.start_values()[l])
+                drawn = learner.by_pairs(l, learner.start_values()[l])
                 drawn = drawn[b["block"].targets[:, None], b["block"].sources]
                 there = b["mask"] > 0
                 assert torch.equal(b["values"][there], drawn[there]) and drawn[there].all()
-                assert not b["omega"].any() and not b["into"].any() and not b["out"].any()
-                assert not b["block"].keeps
+                assert not b["omega"].any() and not b["fan_in"].any() and not b["fan_out"].any()
 
 
 def test_start_values_are_one_glorot_draw():
@@ -337,37 +364,33 @@ def test_places_that_run_out_are_counted_and_never_an_error():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The places of all batches, in order."""
-    seen, places = [], Batches.places
+    """The indices of all batches, in order."""
+    seen, places = [], Batches.indices
 
     def watched(self):
         for index in places(self):
             seen.append(index.clone())
             yield index
-    monkeypatch.setattr(Batches, "places", watched)
-    run = Batches._run
-    monkeypatch.setattr(Batches, "_run", lambda self, order: (seen.extend(order.split(self.size)),
-                                                              run(self, order))[1])
+    monkeypatch.setattr(Batches, "indices", watched)
     return seen
 
 
 class Plain:
-    """The algorithm on full matrices, by autograd, with old weights put back after each step; masks are told.
-    """
+    """The algorithm on full matrices, by autograd, old weights put back after each step; masks are told."""
 
     def __init__(self, learner):
         self.learner, self.config = learner, learner.config
         self.start = [w.double() for w in learner.start_values()]
         self.weights = [torch.zeros_like(w) for w in self.start]
         self.biases = [torch.zeros(len(w), dtype=torch.float64) for w in self.start]
-        self.free = [torch.ones(n, dtype=torch.bool) for n in learner.counts[1:-1]]
+        self.free = [torch.ones(n, dtype=torch.bool) for n in learner.widths[1:-1]]
 
     def spread(self, l, mask):
         """A mask of neurons as one of weights."""
-        block = self.learner.units(l, self.start[l]).shape[2]
+        block = self.learner.by_pairs(l, self.start[l]).shape[2]
         return mask[:, :, None].expand(-1, -1, block).reshape(self.start[l].shape)
 
-    def scores(self, x, weights, biases):
+    def logits(self, x, weights, biases):
         x = (x - self.learner.mean) / self.learner.std
         if not self.config.maps:
             x = x.flatten(1)
@@ -382,19 +405,18 @@ class Plain:
         return x
 
     def task(self, task, images, labels, masks, batches):
-        """masks[epoch][l]: (O, I); batches: places.   Returns omega of the last epoch, by layer (O, I), and
+        """masks[epoch][l]: (O, I); batches: indices.   Returns omega of the last epoch, by layer (O, I), and
         the mean loss of each epoch."""
         losses = []
         for l, mask in enumerate(masks[0]):
             there = self.spread(l, mask)
             self.weights[l] = torch.where(there, self.start[l], self.weights[l])
         omega = [torch.zeros(m.shape, dtype=torch.float64) for m in masks[0]]
-        per_epoch = -(-len(labels) // self.config.batch)
+        per_epoch = -(-len(labels) // self.config.batch_size)
         for epoch in range(self.config.epochs):
             total = 0
             for index in batches[epoch * per_epoch:(epoch + 1) * per_epoch]:
-                x = images[index].float() / 255 if self.config.maps else images[index].double() / 255
-                total += self.step(x.double(), labels[index], masks[epoch], omega, task)
+                total += self.step(images[index].double() / 255, labels[index], masks[epoch], omega, task)
             losses.append(total / per_epoch)
             found = [o.clone() for o in omega]
             if epoch < self.config.epochs - 1:
@@ -410,22 +432,22 @@ class Plain:
         rows = torch.ones(len(self.biases[-1]), dtype=torch.float64)
         if not self.config.rehearsal:                   # old rows are out of the network
             rows[:task.first] = 0
-        scores = self.scores(x, [*weights[:-1], weights[-1] * rows[:, None]], biases)
+        logits = self.logits(x, [*weights[:-1], weights[-1] * rows[:, None]], biases)
         first = task.first if self.config.softmax == "task" and not self.config.rehearsal else 0
         last = len(rows) if self.config.softmax == "all" else task.seen
-        loss = F.cross_entropy(scores[:, first:last], y - first)
+        loss = F.cross_entropy(logits[:, first:last], y - first)
         loss.backward()
         for l, mask in enumerate(masks):
             there = self.spread(l, mask)
             change = -self.config.lr * weights[l].grad * there
             self.weights[l] = self.weights[l] + change
             importance = (change * weights[l].grad).abs()
-            omega[l] += self.learner.units(l, importance).sum(2)
-            moves = torch.arange(len(rows)) >= task.first if l == len(masks) - 1 else \
+            omega[l] += self.learner.by_pairs(l, importance).sum(2)
+            trains = torch.arange(len(rows)) >= task.first if l == len(masks) - 1 else \
                 self.free[l] & self.config.hidden_bias
             if l == len(masks) - 1:
-                moves = moves & (torch.arange(len(rows)) < task.seen)
-            self.biases[l] = self.biases[l] - self.config.lr * biases[l].grad * moves
+                trains = trains & (torch.arange(len(rows)) < task.seen)
+            self.biases[l] = self.biases[l] - self.config.lr * biases[l].grad * trains
         return loss.detach()
 
 
@@ -439,20 +461,20 @@ VARIANTS = {
 
 @pytest.mark.parametrize("name, variant", [(n, v) for n in SOME for v in VARIANTS
                                            if n == "mlp" or "hidden" not in VARIANTS[v]])
-def test_against_the_plain_method_in_float64(name, variant, drawn):
+def test_the_readable_path_against_the_plain_method_in_float64(name, variant, drawn):
     config = dataclasses.replace(SOME[name], **VARIANTS[variant])
-    tasks = small_stream(side=8 if name == "conv" else 6)
-    learner, trace = go(config, tasks, torch.float64)
+    tasks = stream_for(config)
+    learner, trace = go(config, tasks, torch.float64, kind=Readable)
     plain, place = Plain(learner), 0
     images, labels = tasks.test.images[:0], tasks.test.labels[:0]
     for task in tasks:
         keep = config.rehearsal
         images = torch.cat([images, task.train.images]) if keep else task.train.images
         labels = torch.cat([labels, task.train.labels]) if keep else task.train.labels
-        shapes = [(learner.counts[l + 1], learner.counts[l]) for l in range(len(learner.layers))]
+        shapes = [(learner.widths[l + 1], learner.widths[l]) for l in range(len(learner.layers))]
         masks = [[full(r, shapes[r["layer"]]) for r in rows(trace, "masks", task=task.index, epoch=e)]
                  for e in range(config.epochs)]
-        steps = config.epochs * -(-len(labels) // config.batch)
+        steps = config.epochs * -(-len(labels) // config.batch_size)
         omega, losses = plain.task(task, images, labels, masks, drawn[place:place + steps])
         found = [row["loss"] for row in rows(trace, "loss", task=task.index)]
         assert found == pytest.approx([float(loss) for loss in losses], abs=1e-10)
@@ -462,7 +484,7 @@ def test_against_the_plain_method_in_float64(name, variant, drawn):
             plain.free[l][torch.from_numpy(row["reserved"])] = False
     assert place == len(drawn)
     x = tasks.test.images.double() / 255
-    torch.testing.assert_close(learner(x), plain.scores(x, plain.weights, plain.biases), rtol=0, atol=1e-10)
+    torch.testing.assert_close(learner(x), plain.logits(x, plain.weights, plain.biases), rtol=0, atol=1e-10)
 
 
 def compare(learner, plain, trace, task, omega, shapes):
@@ -480,16 +502,99 @@ def compare(learner, plain, trace, task, omega, shapes):
 
 
 def test_the_code_s_importance_is_a_sum_of_sums():
-    """On a network whose weights are known at each step: into and out are cumulative sums of omega's sums."""
-    block = a_block(torch.ones(3, 5, dtype=torch.bool), 15, keeps=True)
-    draw, omega, into = torch.Generator().manual_seed(0), torch.zeros(3, 5), torch.zeros(3)
+    """fan_in and fan_out are cumulative sums of omega's sums."""
+    block = a_block(torch.ones(3, 5, dtype=torch.bool), 15, "code")
+    draw, omega, fan_in, fan_out = (torch.Generator().manual_seed(0), *map(torch.zeros, ((3, 5), 3, 5)))
     for _ in range(4):
-        gradient = torch.randn(3, 5, generator=draw)
+        gradient = torch.randn(3, 5, 1, generator=draw)
         block.update(gradient, 0.1)
-        block.accumulate()
-        omega += 0.1 * gradient**2
-        into += omega.sum(1)
-    torch.testing.assert_close(block.into, into)
+        omega += 0.1 * gradient[:, :, 0]**2
+        fan_in += omega.sum(1)
+        fan_out += omega.sum(0)
+    torch.testing.assert_close(block.fan_in, fan_in)
+    torch.testing.assert_close(block.fan_out, fan_out)
+
+
+# ---- the fast path against the readable one
+
+def steps(config, kind, monkeypatch):
+    """What a run in float64 is after each of its steps: [{name: tensor}]; and the random state at its end."""
+    found = []
+    with monkeypatch.context() as patch:
+        for backend in (CompactMLP, MaskedNet):
+            patch.setattr(backend, "step", watching(backend.step, found))
+        go(config, dtype=torch.float64, kind=kind)
+    return found, torch.get_rng_state()
+
+
+def watching(step, found):
+    def watched(self, index):
+        loss = step(self, index)
+        self.put()
+        weights = {k: v.clone() for k, v in self.learner.net.state_dict().items()}
+        state = {"path": type(self), "loss": loss} | weights
+        for l, block in enumerate(self.blocks):
+            state |= {f"mask{l}": block.mask.clone(), f"omega{l}": block.omega * block.mask,
+                      f"fan_in{l}": block.fan_in.clone(), f"fan_out{l}": block.fan_out.clone()}
+        found.append(state)
+        return loss
+    return watched
+
+
+BOTH = VARIANTS | {
+    "rehearsal, code": {"rehearsal": True, "importance": "code"},
+    "rehearsal, seen": {"rehearsal": True, "softmax": "seen"},
+    "rehearsal, task, static": {"rehearsal": True, "softmax": "task", "adaptive": False},
+    "code, task, no hidden biases": {"importance": "code", "softmax": "task", "hidden_bias": False},
+    "too few places": {"selected": (), "reserved": (3, 3), "connections": (200, 50, 12)}}
+
+
+@pytest.mark.parametrize("variant", BOTH)
+def test_both_paths_are_equal_step_by_step(variant, monkeypatch):
+    config = dataclasses.replace(TINY, **BOTH[variant])
+    (fast, drawn), (slow, drawn_too) = (steps(config, kind, monkeypatch) for kind in (Watched, Readable))
+    assert len(fast) == len(slow) >= 3 * 3 * 3 and torch.equal(drawn, drawn_too)
+    for a, b in zip(fast, slow):
+        assert a.pop("path") is CompactMLP and b.pop("path") is MaskedNet and a.keys() == b.keys()
+        for name in a:
+            tolerance = 0 if name.startswith("mask") else 1e-10
+            torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=lambda m: f"{name}: {m}")
+    moved = [not torch.equal(fast[0][f"mask{l}"], s[f"mask{l}"]) for s in fast[:9] for l in range(2)]
+    assert any(moved) == config.adaptive
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("settings", [{}, {"rehearsal": True, "importance": "code"}], ids=["paper", "all"])
+def test_what_is_stopped_in_a_task_goes_on_bit_for_bit(name, settings):
+    config, kind = PATHS[name]
+    config, saved = dataclasses.replace(config, **settings), []
+    tasks = stream_for(config)
+    whole, _ = go(config, tasks, kind=kind)
+    learner = kind(config, tasks.shape, tasks.classes)
+    begun = {"parameters": {}, "buffers": {}, "frozen": [], "eval": []}
+    names = {n for n, _ in learner.named_parameters()}
+    for n, tensor in whole.before[1].items():
+        begun["parameters" if n in names else "buffers"][n] = tensor
+    second(learner, tasks[1], begun, Trace("*", save=lambda s: saved.append(copied(s)), every=0))
+    assert len(saved) == config.epochs and same(learner, whole.after[1])
+    for state in saved:
+        other = kind(config, tasks.shape, tasks.classes)
+        second(other, tasks[1], begun, Trace("*"), state)
+        assert same(other, whole.after[1])
+
+
+def second(learner, task, begun, trace, state=None):
+    """Let a learner learn the second task, from its beginning or from a checkpoint."""
+    learner.restore(begun)
+    trace.begin(learner, 1, state=state)
+    seed_everything(0, 2)
+    learner.learn(task, trace)
+    trace.end()
+
+
+def same(learner, state):
+    return learner.state_dict().keys() == state.keys() and all(
+        torch.equal(v, state[k]) for k, v in learner.state_dict().items())
 
 
 # ---- what it tells
@@ -510,9 +615,9 @@ def test_sizes_are_counted():
     assert [r["connections"] for r in rows(trace, "network")] == [52, 104, 156]
     assert [r["weights"] for r in rows(trace, "network")] == [52, 104, 156]
     assert {(r["biases"], r["masks_at_test"]) for r in rows(trace, "network")} == {(22, 0)}
-    assert learner.kept()["masks"] == sum(v.numel() for k, v in learner.state_dict().items()
-                                          if k.startswith(("taken", "free")))
-    assert "exemplars" not in learner.kept() and not learner.keeps_data
+    assert learner.memory_bytes()["masks"] == sum(v.numel() for k, v in learner.state_dict().items()
+                                          if k.startswith(("occupied", "free")))
+    assert "exemplars" not in learner.memory_bytes() and not learner.stores_images
     conv, trace = go(CONV)
     held = sum(int((p != 0).sum()) for n, p in conv.named_parameters() if n.endswith("weight"))
     said = rows(trace, "network")[-1]
@@ -521,8 +626,8 @@ def test_sizes_are_counted():
 
 def test_the_mask_of_a_kernel_is_one_entry():
     learner, _ = go(CONV)
-    assert learner.taken1.shape == (4, 4) and learner.taken4.shape == (10, 6)
-    block = learner.units(4, learner.layers[4].weight)
+    assert learner.occupied1.shape == (4, 4) and learner.occupied4.shape == (10, 6)
+    block = learner.by_pairs(4, learner.layers[4].weight)
     assert block.shape[:2] == (10, 6)
     flat = torch.arange(learner.layers[4].weight.shape[1]).view(6, -1)     # columns of the first dense layer
     assert all(torch.equal(block[:, m], learner.layers[4].weight[:, flat[m]]) for m in range(6))
@@ -531,8 +636,8 @@ def test_the_mask_of_a_kernel_is_one_entry():
 def test_rehearsal_keeps_all_images():
     tasks = small_stream()
     learner, _ = go(dataclasses.replace(TINY, rehearsal=True), tasks)
-    assert learner.keeps_data and len(learner.memory_images) == sum(len(t.train) for t in tasks)
-    assert learner.kept()["exemplars"] == learner.memory_images.numel() + 8 * len(learner.memory_labels)
+    assert learner.stores_images and len(learner.memory_images) == sum(len(t.train) for t in tasks)
+    assert learner.memory_bytes()["exemplars"] == learner.memory_images.numel() + 8 * len(learner.memory_labels)
 
 
 def test_pixels_by_channel():
@@ -542,7 +647,7 @@ def test_pixels_by_channel():
     assert all(torch.allclose(found[:, c], (x[:, c] - m) / s)
                for c, m, s in ((0, 0.1, 0.4), (1, 0.2, 0.5), (2, 0.3, 0.6)))
     mlp = SpaceNet(dataclasses.replace(TINY, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)), (3, 6, 6), 6)
-    scale, shift = mlp.scale_and_shift(torch.float32)
+    scale, shift = scale_and_shift(mlp)
     images = torch.randint(0, 256, (4, 3, 6, 6), dtype=torch.uint8)
     torch.testing.assert_close(images.flatten(1) * scale + shift, mlp.standardised(images / 255).flatten(1))
 

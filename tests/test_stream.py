@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clkit.data import ImageSet
-from clkit.stream import Stream, StreamError, Task
+from clkit.data import ImageSet, Stream, StreamError, Task, read_order
 
 
 def numbered(n=120, classes=10, start=0, groups=True):
@@ -40,7 +39,8 @@ def says(*words):
 
 def test_tasks_hold_their_classes_and_all_their_images(sets):
     stream = Stream(*sets, (2,) * 5)
-    assert (len(stream), stream.sizes, stream.seen, stream.classes) == (5, (2,) * 5, (2, 4, 6, 8, 10), 10)
+    assert (len(stream), stream.classes_per_task, stream.classes) == (5, (2,) * 5, 10)
+    assert stream.seen == (2, 4, 6, 8, 10)
     everything = []
     for t, task in enumerate(stream):
         assert isinstance(task, Task) and (task.index, task.first, task.seen) == (t, 2 * t, 2 * t + 2)
@@ -49,7 +49,7 @@ def test_tasks_hold_their_classes_and_all_their_images(sets):
     assert sorted(everything) == list(range(120)) and stream.shape == (1, 2, 2)
 
 
-def test_uneven_sizes(sets):
+def test_uneven_tasks(sets):
     stream = Stream(*sets, (5, 1, 4))
     assert [(task.first, task.seen) for task in stream] == [(0, 5), (5, 6), (6, 10)]
     assert [set(task.train.labels.tolist()) for task in stream] == [{0, 1, 2, 3, 4}, {5}, {6, 7, 8, 9}]
@@ -86,6 +86,36 @@ def test_a_list_may_leave_classes_out(sets):
     kept = [i for i, label in enumerate(sets[0].labels.tolist()) if label in (7, 2, 5)]
     assert sorted(numbers(stream[0].train) + numbers(stream[1].train)) == kept
     assert set(stream.test.labels.tolist()) == {0, 1, 2} and len(stream.test) == 15
+
+
+def test_an_order_may_be_given_by_name(sets):
+    by_number, by_name = (Stream(*sets, (2, 1), order=order) for order in
+                          ([7, 2, 5], ["class 7", np.str_("class 2"), "class 5"]))
+    assert by_name.about() == by_number.about() and by_name.names == ("class 7", "class 2", "class 5")
+    assert numbers(by_name[0].train) == numbers(by_number[0].train)
+    twins = [ImageSet(part.images, part.labels, ["twin"] * 2 + list(part.names[2:])) for part in sets]
+    with says("'twin', which 2 classes are called", "numbers"):
+        Stream(*twins, (1, 1), order=["class 3", "twin"])
+    assert Stream(*twins, (1, 1), order=[1, "class 3"]).order == (1, 3)
+
+
+def test_an_order_is_read_from_a_file(sets, tmp_path):
+    path = tmp_path / "order.txt"
+    path.write_bytes("\ufeff# as in the paper\nclass 7\r\n\n  class 2 \n# the rest\nclass 5".encode())
+    assert read_order(path) == read_order(str(path)) == ["class 7", "class 2", "class 5"]
+    assert Stream(*sets, (2, 1), order=read_order(path)).order == (7, 2, 5)
+    path.write_text("C#\ncrème brûlée\n", encoding="utf-8")
+    assert read_order(path) == ["C#", "crème brûlée"]
+
+
+@pytest.mark.parametrize("content, words", [
+    (b"\xff\xfea\x00", ["order.txt is not UTF-8", "one class name a line"]),
+    (b"\n# nothing\n", ["order.txt names no class"]), (None, ["order.txt cannot be read", "No such file"])])
+def test_wrong_files_of_an_order(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "order.txt").write_bytes(content)
+    with says(*words):
+        read_order(tmp_path / "order.txt")
 
 
 def test_within_a_task_images_keep_their_order(sets):
@@ -190,14 +220,15 @@ def test_windows_outlive_their_stream():
 def test_merged_is_one_task_on_the_same_memory(sets):
     stream = Stream(*sets, (2,) * 5, order=2, val=0.1)
     merged = stream.merged()
-    assert len(merged) == 1 and merged.sizes == merged.seen == (10,) and len(stream) == 5
+    assert len(merged) == 1 and merged.classes_per_task == merged.seen == (10,) and len(stream) == 5
     task, = merged
     assert (task.index, task.first, task.seen) == (0, 0, 10)
     assert numbers(task.train) == [number for part in stream for number in numbers(part.train)]
     assert numbers(task.val) == [number for part in stream for number in numbers(part.val)]
     assert task.train.images.data_ptr() == stream[0].train.images.data_ptr()
     assert merged.test is stream.test and merged.names == stream.names
-    assert merged.about()["sizes"] == [10] and merged.about()["checksum"] == stream.about()["checksum"]
+    assert merged.about()["classes_per_task"] == [10]
+    assert merged.about()["checksum"] == stream.about()["checksum"]
 
 
 def test_to_moves_everything(sets):
@@ -233,22 +264,36 @@ def test_validation_has_its_own_generator(sets):
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(77)
     assert held(seed=1) == base != held(seed=2)
-    assert held(seed=1, cap=3) == base, "the cap does not touch the validation images"
+    assert held(seed=1, max_per_class=3) == base, "the cap does not touch the validation images"
+
+
+def test_validation_can_be_the_last_images_of_each_class(sets):
+    stream = Stream(*sets, (2,) * 5, order=4, val=0.25, val_from="last", max_per_class=8)
+    for task in stream:
+        for label in (task.first, task.first + 1):
+            members = [i for i, k in enumerate(sets[0].labels.tolist()) if k == stream.order[label]]
+            assert numbers(task.val.select(task.val.labels == label)) == members[-3:]
+            kept = numbers(task.train.select(task.train.labels == label))
+            assert len(kept) == 8 and set(kept) <= set(members[:-3])
+    assert stream.about()["val_from"] == "last"
+    random = Stream(*sets, (2,) * 5, val=0.25)
+    assert "val_from" not in random.about(), "records made before there was a choice keep their facts"
+    assert [numbers(task.val) for task in random] != [numbers(task.val) for task in stream]
 
 
 def test_cap_is_exact(sets):
     for order in (None, 3):
-        stream = Stream(*sets, (2,) * 5, cap=5, order=order)
+        stream = Stream(*sets, (2,) * 5, max_per_class=5, order=order)
         assert all(task.train.labels.bincount()[task.first:].tolist() == [5, 5] for task in stream)
         assert len(stream.test) == 50
-    assert [len(task.train) for task in Stream(*sets, (2,) * 5, cap=1000)] == [24] * 5
-    both = Stream(*sets, (2,) * 5, cap=10, val=0.25)[0]
+    assert [len(task.train) for task in Stream(*sets, (2,) * 5, max_per_class=1000)] == [24] * 5
+    both = Stream(*sets, (2,) * 5, max_per_class=10, val=0.25)[0]
     assert len(both.train) == 18 and len(both.val) == 6
 
 
 def test_cap_chooses_at_random_from_its_seed(sets):
     def kept(**options):
-        stream = Stream(*sets, (2,) * 5, cap=4, **options)
+        stream = Stream(*sets, (2,) * 5, max_per_class=4, **options)
         return sorted(number for task in stream for number in numbers(task.train))
 
     assert kept(seed=1) == kept(seed=1) != kept(seed=2)
@@ -269,11 +314,11 @@ def test_single_pass_holds_per_task(sets):
 
 def test_about_says_what_the_stream_is(sets):
     order = list(range(9, -1, -1))
-    about = Stream(*sets, (4, 6), order=order, val=0.2, cap=3, seed=5, single_pass=True).about()
+    about = Stream(*sets, (4, 6), order=order, val=0.2, max_per_class=3, seed=5, single_pass=True).about()
     assert json.loads(json.dumps(about)) == about
     assert {key: about[key] for key in about if key != "checksum"} == {
-        "data": "numbered", "sizes": [4, 6], "order": order, "val": 0.2, "cap": 3, "seed": 5,
-        "single_pass": True}
+        "data": "numbered", "classes_per_task": [4, 6], "order": order, "val": 0.2, "max_per_class": 3,
+        "seed": 5, "single_pass": True}
     other = Stream(numbered(start=1), sets[1], (10,)).about()
     assert Stream(*sets, (10,)).about()["checksum"] == about["checksum"] != other["checksum"]
     stream = Stream(*sets, (10,))
@@ -284,21 +329,27 @@ def test_about_says_what_the_stream_is(sets):
 # Bad input
 
 
-@pytest.mark.parametrize("sizes, words", [
-    ((2, 2), ["sum to 4", "10 classes"]), ((5, 5, 5), ["sum to 15", "10 classes"]), ((), ["sum to 0"]),
+@pytest.mark.parametrize("classes_per_task, words", [
+    ((2, 2), [r"\(2, 2\) adds up to 4", "there are 10", "add up to 10", "an order that lists 4"]),
+    ((5, 5, 5), [r"adds up to 15 classes, but there are 10: make it add up to 10$"]), ((), ["adds up to 0"]),
     ((5, 0, 5), ["positive whole numbers", "not 0"]), ((12, -2), ["positive whole numbers", "not -2"]),
-    ((5.0, 5), ["positive whole numbers", "not 5.0"]), ((True, 9), ["not True"]), (10, ["sizes", "not 10"]),
+    ((5.0, 5), ["positive whole numbers", "not 5.0"]), ((True, 9), ["not True"]),
+    (10, ["classes_per_task", "not 10"]),
     ("ab", ["positive whole numbers", "'a'"])])
-def test_wrong_sizes(sets, sizes, words):
+def test_wrong_classes_per_task(sets, classes_per_task, words):
     with says(*words):
-        Stream(*sets, sizes)
+        Stream(*sets, classes_per_task)
 
 
 @pytest.mark.parametrize("order, words", [
     ([0, 1, 1, 2], ["class 1 2 times", "only once"]), ([0, 1, 2, 10], ["class 10", "0 to 9"]),
     ([0, 1, 2, -1], ["class -1"]), ("abc", ["order is None, a seed, or a list"]), (-3, ["-3"]),
-    ([0, 1, 2.5, 3], ["list of class numbers"]), (0.5, ["list of class numbers"]),
-    ([0, 1, 2], ["sum to 4", "the 3 of the order"]), ([], ["sum to 4", "the 0 of the order"])])
+    ([0, 1, 2.5, 3], ["list of class numbers or names"]), (0.5, ["list of class numbers"]),
+    ([0, 1, 2], ["adds up to 4", "the order lists 3", "add up to 3"]), ([], ["lists no class"]),
+    (["class 1", "class 11", 0, 2], ["'class 11', which is none of the 10 classes; did you mean .*class 1"]),
+    (["class 1", "zzz", 0, 2], ["'zzz'", "they are class 0, class 1, .*class 4, ..., class 9$"]),
+    (["class 1", 0, "class 1", 2], ["class 'class 1' 2 times"]),
+    (["class 1", 1, 2, 3], ["class 1.* 2 times"])])
 def test_wrong_orders(sets, order, words):
     with says(*words):
         Stream(*sets, (2, 2), order=order)
@@ -306,7 +357,8 @@ def test_wrong_orders(sets, order, words):
 
 @pytest.mark.parametrize("option, words", [
     ({"val": 1.0}, ["val", "not 1.0"]), ({"val": -0.1}, ["val", "-0.1"]), ({"val": "x"}, ["val", "'x'"]),
-    ({"cap": 0}, ["cap", "not 0"]), ({"cap": 2.5}, ["cap", "2.5"]), ({"seed": -1}, ["seed", "-1"]),
+    ({"max_per_class": 0}, ["max_per_class", "not 0"]), ({"max_per_class": 2.5}, ["max_per_class", "2.5"]),
+    ({"seed": -1}, ["seed", "-1"]), ({"val_from": "first"}, ["val_from", "'random' or 'last'", "'first'"]),
     ({"seed": 1.5}, ["seed", "1.5"]), ({"val": 0.99}, ["val=0.99", "no training image", "12"])])
 def test_wrong_options(sets, option, words):
     with says(*words):
@@ -336,19 +388,19 @@ def test_class_without_images(sets):
 
 
 def test_images_arrive_in_an_order_of_their_own_for_each_seed(sets):
-    a, again, b = (Stream(*sets, (2,) * 5, arrival=seed) for seed in (0, 0, 1))
+    a, again, b = (Stream(*sets, (2,) * 5, shuffle_images=seed) for seed in (0, 0, 1))
     for t in range(5):
         first, second = (numbers(s[t].train) for s in (a, b))
         assert first == numbers(again[t].train) and first != second and sorted(first) == sorted(second)
         passes = [torch.cat([y for _, y in a[t].train.batches(4)]).tolist() for _ in range(2)]
         assert passes[0] == passes[1] == a[t].train.labels.tolist(), "an ordered set is not shuffled"
-    assert not a.merged()[0].train.ordered and a.about()["arrival"] == 0
-    assert "arrival" not in Stream(*sets, (2,) * 5).about()
+    assert not a.merged()[0].train.ordered and a.about()["shuffle_images"] == 0
+    assert "shuffle_images" not in Stream(*sets, (2,) * 5).about()
 
 
 def test_a_class_that_has_had_its_cap_comes_no_more(sets):
     """The order without a cap, from which images are left out as they come."""
-    whole, capped = (Stream(*sets, (2,) * 5, arrival=3, cap=cap) for cap in (None, 7))
+    whole, capped = (Stream(*sets, (2,) * 5, shuffle_images=3, max_per_class=cap) for cap in (None, 7))
     for t in range(5):
         counts, expected = {2 * t: 0, 2 * t + 1: 0}, []
         for number, label in zip(numbers(whole[t].train), whole[t].train.labels.tolist()):
@@ -357,7 +409,7 @@ def test_a_class_that_has_had_its_cap_comes_no_more(sets):
         assert numbers(capped[t].train) == expected and len(expected) == 14
 
 
-@pytest.mark.parametrize("arrival", [-1, 0.5, True])
-def test_an_order_of_arrival_has_a_whole_seed(sets, arrival):
-    with says("arrival is a whole number from 0 on, not"):
-        Stream(*sets, (2,) * 5, arrival=arrival)
+@pytest.mark.parametrize("shuffle_images", [-1, 0.5, True])
+def test_an_order_of_arrival_has_a_whole_seed(sets, shuffle_images):
+    with says("shuffle_images is a whole number from 0 on, not"):
+        Stream(*sets, (2,) * 5, shuffle_images=shuffle_images)

@@ -1,24 +1,18 @@
 """Trace and Learner: tables, probes, loops, checkpoints, and state that changes shape."""
 
 import random
+from collections import namedtuple
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from clkit.learner import Learner, LearnerError, frozen
-from clkit.trace import (
-    Stopped,
-    Trace,
-    TraceError,
-    copied,
-    looking,
-    random_state,
-    seed_everything,
-    set_random_state,
-)
-from tests.fakes import Config, Growing, Online, TwoPhase
+from clkit.engine.evaluate import eval_mode
+from clkit.engine.learner import Learner, LearnerError, frozen, teacher
+from clkit.engine.seeding import random_state, seed_everything, set_random_state
+from clkit.engine.trace import Stopped, Trace, TraceError, copied
+from tests.fakes import Config, Growing, Online, TwoPhase, small_stream
 
 
 def draws():
@@ -44,7 +38,7 @@ def test_all_sources_of_random_numbers_are_seeded_and_put_back():
 
 
 def test_rows_are_kept_by_pattern_and_copied():
-    trace = Trace(keep=("loss", "mask*"))
+    trace = Trace(record=("loss", "mask*"))
     trace.begin(None, 3)
     values = torch.zeros(2, device="cpu")
     for i in range(3):
@@ -60,7 +54,7 @@ def test_rows_are_kept_by_pattern_and_copied():
 
 
 def test_rows_may_differ_in_shape_but_not_in_columns():
-    trace = Trace(keep="*")
+    trace = Trace(record="*")
     for n in (1, 3):
         trace("mask", values=torch.ones(n, dtype=torch.bfloat16, device="cpu"), name="a")
     with pytest.raises(TraceError, match="same columns"):
@@ -80,6 +74,7 @@ def test_a_probe_sees_the_learner_in_eval_mode_and_leaves_no_mark():
     def probe(model):
         seen.append((model.training, torch.is_grad_enabled()))
         return torch.rand(1, device="cpu")
+
     trace = Trace(probes={"step": {"drawn": probe}})
     learner.generator.eval()
     trace.begin(learner, 0)
@@ -92,9 +87,9 @@ def test_a_probe_sees_the_learner_in_eval_mode_and_leaves_no_mark():
     assert trace.end()["step"]["drawn"].shape == (1, 1)
 
 
-def test_looking_puts_things_back_after_an_error():
+def test_eval_mode_puts_things_back_after_an_error():
     learner = TwoPhase(Config(), (1, 4, 4), 2)
-    with pytest.raises(ZeroDivisionError), looking(learner):
+    with pytest.raises(ZeroDivisionError), eval_mode(learner):
         1 / 0
     assert learner.training and torch.is_grad_enabled()
 
@@ -126,9 +121,9 @@ class Saved:
         self.states.append(copied(state))
 
 
-def learn(learner, task, saved=None, state=None, keep="*", every=0.0):
+def learn(learner, task, saved=None, state=None, record="*", every=0.0):
     """Learn a task from a fixed random state, as run does; returns the rows."""
-    trace = Trace(keep, save=saved, every=every, progress=False)
+    trace = Trace(record, save=saved, every=every, progress=False)
     trace.begin(learner, task.index, state=state)
     seed_everything(7)
     learner.train()
@@ -139,7 +134,6 @@ def learn(learner, task, saved=None, state=None, keep="*", every=0.0):
 @pytest.mark.parametrize("fake", [Growing, TwoPhase, Online])
 def test_going_on_from_any_checkpoint_gives_the_same(fake):
     """Every checkpoint that a task writes leads to the same weights, and to the same rows."""
-    from tests.fakes import small_stream
     stream = small_stream(sizes=(2, 4))
     learner = fake(Config(epochs=3), stream.shape, stream.classes)
     learn(learner, stream[0])
@@ -163,7 +157,6 @@ def test_going_on_from_any_checkpoint_gives_the_same(fake):
 
 def test_an_error_in_a_loop_does_not_finish_it():
     """What was saved before the error is enough to go on; the broken epoch is done again."""
-    from tests.fakes import small_stream
     task = small_stream()[0]
 
     class Fails(TwoPhase):
@@ -173,6 +166,7 @@ def test_an_error_in_a_loop_does_not_finish_it():
             if self.fails and len(saved.states) == 6:
                 raise ZeroDivisionError
             return super().forward(x)
+
     saved = Saved()
     learner = Fails(Config(), task.train.shape, 6)
     beginning = learner.snapshot()
@@ -188,7 +182,6 @@ def test_an_error_in_a_loop_does_not_finish_it():
 
 
 def test_asked_to_stop_it_saves_first():
-    from tests.fakes import small_stream
     saved, task = Saved(), small_stream()[0]
     learner = TwoPhase(Config(), task.train.shape, 6)
     trace = Trace(save=saved, every=1e9, progress=False)
@@ -196,23 +189,22 @@ def test_asked_to_stop_it_saves_first():
     trace.stop = True
     with pytest.raises(Stopped, match="loop 'generator', after 1 rounds"):
         learner.learn(task, trace)
-    assert [s["place"]["done"] for s in saved.states] == [1]
+    assert [s["unfinished"]["done"] for s in saved.states] == [1]
 
 
 def test_a_method_that_changed_its_path_is_told():
-    from tests.fakes import small_stream
     saved, task = Saved(), small_stream()[0]
     learner = TwoPhase(Config(), task.train.shape, 6)
     learn(learner, task, saved)
     for change, message in (({"phase": "other"}, "has 'other'"), ({"objects": []}, "its checkpoint 0")):
-        state = saved.states[0] | {"place": saved.states[0]["place"] | change}
+        state = saved.states[0] | {"unfinished": saved.states[0]["unfinished"] | change}
         with pytest.raises(TraceError, match=message):
             learn(TwoPhase(Config(), task.train.shape, 6), task, Saved(), state)
 
 
 def test_a_loop_never_reached_again_is_told():
     trace = Trace()
-    trace.begin(None, 0, state={"finished": [], "place": {"phase": "x"}, "rows": {}})
+    trace.begin(None, 0, state={"finished": [], "unfinished": {"phase": "x"}, "rows": {}})
     with pytest.raises(TraceError, match="did not reach again"):
         trace.end()
 
@@ -224,6 +216,16 @@ def test_what_cannot_be_saved_is_said():
     taken = copied(deep)
     deep["a"][1][0].zero_()
     assert taken["a"][1][0].tolist() == [1, 1] and taken["b"] == 2.0 and taken["c"].tolist() == [0, 1]
+
+
+def test_a_copy_goes_into_named_tuples():
+    Pair = namedtuple("Pair", "a b")
+    one = torch.zeros(1, device="cpu")
+    taken = copied({"x": Pair(one, np.float64(2))})["x"]
+    one.add_(5)
+    assert taken[0].item() == 0 and type(taken) is list and type(taken[1]) is float
+    with pytest.raises(TraceError, match="cannot hold a object"):
+        copied(Pair(object(), 1))
 
 
 def test_the_bar_shows_the_loss(monkeypatch, capsys):
@@ -245,10 +247,11 @@ def test_quiet_when_not_a_terminal(capsys):
 
 # ---- learner
 
+
 class Plain(Learner):
     """The smallest learner."""
 
-    memory_kinds = {"old": "old copies"}
+    memory_kinds = {"old": "teachers"}
 
     def __init__(self, config=None, shape=(1, 2, 2), classes=2):
         super().__init__(config, shape, classes)
@@ -303,11 +306,11 @@ def test_a_snapshot_is_a_copy():
     assert torch.equal(state["parameters"]["net.weight"], before)
 
 
-def test_kept_bytes_by_kind():
+def test_memory_bytes_by_kind():
     learner = Plain()
-    assert learner.kept() == {"weights": 40}
+    assert learner.memory_bytes() == {"weights": 40}
     learner.learn(None, None)
-    assert learner.kept() == {"weights": 40, "old copies": 12}
+    assert learner.memory_bytes() == {"weights": 40, "teachers": 12}
 
 
 def test_frozen_is_a_copy_without_gradients():
@@ -317,6 +320,38 @@ def test_frozen_is_a_copy_without_gradients():
     with torch.no_grad():
         net[0].weight.zero_()
     assert twin[0].weight.abs().sum() > 0
+
+
+def test_a_teacher_is_a_copy_whose_weights_are_buffers():
+    net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.BatchNorm1d(3))
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    for persistent in (True, False):
+        copy = teacher(net, persistent)
+        assert not list(copy.parameters()) and copy.training and copy[0].bias is None
+        assert set(copy.state_dict()) == (set(before) if persistent else set())
+        assert {n for n, _ in copy.named_buffers()} == set(before)
+        with torch.no_grad():
+            x = torch.ones(4, 2, device="cpu")
+            assert torch.equal(copy.eval()(x), net.eval()(x)) and net.train()
+            net[0].weight.zero_()
+        assert copy[0].weight.abs().sum() > 0
+        net.load_state_dict(before)
+    assert len(list(net.parameters())) == 3
+
+
+def test_a_teacher_belongs_to_the_learner_s_state_unless_told_otherwise():
+    class Teaches(Plain):
+        def __init__(self, persistent):
+            super().__init__()
+            self.old = teacher(self.net, persistent)
+
+    assert (
+        "old.weight" in Teaches(True).snapshot()["buffers"] and Teaches(True).memory_bytes()["teachers"] == 40
+    )
+    assert not [n for n in Teaches(False).snapshot()["buffers"] if n.startswith("old")]
+    other = Teaches(True)
+    other.restore(Teaches(True).snapshot())
+    assert not [n for n, _ in other.named_parameters() if n.startswith("old")]
 
 
 def test_a_learner_without_memory_says_so():

@@ -1,0 +1,45 @@
+"""What is measured of a learner: while it learns (PROBES) and when its run is over (STUDIES).
+
+A paper's table names one of them. A probe is a function of the experiment, its stream and the device, and
+returns {column: function of the learner}, or {} where it does not apply; a study is a function of the
+experiment and returns a function of the learner and the stream, whose columns become the table.
+"""
+
+from functools import partial
+
+UNITS_SHOWN = 50                                        # test images of a class whose activations are recorded
+TESTED_AT = 200                                         # test images of a class in the course of a task
+COMPARED = {"smoke": 20, "teach": 200}                  # images whose gradients are compared; 1,000 in larger sizes
+
+
+def activations(experiment, stream, device):
+    """Hidden activations of test images of two classes, (2 * 50, units), where the network has only dense layers."""
+    if experiment.config.net != "mlp":
+        return {}
+    x = _first_of(stream.test, (0, 1), UNITS_SHOWN).images.to(device) / 255                 # (100, C, H, W)
+    return {"activations": lambda learner: learner.activations(x).half()}
+
+
+def accuracy_by_task(experiment, stream, device):
+    """Accuracy (T,) on test images of each task, in the course of the tasks, among all classes."""
+    from clkit.engine.evaluate import accuracy_by_task as accuracy
+
+    test = _first_of(stream.test, range(stream.classes), TESTED_AT).to(device)
+    return {"accuracy": partial(accuracy, test, stream.test_classes_per_task)}
+
+
+def gradient_correlation(experiment):
+    """Cosines between the gradients of recalled and of real images, by layer group."""
+    from clkit.analysis import gradients
+
+    n = COMPARED.get(experiment.preset, 1000)
+    return partial(gradients.rows, images=n, batch_size=experiment.config.batch_size)
+
+
+def _first_of(images, classes, n):
+    """The first n images of each of these classes."""
+    return images.select([i for k in classes for i in (images.labels == k).nonzero().flatten()[:n].tolist()])
+
+
+PROBES = {"activations": activations, "accuracy_by_task": accuracy_by_task}
+STUDIES = {"gradients": gradient_correlation}

@@ -2,7 +2,8 @@
 
 A gradient is that of the cross-entropy of one image, one vector for each parameter tensor (weight and bias
 apart). Two images are compared by the cosine of these vectors; the values of all tensors of a layer group
-are pooled. Batch normalisation uses its running statistics, since a single image has none of its own.
+are pooled. No gradient of a fully connected layer is ever formed, and those of others a few at a time. Batch
+normalisation uses its running statistics, since a single image has none of its own.
 
     values = correlation(learner, (images, targets), (others, labels))     {parameter: (N,)}
     table(values, groups(learner))                                         {group: (mean, deviation, values)}
@@ -12,11 +13,15 @@ and of the class they are recalled as (class 2). Its control gives the image as 
 same label, and so shows how much of the likeness to class 2 the label makes alone.
 """
 
+import math
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch import nn
 from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
 
 CONDITIONS = ("hard", "soft", "control hard", "control soft")
 
@@ -27,19 +32,21 @@ class GradientError(ValueError):
 
 # ---- gradients and their cosines
 
-def correlation(model, first, second, *, classes=None, chunk=16):
+_BYTES = 2**27                                          # of single images' gradients that are held at a time
+
+
+def correlation(model, first, second, *, classes=None):
     """Cosine between the gradients of two sets of images, image by image.
 
-    model: a network or learner, images (N, C, H, W) in [0, 1] -> scores (N, K); it is left as it is.
+    model: a network or learner, images (N, C, H, W) in [0, 1] -> logits (N, K); it is left as it is.
     first, second: (images (N, C, H, W), targets) each, targets being classes (N,) or probabilities (N, K).
-    classes: how many of the scores, from the first on, are in the softmax; None takes all.
-    chunk: images whose gradients are held at a time.
-    Returns {parameter name: (N,) array} for the parameters that the scores depend on; 0 where a gradient is.
+    classes: how many of the logits, from the first on, are in the softmax; None takes all.
+    Returns {parameter name: (N,) array} for the parameters that the logits depend on; 0 where a gradient is.
     """
-    return _compare(model, [first], [second], classes, chunk)[0][0]
+    return _compare(model, [first], [second], classes)[0][0]
 
 
-def _compare(model, firsts, seconds, classes, chunk):
+def _compare(model, firsts, seconds, classes):
     """correlation() of each pair of a first and a second set, by [first][second]; each gradient once."""
     sets = [*firsts, *seconds]
     n = len(sets[0][0])
@@ -50,17 +57,20 @@ def _compare(model, firsts, seconds, classes, chunk):
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        parameters, K = _used(model, sets[0][0][:1], classes)
+        parameters, linear, K = _used(model, sets[0][0][:1], classes)
         sets = [(images, _distributions(targets, K)) for images, targets in sets]
+        others = {name: p for name, p in parameters.items() if name not in _names(linear)}
+        size = len(sets) * sum(p.numel() * p.element_size() for p in others.values())
+        chunk = min(64, max(1, _BYTES // max(1, size)))
         found = [[{name: [] for name in parameters} for _ in seconds] for _ in firsts]
         for start in range(0, n, chunk):
-            units = [_gradients(model, parameters, x[start:start + chunk], t[start:start + chunk], K)
-                     for x, t in sets]
-            for i in range(len(firsts)):
-                for j in range(len(seconds)):
-                    for name in parameters:
-                        cosines = (units[i][name] * units[len(firsts) + j][name]).sum(1)        # (B,)
-                        found[i][j][name].append(cosines)
+            parts = [(x[start:start + chunk], target[start:start + chunk]) for x, target in sets]
+            units = [_factors(model, parameters, linear, *part, K) | _whole(model, others, *part, K)
+                     for part in parts]
+            for i, row in enumerate(found):
+                for j, pair in enumerate(row):
+                    for name, cosines in pair.items():
+                        cosines.append(_cosines(units[i][name], units[len(firsts) + j][name]))
     finally:
         for module, training in modes:
             module.training = training
@@ -68,18 +78,97 @@ def _compare(model, firsts, seconds, classes, chunk):
             for row in found]
 
 
+def _cosines(first, second):
+    """Products of the factors of two sets, (B, numbers) each: (B,)."""
+    return math.prod((a * b).sum(1) for a, b in zip(first, second))
+
+
 def _used(model, x, classes):
-    """({name: tensor} of the parameters that the scores of x depend on, number of classes)."""
+    """What the logits of the image x (1, C, H, W) depend on.
+
+    Returns {name: tensor} of these parameters; {(name of weight, name of bias or None): layer} of the fully
+    connected layers among them whose weight gradient is the outer product of what comes back and what went
+    in, for a single image; and the number of classes.
+    """
     named = dict(model.named_parameters())
     for_grad = {name: p.detach().clone().requires_grad_() for name, p in named.items()}
-    with torch.enable_grad():
-        scores = functional_call(model, for_grad, (x,))
-        if not scores.requires_grad:
-            raise GradientError("the scores have no gradient in any parameter: take a network that is "
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    with torch.enable_grad(), _passes(layers) as passed:
+        logits = functional_call(model, for_grad, (x,))
+        if not logits.requires_grad:
+            raise GradientError("the logits have no gradient in any parameter: take a network that is "
                                 "trained by gradients")
-        K = scores.shape[1] if classes is None else classes
-        found = torch.autograd.grad(scores[:, :K].sum(), list(for_grad.values()), allow_unused=True)
-    return {name: named[name].detach() for name, slope in zip(for_grad, found) if slope is not None}, K
+        K = logits.shape[1] if classes is None else classes
+        ways = {name: calls[0] for name, calls in passed.items() if len(calls) == 1}
+        ends = [*for_grad.values(), *(after for _, after in ways.values())]
+        found = torch.autograd.grad(logits[:, :K].log_softmax(1)[0, 0], ends, allow_unused=True)
+    found, back = dict(zip(for_grad, found)), dict(zip(ways, found[len(for_grad):]))
+    linear = {}
+    for name, (before, _) in ways.items():
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        outer = before.ndim == 2 and found.get(weight) is not None
+        if outer and torch.allclose(found[weight], back[name].T @ before.detach(), rtol=1e-3, atol=1e-6):
+            linear[weight, bias if found.get(bias) is not None else None] = layers[name]
+    return {name: named[name].detach() for name, g in found.items() if g is not None}, linear, K
+
+
+def _names(linear):
+    """The parameters of these layers, as `_used` gives them."""
+    return {name for pair in linear for name in pair}
+
+
+@contextmanager
+def _passes(layers):
+    """Within, what goes into and comes out of these layers {name: layer}: {name: [(before, after), ...]}."""
+    passed = {name: [] for name in layers}
+    def note(name):
+        return lambda _, before, after: passed[name].append((before[0], after))
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+    try:
+        yield passed
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _factors(model, parameters, linear, x, targets, classes):
+    """Gradients of fully connected layers as factors of length 1: {name: ((B, outputs), (B, inputs))}.
+
+    That of a weight is the outer product of what comes back, d, and what went in, a; so the product of two of
+    them is (d1 d2) (a1 a2), and none is ever formed. That of a bias is d.
+    """
+    if not linear:
+        return {}
+    for_grad = {name: p.clone().requires_grad_() for name, p in parameters.items()}
+    with torch.enable_grad(), _passes(linear) as passed:
+        logits = functional_call(model, for_grad, (x,))[:, :classes]
+        loss = -(targets * logits.log_softmax(1)).sum()
+        back = torch.autograd.grad(loss, [passed[names][0][1] for names in linear])
+    found = {}
+    for (weight, bias), d in zip(linear, back):
+        d, a = _unit(d), _unit(passed[weight, bias][0][0].detach())
+        found[weight] = (d, a)
+        if bias is not None:
+            found[bias] = (d,)
+    return found
+
+
+def _whole(model, parameters, x, targets, classes):
+    """Gradients of single images in these parameters, each of length 1, or 0: {name: ((B, numbers),)}."""
+    if not parameters:
+        return {}
+
+    def loss(parameters, image, target):
+        logits = functional_call(model, parameters, (image[None],))[0, :classes]
+        return -(target * logits.log_softmax(0)).sum()
+    with torch.no_grad():                               # none of the parameters that are left out here
+        found = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, x, targets)
+    return {name: (_unit(gradient.flatten(1)),) for name, gradient in found.items()}
+
+
+def _unit(rows):
+    """Rows (B, numbers) of length 1, or 0."""
+    return F.normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny)
 
 
 def _distributions(targets, classes):
@@ -88,21 +177,11 @@ def _distributions(targets, classes):
         if not 0 <= int(targets.min()) <= int(targets.max()) < classes:
             raise GradientError(f"the targets range from {int(targets.min())} to {int(targets.max())}, the "
                                 f"softmax has {classes} classes")
-        return torch.nn.functional.one_hot(targets.long(), classes)
+        return F.one_hot(targets.long(), classes)
     if targets.shape[1] != classes:
         raise GradientError(f"the targets have {targets.shape[1]} probabilities, the softmax {classes} "
                             "classes")
     return targets
-
-
-def _gradients(model, parameters, x, targets, classes):
-    """Gradients of single images by parameter, each of length 1, or 0: {name: (B, numbers)}."""
-    def loss(parameters, image, target):
-        scores = functional_call(model, parameters, (image[None],))[0, :classes]
-        return -(target * scores.log_softmax(0)).sum()
-    found = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, x, targets)
-    return {name: torch.nn.functional.normalize(slope.flatten(1), dim=1, eps=torch.finfo(slope.dtype).tiny)
-            for name, slope in found.items()}
 
 
 # ---- by layer
@@ -156,35 +235,35 @@ def table(values, layers):
 # ---- recalled images beside real ones
 
 def gather(learner, batches, n=1000):
-    """Recalled images of a learner that has `remember`: those of as many batches as give n of them.
+    """Recalled images of a learner by its `recall_for`: those of as many batches as give n of them.
 
-    batches: of (x, y). Returns start and images (n, C, H, W), origins (n,) and answers (n, K).
+    batches: of (x, y). Returns start and images (n, C, H, W), origins (n,) and probs (n, K).
     """
     parts, count = [], 0
     for x, y in batches:
-        found = learner.remember(x, y)
-        kept = slice(None) if found.counts is None else found.counts > 0
-        parts.append([part[kept] for part in (found.start, found.images, found.origins, found.answers)])
+        found = learner.recall_for(x, y)
+        kept = slice(None) if found.multiplicity is None else found.multiplicity > 0
+        parts.append([part[kept] for part in (found.start, found.images, found.origins, found.probs)])
         count += len(parts[-1][0])
         if count >= n:
             break
     if not parts:
         raise GradientError("there is no batch to recall images for")
-    start, images, origins, answers = (torch.cat(part)[:n] for part in zip(*parts))
-    return SimpleNamespace(start=start, images=images, origins=origins, answers=answers)
+    start, images, origins, probs = (torch.cat(part)[:n] for part in zip(*parts))
+    return SimpleNamespace(start=start, images=images, origins=origins, probs=probs)
 
 
-def study(model, recalled, real, *, seed=0, classes=None, chunk=16):
+def study(model, recalled, real, *, seed=0, classes=None):
     """Recalled images against real ones of the class they began as (1) and are recalled as (2), figure 7.
 
-    recalled: start and images (n, C, H, W), origins (n,) and answers (n, K) of the old network, as `gather`
+    recalled: start and images (n, C, H, W), origins (n,) and probs (n, K) of the old network, as `gather`
     returns.   real: (images (N, C, H, W), labels (N,)), of which one of each class is drawn for each recalled
     image.   seed: of that draw.
     Returns ({condition: {"class 1": values, "class 2": values}}, number of images left out because both
     classes are the same). Values as of `correlation`. Conditions: "hard" (the label is class 2), "soft" (the
-    label is the old network's answer), and for control both with the image as it was before the recall.
+    label is what the old network says), and for control both with the image as it was before the recall.
     """
-    target = recalled.answers.argmax(1)
+    target = recalled.probs.argmax(1)
     kept = torch.nonzero(target != recalled.origins)[:, 0]
     if len(kept) == 0:
         raise GradientError("every recalled image is recalled as the class it began as: there are no two "
@@ -193,22 +272,22 @@ def study(model, recalled, real, *, seed=0, classes=None, chunk=16):
     draw = torch.Generator(device="cpu").manual_seed(seed)
     images, labels = real
     references = [(images[_of_class(labels, wanted, draw)], wanted) for wanted in (first, second)]
-    soft = recalled.answers[kept]
+    soft = recalled.probs[kept]
     sets = [(x[kept], label) for x in (recalled.images, recalled.start) for label in (second, soft)]
-    found = _compare(model, sets, references, classes, chunk)
+    found = _compare(model, sets, references, classes)
     pairs = {condition: dict(zip(("class 1", "class 2"), row)) for condition, row in zip(CONDITIONS, found)}
     return pairs, len(target) - len(kept)
 
 
-def rows(learner, stream, *, images=1000, batch=10, classes=None):
+def rows(learner, stream, *, images=1000, batch_size=10, classes=None):
     """The study of a learner at the end of its stream, as the columns of a table.
 
-    images: how many are recalled, for batches of the last task's images.   batch: of so many images.
+    images: how many are recalled, for batches of the last task's images.   batch_size: of so many images.
     A row for each condition, class ("class 1" the image's own, "class 2" the recalled one) and layer group:
     condition, which, group, mean, deviation, values (how many are pooled), left_out (recalled
     images not used).
     """
-    recalled = gather(learner, stream[len(stream) - 1].train.batches(batch), images)
+    recalled = gather(learner, stream[len(stream) - 1].train.batches(batch_size), images)
     whole = stream.merged()[0].train
     real = (Pixels(whole.images), whole.labels)
     pairs, left_out = study(learner, recalled, real, classes=classes)
@@ -227,18 +306,18 @@ class Pixels:
     def __init__(self, images):
         self.images = images
 
-    def __getitem__(self, places):
-        return self.images[places].float() / 255
+    def __getitem__(self, indices):
+        return self.images[indices].float() / 255
 
 
 def _of_class(labels, wanted, draw):
-    """The place of a random image of each wanted class (n,): (n,)."""
-    places = torch.zeros_like(wanted)
+    """The index of a random image of each wanted class (n,): (n,)."""
+    indices = torch.zeros_like(wanted)
     for k in sorted(set(wanted.tolist())):
         members = torch.nonzero(labels == k)[:, 0]
         if len(members) == 0:
             raise GradientError(f"there is no real image of class {k} to compare recalled ones with")
         mine = torch.nonzero(wanted == k)[:, 0]
         chosen = torch.randint(len(members), (len(mine),), generator=draw, device="cpu")
-        places[mine] = members[chosen.to(members.device)]
-    return places
+        indices[mine] = members[chosen.to(members.device)]
+    return indices

@@ -48,7 +48,7 @@ def _table(result):
     if "masks" not in result.trace:
         raise MaskError(
             f"this result has no trace table 'masks' (it has {', '.join(result.trace) or 'none'}): take a"
-            " sparse method and run it with keep=('masks',)"
+            " sparse method and run it with record=('masks',)"
         )
     table = result.trace["masks"]
     return table | {name: np.asarray(table[name]).astype(int) for name in ("task", "layer", "epoch")}
@@ -159,5 +159,5 @@ def sizes(result):
     if "masks_at_test" in network and not network["masks_at_test"][-1]:
         left_out.add("masks")
     extra = sum(int(size[-1]) // (1 if kind == "exemplars" else 4)
-                for kind, size in result.kept.items() if kind not in left_out)
+                for kind, size in result.memory_bytes.items() if kind not in left_out)
     return {"parameters": parameters, "extra": extra}

@@ -1,12 +1,12 @@
-"""The figures of the book: FIGURES = {name: recipe}, and ``build``, which writes them to figures/.
+"""The figures of the book: FIGURES = {name: figure function}, and `build`, which writes them to figures/.
 
-A recipe stands in the file of its paper, reads committed records only and returns a Picture. A notebook cell
-and ``python -m clkit figures`` use the same one, so they cannot disagree:
-``picture = FIGURES["averages-split-mnist"]()``. Each figure becomes NAME.svg, NAME.png and NAME.json (what it
-shows, and from which records). The files are the same, byte for byte, when the records are.
+A figure function stands in the file of its paper, reads committed records only and returns a FigureSpec. A
+notebook cell and ``python -m clkit figures`` use the same one, so they cannot disagree:
+``spec = FIGURES["averages-split-mnist"]()``. Each figure becomes NAME.json (what it shows, and from which
+records) and an image of each kind asked for: PNG, SVG, or PDF with real text. The same records give the same
+files, byte for byte.
 """
 
-import difflib
 import io
 import json
 from pathlib import Path
@@ -14,81 +14,99 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 
+from clkit.errors import did_you_mean
+from clkit.experiments import REPO_ROOT, PresetError
 from clkit.figures import arm, baselines, spacenet
-from clkit.picture import Picture
-from clkit.presets import HOUSE, PresetError
+from clkit.figures.of_records import figures_of
+from clkit.figures.picture import FigureSpec, few_colours
 from clkit.result import write_atomically
 
-__all__ = ["FIGURES", "OUT", "Picture", "build", "write"]
-OUT = HOUSE / "figures"
+__all__ = ["FIGURES", "FORMATS", "OUT", "FigureSpec", "build", "build_from", "write"]
+
+OUT = REPO_ROOT / "figures"
 DPI = 150
+FORMATS = ("pdf", "svg", "png")
 FIGURES = baselines.FIGURES | spacenet.FIGURES | arm.FIGURES
 
 
-# ---- writing
-
-def build(names=None, out=OUT):
+def build(names=None, out=OUT, formats=("png",)):
     """Write figures to the folder `out`; names: some of FIGURES, all by default. Returns the paths written.
 
-    PresetError for an unknown name (the nearest are offered) and where a record is missing or stale; the
-    figures before it are then there already.
+    formats: some of FORMATS. PresetError for an unknown name or format (the nearest are offered) and where a
+    record is missing or stale; the figures before it are then there already.
     """
+    return _build(FIGURES, names, Path(out), formats)
+
+
+def build_from(folder, names=None, out=None, formats=("png",)):
+    """The same of figures of whatever records a folder holds: see of_records; out: its folder "figures"."""
+    out = Path(folder).expanduser() / "figures" if out is None else Path(out)
+    return _build(figures_of(folder), names, out, formats)
+
+
+def _build(figures, names, out, formats):
     for name in names or ():
-        if name not in FIGURES:
-            close = difflib.get_close_matches(name, FIGURES, n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(FIGURES)}"
-            raise PresetError(f"there is no figure '{name}'; {hint}")
+        if name not in figures:
+            near = did_you_mean(name, figures, n=3, cutoff=0.4) or f", such as {', '.join(list(figures)[:3])}"
+            raise PresetError(f"there is no figure '{name}' among the {len(figures)} there are{near}")
+    for kind in formats:
+        if kind not in FORMATS:
+            raise PresetError(f"figures are written as {', '.join(FORMATS)}, not as '{kind}'")
     paths = []
     with matplotlib.style.context("default"):  # not the user's: the bytes depend on the records alone
-        for name in names or FIGURES:
-            paths += write(name, FIGURES[name](), Path(out))
+        for name in names or figures:
+            paths += write(name, figures[name](), out, formats)
     return paths
 
 
-def write(name, picture, out):
-    """Write one Picture as out/NAME.svg, .png and .json, and close it; returns the three paths."""
-    stamps = [t.get_text() for t in picture.figure.findobj(matplotlib.text.Text) if t.get_gid() == "stamp"]
-    about = {"Title": name, "Description": picture.alt}
+def write(name, spec, out, formats=("png",)):
+    """Write one FigureSpec as out/NAME.json and an image of each format, and close it; returns the paths."""
+    stamps = [t.get_text() for t in spec.figure.findobj(matplotlib.text.Text) if t.get_gid() == "stamp"]
     provenance = " ".join(stamps)
-    files = {
-        "svg": _image(picture.figure, "svg", {**about, "Date": None, "Creator": None, "Source": provenance}),
-        "png": _image(picture.figure, "png", {**about, "Software": None, "Comment": provenance}),
+    if layout := spec.figure.get_layout_engine():  # once: drawing again would move things a little each time
+        layout.execute(spec.figure)
+        spec.figure.set_layout_engine("none")
+    files = {kind: _image(spec.figure, kind, name, spec.alt, provenance) for kind in formats}
+    plt.close(spec.figure)
+    facts = {
+        "figure": name,
+        "caption": spec.caption,
+        "alt": spec.alt,
+        "stamp": provenance,
+        "command": f"python -m clkit figures {name}",
+        "matplotlib": matplotlib.__version__,
+        **spec.about,
+        "records": {stem: _facts(results) for stem, results in spec.records.items()},
     }
-    plt.close(picture.figure)
-    facts = {"figure": name, "caption": picture.caption, "alt": picture.alt, "stamp": provenance,
-             "command": f"python -m clkit figures {name}", "matplotlib": matplotlib.__version__,
-             **picture.about, "records": {stem: _facts(results) for stem, results in picture.records.items()}}
     files["json"] = (json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    for end, content in files.items():
-        write_atomically(out / f"{name}.{end}", lambda file: file.write(content))
-    return [out / f"{name}.{end}" for end in files]
+    for kind, content in files.items():
+        write_atomically(out / f"{name}.{kind}", lambda file, content=content: file.write(content))
+    return [out / f"{name}.{kind}" for kind in files]
 
 
-def _image(figure, kind, metadata):
-    """The bytes of a figure; ids in an SVG come from a fixed salt instead of a random one."""
-    file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "clkit", "svg.fonttype": "path"}):
-        figure.savefig(
-            file,
-            format=kind,
-            dpi=DPI if kind == "png" else 96,
-            bbox_inches="tight",
-            facecolor="white",
-            metadata=metadata,
-        )
-    return file.getvalue()
+def _image(figure, kind, title, alt, provenance):
+    """The bytes of a figure: no dates, and ids in an SVG from a fixed salt instead of a random one."""
+    about = {
+        "png": {"Title": title, "Description": alt, "Comment": provenance, "Software": None},
+        "svg": {"Title": title, "Description": alt, "Source": provenance, "Date": None, "Creator": None},
+        "pdf": {"Title": title, "Subject": alt, "Keywords": provenance, "CreationDate": None},
+    }[kind]
+    file, look = io.BytesIO(), {"svg.hashsalt": "clkit", "svg.fonttype": "path", "pdf.fonttype": 42}
+    with matplotlib.rc_context(look):
+        fast = {"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}  # few_colours packs it
+        save = {"format": kind, "dpi": DPI, "bbox_inches": "tight", "facecolor": "white", "metadata": about}
+        figure.savefig(file, **save, **fast)
+    return few_colours(file.getvalue()) if kind == "png" else file.getvalue()
 
 
 def _facts(results):
     """What a record says about itself, without the paths and names of any machine."""
     about = [r.about for r in results]
-    first = {
-        k: about[0].get(k)
-        for k in ("experiment", "preset", "key", "config", "commit", "date", "device", "threads", "versions")
-    }
+    kept = ("experiment", "preset", "key", "config", "commit", "date", "device", "threads", "versions")
+    stream = about[0].get("stream") or {}
     return {
-        **first,
+        **{k: about[0].get(k) for k in kept},
         "seeds": [a.get("seed") for a in about],
-        "data": (about[0].get("stream") or {}).get("data"),
-        "checksum": (about[0].get("stream") or {}).get("checksum"),
+        "data": stream.get("data"),
+        "checksum": stream.get("checksum"),
     }

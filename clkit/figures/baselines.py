@@ -2,54 +2,57 @@
 
 import numpy as np
 
-from clkit import __version__, plots, presets
+from clkit import __version__, experiments, plots
 from clkit.analysis import confusion
-from clkit.picture import Picture, each, methods, obtained, panels, percent
+from clkit.figures.picture import FigureSpec, each, load_records, panels, percent, records_of
+from clkit.result import Result
 
-MEMORIES = (50, 100, 200, 500, 1000, 2000)              # images kept by ER in the figure memory-kept
+# Images kept by ER in the figure memory-kept, and which of these numbers is its own setting.
+MEMORIES, OWN_MEMORY = (50, 100, 200, 500, 1000, 2000), 500
 
 
 # ---- split MNIST
 
+
 def accuracy_matrices():
     """Accuracy on each task after each stage: finetune, LwF and ER side by side."""
-    records, groups = methods("split-mnist", "finetune", "lwf", "er")
+    records, groups = records_of("split-mnist", "finetune", "lwf", "er")
     figure, axes = panels(9.6, 3.7, 3)
     for n, (ax, seeds) in enumerate(zip(axes, groups.values())):
         plots.plot_accuracy_matrix(seeds, colorbar=n == 2, ax=ax)
         if n:
             ax.set_ylabel("")
     plots.stamp(figure, groups)
-    return Picture(
+    return FigureSpec(
         figure,
         "Accuracy on each task after each learning stage on split MNIST. The diagonal is the task just "
         "learned; what stands below it is what is left of it.",
         "Three heat maps of accuracy, rows after learning task 1 to 5, columns tested on task 1 to 5."
         f" Average of the diagonal: {each(groups, lambda r: np.diag(r.accuracy()).mean())}."
-        f" Average of the last row: {each(groups, lambda r: r.average())}.",
+        f" Average of the last row: {each(groups, Result.average)}.",
         records,
     )
 
 
 def averages_split_mnist():
     """Average accuracy after each task, with joint training as a line."""
-    records, groups = methods("split-mnist", "finetune", "lwf", "er", "joint")
+    records, groups = records_of("split-mnist", "finetune", "lwf", "er", "joint")
     ax = plots.plot_averages(groups)
-    return Picture(
+    return FigureSpec(
         ax.figure,
         "Average accuracy over the tasks seen so far on split MNIST, class-incremental. Joint training "
         "has all classes at once: the line that the others would like to reach.",
         "Curves of average accuracy over one to five tasks learned, all starting near 100 %. After five"
-        f" tasks: {each(groups, lambda r: r.average())}.",
+        f" tasks: {each(groups, Result.average)}.",
         records,
     )
 
 
 def forgetting_split_mnist():
     """Forgetting of each method as bars."""
-    records, groups = methods("split-mnist", "finetune", "lwf", "lwf-multihead", "er", "cumulative")
+    records, groups = records_of("split-mnist", "finetune", "lwf", "lwf-multihead", "er", "cumulative")
     ax = plots.plot_forgetting(groups)
-    return Picture(
+    return FigureSpec(
         ax.figure,
         "Forgetting on split MNIST: how far each task's accuracy fell from its best to the end, mean over "
         "the tasks but the last. A dot is a seed.",
@@ -61,27 +64,27 @@ def forgetting_split_mnist():
 
 
 def scenarios_split_mnist():
-    """The same weights asked with and without the task of each image."""
-    records, groups = methods("split-mnist", "finetune", "lwf", "lwf-multihead", "er", "joint")
+    """The same weights, class-incremental and task-aware."""
+    records, groups = records_of("split-mnist", "finetune", "lwf", "lwf-multihead", "er", "joint")
     ax = plots.plot_scenarios(groups)
-    return Picture(
+    return FigureSpec(
         ax.figure,
-        "The same weights after the last task of split MNIST, asked two ways: among all ten classes, and "
-        "among the two classes of the image's own task. A dot is a seed.",
-        f"Pairs of bars. Not told the task, average accuracy is {each(groups, lambda r: r.average())}. Told"
-        f" the task, it is {each(groups, lambda r: r.within_average())}.",
+        "The same weights after the last task of split MNIST, tested in two ways: class-incremental, among "
+        "all ten classes, and task-aware, among the two classes of the image's own task. A dot is a seed.",
+        f"Pairs of bars. Class-incremental average accuracy: {each(groups, Result.average)}. Task-aware: "
+        f"{each(groups, Result.task_aware_average)}.",
         records,
     )
 
 
 def confusion_finetune_er():
     """What the classes are taken for after the last task: finetune beside ER."""
-    records, groups = methods("split-mnist", "finetune", "er")
+    records, groups = records_of("split-mnist", "finetune", "er")
     figure, axes = panels(9.6, 4.6, 2)
     for n, (ax, seeds) in enumerate(zip(axes, groups.values())):
         plots.plot_confusion(seeds, colorbar=n == 1, ax=ax)
     plots.stamp(figure, groups)
-    return Picture(
+    return FigureSpec(
         figure,
         "Confusion of the ten classes after the last task of split MNIST. Finetuning answers with the newest "
         "two classes whatever it is shown.",
@@ -93,7 +96,7 @@ def confusion_finetune_er():
 
 def tasks_over_time():
     """Accuracy on each task while later tasks are learned: finetune beside ER."""
-    records, groups = methods("split-mnist", "finetune", "er")
+    records, groups = records_of("split-mnist", "finetune", "er")
     figure, axes = panels(9.0, 3.6, 2, sharey=True)
     for n, (ax, seeds) in enumerate(zip(axes, groups.values())):
         plots.plot_tasks(seeds, legend=n == 1, ax=ax)
@@ -102,7 +105,8 @@ def tasks_over_time():
 
     def first(r):
         return r.accuracy()[-1, 0]
-    return Picture(
+
+    return FigureSpec(
         figure,
         "Accuracy on each task of split MNIST from when it is learned to the end: a line a task.",
         "Two panels of curves, one a task, each beginning near 100 % when its task is learned. At the end"
@@ -113,29 +117,28 @@ def tasks_over_time():
 
 def memory_kept():
     """ER: average accuracy against the number of images kept, between finetune and joint."""
-    plain = presets.experiment("er/split-mnist", "paper").config.memory
-    wanted = [("er/split-mnist", None if m == plain else {"memory": m}) for m in MEMORIES]
-    kept = obtained(wanted)
-    records, references = methods("split-mnist", "finetune", "joint")
+    kept = load_records([("er/split-mnist", None if m == OWN_MEMORY else {"memory": m}) for m in MEMORIES])
+    records, references = records_of("split-mnist", "finetune", "joint")
     ax = plots.plot_tradeoff([r for seeds in kept.values() for r in seeds], references=references)
     ends = "; ".join(
-        f"{m:,} images {percent(seeds, lambda r: r.average())}" for m, seeds in zip(MEMORIES, kept.values())
+        f"{m:,} images {percent(seeds, Result.average)}" for m, seeds in zip(MEMORIES, kept.values())
     )
-    return Picture(
+    return FigureSpec(
         ax.figure,
         "Average accuracy of experience replay on split MNIST by the number of images it keeps, between "
         "keeping nothing (Finetune) and having everything (Joint).",
         f"A curve of average accuracy over images kept, on a logarithmic scale: {ends}. "
-        f"References: {each(references, lambda r: r.average())}.",
+        f"References: {each(references, Result.average)}.",
         kept | records,
     )
 
 
 # ---- shapes
 
+
 def shapes_samples():
     """One image of every class of the shapes: a row a family."""
-    stream = presets.stream("shapes-families", "paper")
+    stream = experiments.stream("shapes-families", "paper")
     families = list(dict.fromkeys(stream.groups))
     half, labels = -(-len(families) // 2), np.asarray(stream.test.labels)
     figure, axes = panels(9.6, 9.2, 2)
@@ -149,7 +152,7 @@ def shapes_samples():
         figure,
         f"first test image of each class · data {stream.about()['data']}, drawn by clkit {__version__}",
     )
-    return Picture(
+    return FigureSpec(
         figure,
         "The shapes: 20 families (rows) of 5 classes each that differ in one detail. Place, size, angle and "
         "colours mean nothing.",
@@ -161,18 +164,20 @@ def shapes_samples():
 
 def shapes_confusion():
     """Families against siblings: what a network trained on all classes at once gets wrong."""
-    records, groups = methods("split-shapes", "joint")
+    records, groups = records_of("split-shapes", "joint")
     seeds = groups["joint"]
     figure, axes = panels(10.4, 4.9, 2, width_ratios=(1.25, 1))
     plots.plot_confusion(seeds, by_group=True, ax=axes[0])
-    rows = {"measured": [confusion.answers(r) for r in seeds],
-            "if errors were\nblind to families": [confusion.answers_if_blind(r) for r in seeds]}
+    rows = {
+        "measured": [confusion.answers(r) for r in seeds],
+        "if errors were\nblind to families": [confusion.answers_if_blind(r) for r in seeds],
+    }
     shares = {bar: {k: [s[k] for s in all_] for k in all_[0]} for bar, all_ in rows.items()}
     plots.plot_errors(shares, ax=axes[1])
     axes[1].set_box_aspect(0.5)
     plots.stamp(figure, seeds)
     parts = [", ".join(f"{100 * np.mean(v):.1f} % {k}" for k, v in shares[bar].items()) for bar in shares]
-    return Picture(
+    return FigureSpec(
         figure,
         "A network trained on all 100 classes of the shapes at once. Left: its confusion, sorted by family,"
         " with lines between families. Right: where its wrong answers go, beside wrong answers that fell on"

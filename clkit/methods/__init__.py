@@ -1,52 +1,27 @@
-"""The methods by name. A name is a Learner class and what it sets differently from the class's Config."""
+"""The Learner class of each method, by name. Who each method is stands in clkit/papers.
 
-import sys
-from dataclasses import dataclass, field
+FAMILIES is the registry, one line a file: a new method is a new file and one line here.
+"""
 
-from clkit.methods import (arm, cwr, dgr, er, ewc, finetune, gem, gen, icarl, icarl_online, lwf, mas, mir, si,
-                           spacenet)
+from importlib import import_module
 
-
-@dataclass(frozen=True)
-class Method:
-    """learner: the Learner class.   settings: fields of its Config that make this variant."""
-
-    learner: type
-    settings: dict = field(default_factory=dict)
-
-    @property
-    def config(self):
-        """The Config class, which stands beside the learner in its file."""
-        return sys.modules[self.learner.__module__].Config
-
-
-METHODS = {
-    "finetune": Method(finetune.Finetune),
-    "joint": Method(finetune.Joint),
-    "cumulative": Method(finetune.Cumulative),
-    "lwf": Method(lwf.LwF),
-    "lwf-multihead": Method(lwf.LwF, {"heads": "multi", "balance": False}),
-    "er": Method(er.ER),
-    "ewc": Method(ewc.EWC),
-    "ewc-online": Method(ewc.EWC, {"online": True, "strength": 1e9}),
-    "si": Method(si.SI),
-    "mas": Method(mas.MAS),
-    "dgr": Method(dgr.DGR),
-    "icarl": Method(icarl.ICaRL),
-    "cwr": Method(cwr.CWR),
-    "cwr-plus": Method(cwr.CWR, {"plus": True, "softmax": "all"}),
-    "spacenet": Method(spacenet.SpaceNet),
-    "static": Method(spacenet.SpaceNet, {"adaptive": False}),
-    "rehearsal": Method(spacenet.SpaceNet, {"rehearsal": True, "lr": 0.1}),
-    "arm": Method(arm.ARM),
-    "adi": Method(arm.ARM, {"recall": "adi", "distill": 0.5}),
-    "distill": Method(arm.ARM, {"recall": "none"}),
-    "naive": Method(arm.ARM, {"recall": "none", "distill": 0.0}),
-    "stationary": Method(arm.Stationary, {"recall": "none", "distill": 0.0}),
-    "er-online": Method(mir.MIR),
-    "er-mir": Method(mir.MIR, {"choose": "interfered"}),
-    "gem": Method(gem.GEM),
-    "icarl-online": Method(icarl_online.OnlineICaRL),
-    "gen": Method(gen.GEN),
-    "gen-mir": Method(gen.GEN, {"choose": "interfered", "images": 100, "hidden": (128,), "dropout": 0.4}),
+FAMILIES = {                                            # file: {method: its Learner class there}
+    "baselines.finetune": {"finetune": "Finetune", "joint": "Joint", "cumulative": "Cumulative"},
+    "baselines.lwf": {"lwf": "LwF", "lwf-multihead": "LwF"},
+    "baselines.er": {"er": "ER"},
+    "baselines.ewc": {"ewc": "EWC", "ewc-online": "EWC"},
+    "baselines.si": {"si": "SI"},
+    "baselines.mas": {"mas": "MAS"},
+    "baselines.dgr": {"dgr": "DGR"},
+    "baselines.icarl": {"icarl": "ICaRL"},
+    "baselines.cwr": {"cwr": "CWR", "cwr-plus": "CWR"},
+    "spacenet.spacenet": {"spacenet": "SpaceNet", "static": "SpaceNet", "rehearsal": "SpaceNet"},
+    "arm.arm": {"arm": "ARM", "adi": "ARM", "distill": "ARM", "naive": "ARM", "stationary": "Stationary"},
+    "online.mir": {"er-online": "MIR", "er-mir": "MIR"},
+    "online.gem": {"gem": "GEM"},
+    "online.icarl": {"icarl-online": "OnlineICaRL"},
+    "online.gen": {"gen": "GEN", "gen-mir": "GEN"},
 }
+
+LEARNERS = {method: getattr(import_module(f"clkit.methods.{file}"), name)
+            for file, methods in FAMILIES.items() for method, name in methods.items()}

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from clkit import data
+from clkit.data import facts
 from tests.bench.measure import FULL, Setup, machine, write_made
 from tests.bench.rows import ROWS
 
@@ -28,7 +29,7 @@ def main(arguments=None, images=FULL):
             hint = f"did you mean {near[0]}?" if near else f"the rows are {', '.join(ROWS)}"
             print(f"bench: there is no row '{name}'; {hint}", file=sys.stderr)
             return 2
-    there = not data._missing("mnist")
+    there = not facts.missing("mnist")
     if options.data == "mnist" and not there:
         print(f"bench: there is no MNIST in {data.root()}: point CLKIT_DATA at it, or use --data made",
               file=sys.stderr)

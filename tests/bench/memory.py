@@ -28,11 +28,12 @@ def learn(train, test, made):
     """One epoch a task of finetune on split MNIST, as `python -m clkit run` does it."""
     import dataclasses
 
-    from clkit import data, presets
+    from clkit import experiments
+    from clkit.data import facts
     if made:                                            # random bytes: no checksum could fit
-        there = data._PUBLISHED["mnist"]
-        data._PUBLISHED["mnist"] = dataclasses.replace(there, train=train, test=test, checksums=None)
-    presets.run_experiment("finetune/split-mnist", "paper", (0,), "cpu", overrides={"epochs": 1},
+        there = facts.PUBLISHED["mnist"]
+        facts.PUBLISHED["mnist"] = dataclasses.replace(there, train=train, test=test, checksums=None)
+    experiments.run_experiment("finetune/split-mnist", "paper", (0,), "cpu", overrides={"epochs": 1},
                            progress=False)
 
 

@@ -12,11 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from clkit import data
+from clkit import data, papers
 from clkit.data import ImageSet
-from clkit.methods import METHODS
-from clkit.stream import Stream, Task
-from clkit.trace import Trace, seed_everything
+from clkit.experiments import config_class
+from clkit.methods import LEARNERS
+from clkit.data.stream import Stream, Task
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace
 from tests.bench import arm as arm_beside
 from tests.bench import spacenet as spacenet_beside
 from tests.bench.measure import interleaved, line, paired
@@ -75,8 +77,8 @@ def finetune(setup):
 
 def _finetune(images):
     seed_everything(0)
-    method = METHODS["finetune"]
-    learner = method.learner(method.config(epochs=1, batch=BATCH), images.shape, images.classes)
+    kind = LEARNERS["finetune"]
+    learner = kind(config_class(kind)(epochs=1, batch_size=BATCH), images.shape, images.classes)
     trace = Trace(("loss",), progress=False)
     trace.begin(learner, 0)
     task = Task(0, 0, images.classes, images)
@@ -178,18 +180,18 @@ def syncs(setup, methods=COUNTED, steps=8):
     return lines
 
 
-def _count(name, steps, batch=16):
+def _count(name, steps, batch_size=16):
     """Synchronisations while a method learns `steps` batches of a second task."""
     seed_everything(0)
-    n = steps * batch
+    n = steps * batch_size
     images = torch.randint(0, 256, (2 * n, 1, 8, 8), dtype=torch.uint8)
     labels = torch.arange(2 * n) % 4
     made = ImageSet(images, labels, "abcd", name="made")
     stream = Stream(made, made, (2, 2))
-    method = METHODS[name]
-    own = {"connections": (800, 1_640, 80)} if hasattr(method.config, "connections") else {}
-    config = method.config(**{**method.settings, **own, "epochs": 1, "batch": batch})
-    learner = method.learner(config, made.shape, made.classes)
+    kind, settings = LEARNERS[name], papers.methods()[name].settings
+    own = {"connections": (800, 1_640, 80)} if hasattr(config_class(kind), "connections") else {}
+    config = config_class(kind)(**{**settings, **own, "epochs": 1, "batch_size": batch_size})
+    learner = kind(config, made.shape, made.classes)
     trace = Trace(("loss",), progress=False)
     for task in stream:
         trace.begin(learner, task.index)

@@ -14,17 +14,18 @@ import numpy as np
 import torch
 import torch._dynamo  # noqa: F401  or the first optimizer of each attempt would, for seconds
 
-from clkit import presets
-from clkit.methods import METHODS
-from clkit.run import run
+from clkit import experiments
+from clkit.engine.checkpoint import load_tensors, unseal
+from clkit.engine.run import run
+from clkit.methods import LEARNERS
 from tests.fakes import FAKES, Config, small_stream
 
-SUBJECTS = (*METHODS, *FAKES)
+SUBJECTS = (*LEARNERS, *FAKES)
 
 
 def smallest(method):
     """The first smoke experiment of a method in the table."""
-    return next(name for name in presets.names() if name.partition("/")[0] == method)
+    return next(name for name in experiments.names() if name.partition("/")[0] == method)
 
 
 def attempt(subject, folder, every):
@@ -32,9 +33,9 @@ def attempt(subject, folder, every):
     if subject in FAKES:
         what = FAKES[subject], Config(), small_stream(per_class=48, single_pass=subject == "online")
     else:
-        chosen = presets.experiment(smallest(subject), "smoke")
-        what = chosen.learner, chosen.config, presets.stream(chosen.benchmark, "smoke")
-    return run(*what, seed=3, folder=folder, every=every, keep="*", threads=1, progress=False)
+        chosen = experiments.experiment(smallest(subject), "smoke")
+        what = chosen.learner, chosen.config, experiments.stream(chosen.benchmark, "smoke")
+    return run(*what, seed=3, folder=folder, every=every, record="*", threads=1, progress=False)
 
 
 def _child(subject, folder, every, ready):
@@ -68,8 +69,10 @@ class Killer:
         return killed, time.perf_counter() - begin
 
     def soak(self, subject, folder, kills):
-        """Kill a run up to `kills` times, several rounds if it gets to its end. Returns what happened; raises
-        if it differs."""
+        """Kill a run up to `kills` times, several rounds if it gets to its end; returns what happened.
+
+        Raises AssertionError if an end differs from that of the run that was never killed.
+        """
         folder = Path(folder)
         _, seconds = self.go(subject, folder / "whole", 1e9)
         done, rounds, inside = 0, 0, 0
@@ -82,7 +85,7 @@ class Killer:
                 if not killed:
                     break
                 done += 1
-                inside += (here / "within.pt").exists()
+                inside += (here / "checkpoint.pt").exists()
             self.go(subject, here, 1e9)
             compare(folder / "whole", here, subject)
         return {
@@ -95,8 +98,7 @@ class Killer:
 
 
 def compare(one, other, name=""):
-    """Raise AssertionError unless two finished run folders hold the same predictions, traces and weights, bit
-    for bit."""
+    """AssertionError unless two finished run folders hold equal predictions, traces and weights."""
     with (
         np.load(one / "result.npz", allow_pickle=False) as a,
         np.load(other / "result.npz", allow_pickle=False) as b,
@@ -107,7 +109,7 @@ def compare(one, other, name=""):
                 assert a[key].dtype == b[key].dtype and a[key].tobytes() == b[key].tobytes(), (
                     f"{name}: {key} differs"
                 )
-    a, b = (torch.load(f / "state.pt", weights_only=True)["learner"] for f in (one, other))
+    a, b = (load_tensors(unseal(f / "state.pt")[1]) for f in (one, other))
     assert a["frozen"] == b["frozen"] and a["eval"] == b["eval"], f"{name}: modes differ"
     for kind in ("parameters", "buffers"):
         assert a[kind].keys() == b[kind].keys(), f"{name}: other {kind}"

@@ -1,0 +1,182 @@
+"""Networks that several methods share, built from the image shape (C, H, W) and the number of classes (K)."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from clkit.errors import ClkitError, did_you_mean
+
+
+class MLP(nn.Module):
+    """Fully connected ReLU network on flattened images: (B, C, H, W) -> (B, K).
+
+    With hidden=(400, 400) on 28x28 images and 10 classes it has 478,410 parameters, the usual one for split
+    MNIST.
+    """
+
+    def __init__(self, shape, classes, hidden=(400, 400)):
+        super().__init__()
+        sizes = (math.prod(shape), *hidden)
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
+        self.head = nn.Linear(sizes[-1], classes)
+
+    def features(self, x):
+        x = x.flatten(1)                                                        # (B, C*H*W)
+        for layer in self.hidden:
+            x = F.relu(layer(x))                                                # (B, hidden)
+        return x
+
+    def forward(self, x):
+        return self.head(self.features(x))                                      # (B, K)
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions, each with batch normalisation, and a shortcut (He et al. 2016, figure 2)."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False),
+                                          nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))                                     # (B, outputs, H/stride, ...)
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet18(nn.Module):
+    """Residual network with 18 layers for small images: 3x3 stem without max-pooling (B, C, H, W) -> (B, K).
+
+    width: channels of the first of four stages, doubled in each next one. 64 is the usual size for 32x32
+    images; 20 is the reduced network of Lopez-Paz and Ranzato (2017), with 1,094,750 parameters for 10
+    classes of RGB images.
+    pool: side of the squares of positions that are averaged before the head, side by side; what is left over
+    at the edge is dropped, and a smaller map is one square. None averages over all positions.
+    """
+
+    def __init__(self, shape, classes, width=20, pool=None):
+        super().__init__()
+        self.pool = pool
+        self.stem = nn.Conv2d(shape[0], width, 3, 1, 1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        blocks, inputs = [], width
+        for stage in range(4):
+            outputs = width * 2**stage
+            blocks += [_Block(inputs, outputs, 1 if stage == 0 else 2), _Block(outputs, outputs, 1)]
+            inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        squares = [1 if pool is None else max(1, -(-side // 8) // pool) for side in shape[1:]]
+        self.head = nn.Linear(inputs * math.prod(squares), classes)
+
+    def features(self, x):
+        x = self.blocks(F.relu(self.bn(self.stem(x))))                          # (B, 8*width, H/8, W/8)
+        if self.pool is None:
+            return F.adaptive_avg_pool2d(x, 1).flatten(1)                       # (B, 8*width)
+        return F.avg_pool2d(x, [min(self.pool, side) for side in x.shape[2:]]).flatten(1)
+
+    def forward(self, x):
+        return self.head(self.features(x))                                      # (B, K)
+
+
+class ConvNet(nn.Module):
+    """Four 3x3 convolutions in two stages with max-pooling: (B, C, H, W) -> (B, K).
+
+    Quick enough for a live lesson on a CPU. No normalisation layers: nothing but weights remembers the past.
+    """
+
+    def __init__(self, shape, classes, widths=(32, 32, 64, 64)):
+        super().__init__()
+        channels = (shape[0], *widths)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(channels, channels[1:]))
+        for conv in self.convs:  # He et al. 2015: without normalisation, torch's own start may never take off
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
+        with torch.no_grad():
+            size = self.features(torch.zeros(1, *shape, device="cpu")).shape[1]
+        self.head = nn.Linear(size, classes)
+
+    def features(self, x):
+        for i, conv in enumerate(self.convs):
+            x = F.relu(conv(x))                                                 # (B, width, H, W)
+            if i % 2:
+                x = F.max_pool2d(x, 2)                                          # (B, width, H/2, W/2)
+        return x.flatten(1)
+
+    def forward(self, x):
+        return self.head(self.features(x))                                      # (B, K)
+
+
+class ZenkeNet(nn.Module):
+    """Four 3x3 convolutions and a dense layer: (B, C, H, W) -> (B, K), for CIFAR-10/100 (Zenke et al. 2017).
+
+    In each of two stages the first convolution pads its input and the second does not, and max-pooling
+    halves what is left: 32x32 images become 64 maps of 6x6, and so 2,304 numbers, for 1,276,508 parameters
+    with 60 classes. The dropout of the paper is left out. A side of one pixel is not pooled any more, so
+    that images need no more than 8x8 pixels.
+    """
+
+    def __init__(self, shape, classes, widths=(32, 32, 64, 64), dense=512):
+        super().__init__()
+        if min(shape[1:]) < 8:
+            raise ClkitError(f"images of {shape[1]}x{shape[2]} pixels are too small for this network, which "
+                             "needs 8x8: use the network mlp or convnet")
+        channels = (shape[0], *widths)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1 - i % 2)
+                                   for i, (a, b) in enumerate(zip(channels, channels[1:])))
+        with torch.no_grad():
+            size = self.maps(torch.zeros(1, *shape, device="cpu")).shape[1]
+        self.dense = nn.Linear(size, dense)
+        for layer in (*self.convs, self.dense):  # the start of ConvNet, and for its reason
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        self.head = nn.Linear(dense, classes)
+
+    def maps(self, x):
+        """The maps of the last convolution, pooled: x (B, C, H, W) -> (B, width * h * w), map after map."""
+        for i, conv in enumerate(self.convs):
+            x = F.relu(conv(x))                                                 # (B, width, H or H-2, ...)
+            if i % 2:
+                x = F.max_pool2d(x, [min(2, side) for side in x.shape[2:]])
+        return x.flatten(1)
+
+    def features(self, x):
+        return F.relu(self.dense(self.maps(x)))                                 # (B, dense)
+
+    def forward(self, x):
+        return self.head(self.features(x))                                      # (B, K)
+
+
+def zenke_wide(shape, classes):
+    """ZenkeNet with twice as many maps in each convolution."""
+    return ZenkeNet(shape, classes, widths=(64, 64, 128, 128))
+
+
+def resnet18_pool2(shape, classes):
+    """ResNet18 that averages over squares of 4x4 positions, for 84x84 images (Ji et al. 2020).
+
+    Their 11x11 maps give 2x2 squares, which leave out the last three rows and columns as the authors' network
+    does: 1,157,240 parameters for 100 classes. The 4x4 maps of 32x32 images are one square.
+    """
+    return ResNet18(shape, classes, pool=4)
+
+
+NETS = {"mlp": MLP, "convnet": ConvNet, "resnet18": ResNet18, "resnet18-pool2": resnet18_pool2,
+        "zenke": ZenkeNet, "zenke-wide": zenke_wide}
+
+
+def build(name, shape, classes):
+    """The network called `name` in its usual size, a module with features() and head; shape is (C, H, W).
+
+    ClkitError for another name, or where the images are too small for the network.
+    """
+    if name not in NETS:
+        raise ClkitError(f"there is no network '{name}': use one of {', '.join(NETS)}"
+                         f"{did_you_mean(name, NETS)}")
+    return NETS[name](shape, classes)

@@ -1,0 +1,435 @@
+"""Tables that put our results beside printed ones and beside one another, and the one rule for verdicts.
+
+    beside(records, paper="spacenet", benchmark="split-mnist")     published | ours | n | interval | verdict
+    show.table(rows(records, columns=(...)))                       a row a method, columns by name
+    show.table(differences(variants, baseline))                    seed by seed, against one of them
+    report(records, format="latex")                                the same for a terminal or a paper
+
+Results are {label: list of Results, one a seed}; a label is a method's name or any words. RULE says in
+words what `verdict` does, and stands above each table with verdicts.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from clkit import experiments, plots
+from clkit.book import show
+from clkit.errors import ClkitError, did_you_mean
+from clkit.experiments.load import records_in
+from clkit.papers import PAPERS
+from clkit.papers import published as printed
+from clkit.result import Interval, interval
+
+MARGIN = 1.0  # points; the printed spread where that is larger
+PAPER = "paper"  # the size of the literature
+RULE = (
+    "Verdicts: *reproduced*: the whole 95 % t-interval of our mean lies within the margin around the printed"
+    " number, the larger of 1 point and the printed spread. *Consistent*: the printed number lies in our"
+    " interval, which is too wide to say more; one seed is at most *consistent, one seed*, if it lies within"
+    " the margin. *Differs*: anything else. A count without seeds is reproduced if it rounds to the printed"
+    " digits, and a run of another size than the paper's never."
+)
+UNKNOWN = "cause not found"
+
+
+class CompareError(ClkitError):
+    """A comparison that cannot be made; the message says what is missing."""
+
+
+# ---- the one rule
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """kind: "reproduced", "consistent", "differs", "other size", "not printed" or "undefined".
+
+    text: what a table says. Counts as true where ours agrees with the printed number.
+    """
+
+    kind: str
+    text: str
+
+    def __bool__(self):
+        return self.kind in ("reproduced", "consistent")
+
+    def __str__(self):
+        return self.text
+
+
+def verdict(published, ours, size=PAPER, reason=""):
+    """What RULE says of our number beside a printed one: a Verdict.
+
+    published: a Published, or None.   ours: list of Results, scored by the printed metric; or an Interval of
+    fractions; or a number in the printed unit, for a count that no seed changes.   size: of our runs.
+    reason: why they differ, where that is known.
+    """
+    if published is None:
+        return Verdict("not printed", "nothing to compare")
+    if isinstance(ours, int | float):
+        return _of_count(published, ours, reason)
+    if not isinstance(ours, Interval):
+        ours = interval([score_called(published.metric)(r) for r in ours])
+    if math.isnan(ours.mean):
+        return Verdict("undefined", "undefined")
+    gap = 100 * ours.mean - published.value
+    far = f"{abs(gap):.1f} points {'higher' if gap > 0 else 'lower'}"
+    if size != PAPER:
+        return Verdict("other size", f"another size than the paper's ({size}): {far}")
+    margin, half = max(MARGIN, published.spread or 0), 100 * ours.half
+    if ours.n < 2:
+        return (
+            Verdict("consistent", "consistent, one seed")
+            if _within(gap, margin)
+            else _differs(f"{far}, one seed", reason)
+        )
+    if _within(abs(gap) + half, margin):
+        return Verdict("reproduced", "reproduced")
+    if _within(gap, half):
+        return Verdict("consistent", "consistent; our interval is too wide to say more")
+    return _differs(far, reason)
+
+
+def _within(gap, margin):
+    return abs(gap) <= margin + 1e-9  # decimal fractions are not exact
+
+
+def _differs(far, reason):
+    return Verdict("differs", f"differs: {far}; {reason or UNKNOWN}")
+
+
+def _of_count(published, ours, reason):
+    text = published.text or f"{published.value:g}"
+    digits = len(text.partition(".")[2])
+    if _within(ours - published.value, 0.5 * 10**-digits):
+        return Verdict("reproduced", "reproduced")
+    return _differs(f"{ours:.{max(digits, 1)}f} instead of {text}", reason)
+
+
+# ---- scores
+
+SCORES = {
+    "average accuracy": lambda r: r.average(),
+    "task-aware accuracy": lambda r: r.task_aware_average(),
+    "forgetting": lambda r: r.forgetting(),
+    "average incremental accuracy": lambda r: r.incremental(),
+}
+CLASS_MEANS = {  # a task's accuracy as the mean over its classes
+    "average accuracy": lambda r: r.average("images") if len(r.seen) == 1 else r.average(task_mean="classes"),
+    "task-aware accuracy": lambda r: r.task_aware_average(task_mean="classes"),
+    "forgetting": lambda r: r.forgetting(task_mean="classes"),
+}
+
+
+def score_called(metric, task_mean="images"):
+    """The function of a Result that gives a printed metric, as a fraction.
+
+    task_mean: "images", or "classes" where a paper takes the mean over a task's classes; its accuracy without
+    tasks is then the share of all images.
+    """
+    scores = CLASS_MEANS if task_mean == "classes" else SCORES
+    if metric not in scores:
+        raise CompareError(
+            f"there is no score called '{metric}'{did_you_mean(metric, scores)}: give score=, a "
+            "function of a Result"
+        )
+    return scores[metric]
+
+
+def megabytes(result):
+    """What a method keeps after its last task, in MB of 1,000,000 bytes."""
+    return sum(v[-1] for v in result.memory_bytes.values()) / 1e6
+
+
+def gain(ours, others, score=SCORES["average accuracy"]):
+    """Interval of the differences ours - others, seed by seed, over the seeds that both have."""
+    theirs = {r.about.get("seed"): r for r in others}
+    pairs = [(r, theirs[r.about.get("seed")]) for r in ours if r.about.get("seed") in theirs]
+    if not pairs:
+        raise CompareError("there is no seed that both have: their results cannot be compared seed by seed")
+    return interval([score(a) - score(b) for a, b in pairs])
+
+
+# ---- loading
+
+
+def load(benchmark, preset, methods, seeds=None, overrides=None, say=print):
+    """{method: results} on one benchmark, from records or run folders, or computed; says which.
+
+    seeds: only these.   overrides: settings of all of them. Under what comes from a record stands the command
+    that makes it anew.
+    """
+    found = {}
+    for method in methods:
+        name = f"{method}/{benchmark}"
+        results = experiments.load_or_run(name, preset, seeds, overrides, say=say)
+        found[method] = [r for r in results if seeds is None or r.about.get("seed") in seeds]
+        if preset in ("laptop", PAPER):
+            say(f"   {experiments.experiment(name, preset, overrides).command}")
+    return found
+
+
+def recorded(lines, preset=PAPER, say=print):
+    """{label: results} of the lines of a table that have a record, and the commands that make these anew.
+
+    lines: [(label, ..., experiment name, overrides)], as the tables in clkit/figures stand.
+    """
+    found = {}
+    for label, *_, name, overrides in lines:
+        if experiments.on_record(name, preset, overrides):
+            found[label] = experiments.load_record(name, preset, overrides)
+            say(experiments.exact_experiment(name, preset, overrides).command)
+    return found
+
+
+# ---- rows beside printed numbers
+
+
+def comparison(published, results, *, score=None, reason="", label=None):
+    """A row of a table: a printed number beside ours, and the verdict.
+
+    published: a Published, or None where nothing is printed.   results: one a seed.   score: function of a
+    Result with a fraction as its value; by default what the printed metric is called.   reason: why it
+    differs, where it does.   label: by default that of the method.
+    """
+    score = score or score_called(published.metric if published else "average accuracy")
+    ours, about = interval([score(r) for r in results]), results[0].about
+    size = plots.warning(results) or about.get("preset", PAPER)
+    return {
+        "method": label or plots.style(about.get("method", "learner"))["label"],
+        **_printed(published),
+        "ours": "undefined" if math.isnan(ours.mean) else f"{100 * ours.mean:.2f}",
+        "n": str(ours.n),
+        "interval": "none (one seed)" if ours.n < 2 else f"± {100 * ours.half:.2f} ({ours.kind})",
+        "verdict": verdict(published, ours, size, reason).text,
+    }
+
+
+def _printed(published):
+    """The cells of a printed number: where it stands, and what another source has."""
+    if published is None:
+        return {"published": "not printed", "second source": ""}
+    second = getattr(published, "second_source", "")
+    return {
+        "published": f"{published}, {published.place}",
+        "second source": "" if second == "none found" else second,
+    }
+
+
+def comparisons(
+    records, names=None, *, metric="average accuracy", task_mean="images", reasons=None, not_run=(), **wanted
+):
+    """Rows of printed numbers beside ours.
+
+    records: {label: results}.   names: {label: what the method is called among the printed numbers}, None for
+    one that is not printed there; by default the label itself.   metric, task_mean: as `score_called` takes
+    them.   wanted: paper, table, benchmark of the printed numbers.   reasons: {label: why it differs}.
+    not_run: printed methods that we did not run.
+    """
+    there = {p.method: p for p in printed.published(metric=metric, **wanted)}
+    names, reasons, found = names or {}, reasons or {}, []
+    for label, results in records.items():
+        method = results[0].about.get("method")
+        title = plots.style(method)["label"] if label == method else label
+        row = {"score": score_called(metric, task_mean), "reason": reasons.get(label, ""), "label": title}
+        found.append(comparison(there.get(names.get(label, label)), results, **row))
+    nothing = {"ours": "-", "n": "-", "interval": "-", "verdict": "not run"}
+    return found + [{"method": name.upper(), **_printed(there[name]), **nothing} for name in not_run]
+
+
+def beside(records, names=None, *, only_printed=False, **wanted):
+    """Display RULE and `comparisons` below it; only_printed: without the rows that nothing is printed for."""
+    found = comparisons(records, names, **wanted)
+    found = [r for r in found if r["published"] != "not printed"] if only_printed else found
+    show.text(RULE)
+    show.table(_filled(found))
+
+
+def _filled(lines):
+    """Rows without the columns that are empty in all of them."""
+    empty = {c for c in lines[0] if all(line.get(c, "") == "" for line in lines)}
+    return [{c: v for c, v in line.items() if c not in empty} for line in lines]
+
+
+def claims(said, where="ours"):
+    """Rows of what a paper says in words, and whether it holds; said: {claim: bool}.   where: our runs."""
+    return [
+        {"the paper says": claim, where: "holds" if true else "does not hold"} for claim, true in said.items()
+    ]
+
+
+# ---- rows beside one another
+
+
+def _mean(score, form):
+    return lambda seeds: form.format(np.mean([score(r) for r in seeds]))
+
+
+def _interval(score):
+    return lambda seeds: short(interval([score(r) for r in seeds]))
+
+
+COLUMNS = {
+    "n": lambda seeds: str(len(seeds)),
+    "average accuracy (%)": _interval(SCORES["average accuracy"]),
+    "task-aware (%)": _interval(SCORES["task-aware accuracy"]),
+    "forgetting (points)": _interval(SCORES["forgetting"]),
+    "memory (MB)": _mean(megabytes, "{:.2f}"),
+    "MB beside the network": _mean(lambda r: megabytes(r) - r.memory_bytes["weights"][-1] / 1e6, "{:.2f}"),
+    "seconds a seed": _mean(lambda r: r.learn_seconds.sum(), "{:.1f}"),
+    "minutes a seed": _mean(lambda r: r.learn_seconds.sum() / 60, "{:.2f}"),
+    "epochs": lambda seeds: str(seeds[0].about["config"]["epochs"]),
+    "newest task (% of answers)": _mean(lambda r: 100 * r.newest_share(), "{:.0f}"),
+}
+
+
+def each(metric):
+    """A column that lists the seeds one by one, for so few that an interval would say nothing."""
+    score = score_called(metric)
+    return lambda seeds: " and ".join("-" if math.isnan(s) else f"{100 * s:.1f}" for s in map(score, seeds))
+
+
+REPORTED = ("average accuracy (%)", "forgetting (points)", "task-aware (%)", "memory (MB)")
+
+
+def short(found):
+    """ "19.93 ± 0.03": an Interval in a table that says its kind and n elsewhere."""
+    if math.isnan(found.mean):
+        return "-"
+    return f"{100 * found.mean:.2f}" + ("" if found.n < 2 else f" ± {100 * found.half:.2f}")
+
+
+def rows(records, published=None, columns=REPORTED):
+    """A row a method: its name, n, and the columns asked for; ± is half of a 95 % t-interval over n seeds.
+
+    records: {label: results}.   published: {label: Published}, which adds the printed numbers and verdicts.
+    columns: names in COLUMNS, or a dictionary {name: function of a list of Results}.
+    """
+    asked = columns if isinstance(columns, dict) else {c: _column(c) for c in columns}
+    found = []
+    for label, seeds in records.items():
+        row = {"method": label_of(label), "n": str(len(seeds)), **{c: f(seeds) for c, f in asked.items()}}
+        if published:
+            one = comparison(published.get(label), seeds)
+            row |= {k: one[k] for k in ("published", "second source", "verdict")}
+        found.append(row)
+    if not found:
+        raise CompareError("there are no results to compare")
+    return _filled(found)
+
+
+def _column(name):
+    if name not in COLUMNS:
+        raise CompareError(f"there is no column '{name}'{did_you_mean(name, COLUMNS)}")
+    return COLUMNS[name]
+
+
+def label_of(label):
+    """What the book calls a method: of "er (memory-50)" the part before the bracket."""
+    method, bracket, rest = str(label).partition(" (")
+    return plots.style(method)["label"] + bracket + rest if method == method.lower() else str(label)
+
+
+def by_task(records):
+    """Rows of the final accuracy on each task in percent, means over the seeds, and what sums it up.
+
+    That is the average, the share of answers on the newest task, the task-aware average and n.
+    records: {label: results}.
+    """
+    more = {
+        "average (%)": _mean(lambda r: 100 * r.average(), "{:.1f}"),
+        "newest (%)": COLUMNS["newest task (% of answers)"],
+        "task-aware (%)": _mean(lambda r: 100 * r.task_aware_average(), "{:.1f}"),
+    }
+    return [
+        {
+            "method": label_of(label),
+            **{
+                f"task {t}": f"{100 * a:.0f}"
+                for t, a in enumerate(np.mean([r.accuracy()[-1] for r in seeds], axis=0), 1)
+            },
+            **{name: column(seeds) for name, column in more.items()},
+            "n": str(len(seeds)),
+        }
+        for label, seeds in records.items()
+    ]
+
+
+def differences(variants, baseline, score=SCORES["average accuracy"], name="average accuracy"):
+    """Rows of variants against one of them, seed by seed: score, difference, whether that is clear of zero.
+
+    variants: {label: results}.   baseline: label of the one to compare with; it has no row of its own.
+    """
+    found = []
+    for label, seeds in variants.items():
+        if label == baseline:
+            continue
+        less = gain(seeds, variants[baseline], score)
+        clear = (
+            "one seed"
+            if less.n < 2
+            else "no clear difference"
+            if abs(less.mean) <= less.half
+            else ("higher" if less.mean > 0 else "lower")
+        )
+        found.append(
+            {
+                "one change": label_of(label),
+                f"{name} (%)": interval([score(r) for r in seeds]),
+                f"difference to {label_of(baseline)} (points)": less,
+                "so": clear,
+            }
+        )
+    return found
+
+
+def said(records, *scores, form="{:.1f}", scale=100, unit=" %"):
+    """Means in words, such as "Finetune 19.9 %; LwF 20.5 %"; several scores are joined by "and"."""
+    scores = scores or (SCORES["average accuracy"],)
+    return "; ".join(
+        f"{label_of(label)} "
+        + " and ".join(form.format(scale * np.mean([score(r) for r in seeds])) for score in scores)
+        + unit
+        for label, seeds in records.items()
+    )
+
+
+# ---- reports
+
+
+FORMATS = {"text": show.as_text, "markdown": show.as_markdown, "latex": show.as_latex}
+
+
+def report(records, published=None, format="text"):
+    """A table of methods with n, accuracy, forgetting and memory: a string.
+
+    records: {label: results}.   published: {label: Published}, which adds the printed numbers and verdicts.
+    format: "text", "markdown" or "latex".
+    """
+    if format not in FORMATS:
+        raise CompareError(
+            f"there is no format '{format}'{did_you_mean(format, FORMATS)}: use text, markdown or latex"
+        )
+    lines = FORMATS[format](rows(records, published))
+    rule = {"text": RULE.replace("*", ""), "markdown": RULE, "latex": f"% {RULE.replace('*', '')}"}[format]
+    return f"{rule}\n\n{lines}" if published else lines
+
+
+def report_of(folder, benchmark=None, preset=None, format="text"):
+    """`report` for each benchmark and size with records in a folder, beside the numbers printed for it."""
+    mark = {"text": "{}", "markdown": "### {}\n", "latex": "% {}"}.get(format, "{}")
+    found = []
+    for (name, size), records in records_in(folder, benchmark, preset).items():
+        title = f"{name}, size {size}; ± is half of a 95 % t-interval over n seeds"
+        numbers = {label: one for label in records if (one := _only(name, label))}
+        found += [mark.format(title), report(records, numbers, format), ""]
+    return "\n".join(found).rstrip("\n")
+
+
+def _only(benchmark, method):
+    """The one average accuracy that is printed for a method, as METHOD or PAPER-METHOD, or None."""
+    names = {method, *(f"{paper}-{method}" for paper in PAPERS)}
+    there = [p for p in printed.rows() if (p.benchmark, p.metric) == (benchmark, "average accuracy")]
+    there = [p for p in there if p.method in names]
+    return there[0] if len(there) == 1 else None

@@ -1,0 +1,37 @@
+"""Explore results with sliders: views and the explorers around them, a file a family of methods.
+
+confusion_explorer({"finetune": results, ...})          sliders around a plot
+show.figure(confusion_view(results), id=..., ...)       the same picture in an ordinary cell
+"""
+
+from clkit.book.explore.arm import recall_explorer, recall_view
+from clkit.book.explore.baselines import (
+    confusion_explorer,
+    confusion_view,
+    forgetting_explorer,
+    forgetting_view,
+    images_explorer,
+    images_view,
+    matrix_explorer,
+    matrix_view,
+)
+from clkit.book.explore.common import ExploreError
+from clkit.book.explore.spacenet import connections_view, input_map_view, sparse_explorer, sparse_view
+
+__all__ = [
+    "ExploreError",
+    "confusion_explorer",
+    "confusion_view",
+    "connections_view",
+    "forgetting_explorer",
+    "forgetting_view",
+    "images_explorer",
+    "images_view",
+    "input_map_view",
+    "matrix_explorer",
+    "matrix_view",
+    "recall_explorer",
+    "recall_view",
+    "sparse_explorer",
+    "sparse_view",
+]

@@ -1,0 +1,104 @@
+"""What a recall shows, step by step: the images, what both networks say of one, terms of the objective."""
+
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from clkit import plots
+from clkit.book.explore.common import ExploreError, explorer, slider
+from clkit.book.show import View
+
+
+def recall_view(learner, x, y, step=-1, image=0, names=None):
+    """What a learner (ARM or ADI) recalls for the batch x (B, C, H, W), y (B,), after some of its steps.
+
+    step: 0 before the first, negative from the end.   image: of those recalled, from 0.
+    names: of the classes. Above the images as they are now and as they began; below both networks' outputs
+    for one image, and how the terms of the objective have changed. Nothing is learned, and the random
+    numbers of others stay as they are.
+    """
+    return _recall(_remembered(learner, x, y), step, image, names)
+
+
+def _remembered(learner, x, y):
+    """What `learner.recall_for` gives for a batch, as arrays, with the outputs in each step."""
+    import torch
+
+    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        torch.manual_seed(0)  # the same images whenever this is asked
+        found = learner.recall_for(x, y)
+    found = {
+        name: None if part is None else part.detach().cpu().numpy() for name, part in found._asdict().items()
+    }
+    logits = found["logits"] - found["logits"].max(axis=-1, keepdims=True)  # (S, 2, n, K)
+    outputs = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    config = dataclasses.asdict(learner.config)
+    values = dict(zip(plots.TERMS, found["values"].T, strict=True))
+    return found | {
+        "outputs": outputs,
+        "terms": plots.contributions(values, config),
+        "name": plots.style(config["recall"])["label"],
+    }
+
+
+def _recall(found, step, image, names):
+    """The View of a step of what `_remembered` gave."""
+    last, count = len(found["outputs"]), len(found["start"])
+    if not -last - 1 <= step <= last:
+        raise ExploreError(f"the recall has {last} steps: there is no step {step}")
+    if not 0 <= image < count:
+        raise ExploreError(f"{count} images are recalled, numbered from 0: there is no image {image}")
+    step %= last + 1
+    names = [str(n) for n in (range(found["probs"].shape[1]) if names is None else names)]
+    outputs = {"old network": found["probs"][image]}
+    if step < last:
+        outputs = dict(zip(("old network", "new network"), found["outputs"][step, :, image]))
+    probs = found["probs"] if step == last else found["outputs"][step, 0]  # (n, K)
+    figure = plt.figure(figsize=(11, 6.6), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.1), width_ratios=(1, 1))
+    above = figure.add_subplot(grid[0, :])
+    plots.plot_pairs(
+        found["steps"][step],
+        found["start"],
+        probs,
+        found["origins"],
+        found["multiplicity"],
+        names=names,
+        ax=above,
+    )
+    above.set_title(f"{found['name']}, {step} of {last} steps done", fontsize=11)
+    above.texts[image].set(weight="bold", color="#D55E00")
+    bars = plots.plot_outputs(outputs, names=names, ax=figure.add_subplot(grid[1, 0]))
+    bars.set_xlabel(f"class of image {image + 1}", color="#D55E00")
+    plots.plot_terms(found["terms"], at=step, ax=figure.add_subplot(grid[1, 1]))
+    return View(above, _about_recall(found, step, image, names, outputs))
+
+
+def _about_recall(found, step, image, names, outputs):
+    """What `_recall` shows, in words."""
+    origin, pixels = found["origins"][image], found["steps"][step][image]
+    said = " and ".join(
+        f"{names[p.argmax()]} to the {network} ({100 * p.max():.0f} %)" for network, p in outputs.items()
+    )
+    total = sum(found["terms"].values())
+    change = f" and is {total[step]:.2f} now" if 0 < step < len(total) else ""
+    return (
+        f"Recall of {found['name']} after {step} of {len(total)} steps, {len(found['start'])} images: image"
+        f" {image + 1}, which began as {'noise' if origin < 0 else names[origin]}, is {said}; its pixels"
+        f" range from {pixels.min():.1f} to {pixels.max():.1f}. The objective was {total[0]:.2f} at the start"
+        f"{change}."
+    )
+
+
+# ---- explorer
+
+
+def recall_explorer(learner, x, y, names=None):
+    """Sliders over the steps and over the images around `recall_view`; recalled once."""
+    found = _remembered(learner, x, y)
+    return explorer(
+        lambda step, image: _recall(found, step, image - 1, names),
+        step=slider("steps done", len(found["outputs"]), first=0),
+        image=slider("image", len(found["start"])),
+    )

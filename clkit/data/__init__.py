@@ -1,0 +1,27 @@
+"""Image sets and the streams made of them. A public name is loaded from its file when it is first used:
+
+`import clkit.data` alone loads none of the files below, and `present` and `root` need no torch, so that a
+command that asks only what is there answers at once.
+"""
+
+import importlib
+
+_FILES = {
+    "facts": ("DataError", "present", "root"),
+    "images": ("Batches", "ImageSet", "crop_and_flip", "stratified_split"),
+    "sets": ("Entry", "catalogue", "load"),
+    "torchvision_sets": ("get", "torchvision"),
+    "stream": ("Stream", "StreamError", "Task", "read_order"),
+}
+_FILE_OF = {name: file for file, names in _FILES.items() for name in names}
+__all__ = sorted(_FILE_OF)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_FILE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,127 @@
+"""The cache of sets that are slow to read: class folders, and the published sets with torchvision in front.
+
+One file a set: a line of JSON with the fingerprint of the source and the checksums of the two sets, then four
+arrays in numpy's format: training images and labels, test images and labels. It is written under another
+name, flushed to the disk and renamed, and what is read is compared with its checksum, so a file that is there
+is whole or is not used. Nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clkit.data.facts import DataError, reason, root, user_cache
+from clkit.data.images import ImageSet
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a cached pair of sets was made from.
+
+    name: the set's; folder: where its files lie; options: plain JSON value, tells apart several caches of one
+    folder; listing: plain JSON values, everything else that the images depend on, such as the files' names,
+    sizes and times (not their bytes); names, groups: of the classes, which are not cached.
+    """
+
+    name: str
+    folder: Path
+    options: object
+    listing: list
+    names: Sequence[str]
+    groups: Sequence[str] | None
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps([_FORMAT, self.options, self.listing]).encode()).hexdigest()
+
+    def sets(self, images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> tuple[ImageSet, ...]:
+        """(train, test) of uint8 (N, C, H, W) and int64 (N,) each."""
+        return tuple(ImageSet(torch.from_numpy(x), torch.from_numpy(y), self.names, self.groups, self.name)
+                     for x, y in zip(images, labels))
+
+
+def through_cache(source: Source, read: Callable[[], tuple[ImageSet, ...]]) -> tuple[ImageSet, ...]:
+    """(train, test) from the cache; where it is absent, stale or damaged, from `read`, and cached."""
+    path = _path(source)
+    sets = _load(path, source)
+    if sets is None:
+        sets = read()
+        _save(path, source, sets)
+    return sets
+
+
+def _path(source: Source) -> Path:
+    """Where a cache belongs: in the root, else (not writable) in the user's own cache."""
+    home, folder = root(), source.folder.resolve()
+    if not os.access(home if home.exists() else home.parent, os.W_OK):
+        home = user_cache()
+    key = hashlib.sha256(f"{folder} {source.options}".encode()).hexdigest()[:16]
+    return home / ".clkit-cache" / f"{source.name}-{key}.images"
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+def _load(path: Path, source: Source) -> tuple[ImageSet, ...] | None:
+    """The cached sets, or None where there are none, or stale or damaged ones (which is said)."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.readline(1000))
+            if header["fingerprint"] != source.fingerprint:
+                _say(f"{source.name}: the files in {source.folder} have changed since they were cached: "
+                     "reading them again")
+                return None
+            arrays = [np.load(file, allow_pickle=False) for _ in range(4)]
+        sets = source.sets(arrays[::2], arrays[1::2])
+        if [loaded.checksum() for loaded in sets] != header["checksums"]:
+            raise DataError("its checksum does not match")
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever broken bytes make json and numpy raise
+        _say(f"{source.name}: the cache {path} is damaged ({reason(error)}): reading the images again")
+        return None
+    return sets
+
+
+def _save(path: Path, source: Source, sets: tuple[ImageSet, ...]) -> None:
+    """Cache the sets; where the disk does not allow it, say so and go on, since the images are in memory."""
+    header = {"fingerprint": source.fingerprint, "checksums": [loaded.checksum() for loaded in sets]}
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
+        with temporary.open("xb") as file:
+            file.write(json.dumps(header).encode() + b"\n")
+            for loaded in sets:
+                np.save(file, loaded.images.numpy(), allow_pickle=False)
+                np.save(file, loaded.labels.numpy(), allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        _say(f"{source.name}: the decoded images could not be cached in {path.parent} ({reason(error)}), so "
+             "the next load will read them again: make room there, or point CLKIT_DATA at a disk with room")
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)  # gone already where all went well
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete what killed processes left of this cache; the hour spares what another process is writing."""
+    for leftover in path.parent.glob(f"{path.name}*.part"):
+        if time.time() - leftover.stat().st_mtime > 3600:
+            leftover.unlink(missing_ok=True)

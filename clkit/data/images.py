@@ -1,0 +1,257 @@
+"""Images in memory: ImageSet, its batches, the augmentation of a batch, and a split by class.
+
+An ImageSet is one uint8 tensor of images and one int64 tensor of labels on one device; a batch is an index
+into them. Nothing is copied for a batch but the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from clkit.data.facts import DataError
+
+HELD_OUT = (0.2, 0)  # share and seed of the test part of sets that come undivided: the same division always
+
+
+class ImageSet:
+    """Images and labels on one device.
+
+    images: uint8 (N, C, H, W); labels: int64 (N,), values below len(names); names: the classes' display
+    names; groups: the superclass of each class, or None; name: the data set's name; single_pass: the images
+    may be gone through once only, as in online learning; ordered: they come in the order they are in, and
+    `batches` never shuffles them. `n_samples` counts the images that `batches` has given out so far.
+    DataError where types or sizes do not fit.
+
+    `shape` and `classes` are what a network is built from.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, names: Sequence[str],
+                 groups: Sequence[str] | None = None, name: str = "", single_pass: bool = False,
+                 ordered: bool = False):
+        if not (torch.is_tensor(images) and torch.is_tensor(labels)):
+            raise DataError(f"images and labels must be torch tensors, not {type(images).__name__} and "
+                            f"{type(labels).__name__}: use torch.from_numpy")
+        if images.dtype != torch.uint8 or images.dim() != 4:
+            raise DataError(f"images must be uint8 of shape (N, C, H, W), not {images.dtype} "
+                            f"{tuple(images.shape)}")
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise DataError(f"labels must be int64 of shape ({len(images)},) to match the images, "
+                            f"not {labels.dtype} {tuple(labels.shape)}")
+        if groups is not None and len(groups) != len(names):
+            raise DataError(f"groups must name one superclass per class: {len(groups)} groups, {len(names)} "
+                            "classes")
+        self.images, self.labels = images, labels
+        self.names = tuple(names)
+        self.groups = None if groups is None else tuple(groups)
+        self.name, self.single_pass, self.ordered = name, single_pass, ordered
+        self.n_samples = 0
+        self._checksum = self._origin = None
+        self._spent = False
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        size = f"{len(self):,} images {self.shape}, {self.classes} classes"
+        return f"ImageSet({self.name!r}: {size}, {self.device})"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are names for."""
+        return len(self.names)
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def _with(self, images: Tensor, labels: Tensor) -> ImageSet:
+        return ImageSet(images, labels, self.names, self.groups, self.name, self.single_pass, self.ordered)
+
+    def like(self, images: Tensor, labels: Tensor) -> ImageSet:
+        """A set of other images of the same classes, for a method that keeps what it has seen.
+
+        What is drawn from it counts as drawn from this one too.
+        """
+        made = ImageSet(images, labels, self.names, self.groups, self.name)
+        made._origin = self
+        return made
+
+    def to(self, device: torch.device | str) -> ImageSet:
+        """The same set on another device; nothing is copied where it is there already."""
+        moved = self._with(self.images.to(device), self.labels.to(device))
+        moved._checksum = self._checksum
+        return moved
+
+    def select(self, index: Tensor | Sequence[int] | slice) -> ImageSet:
+        """The images at `index` (int64 or bool tensor, list or slice), copied unless it is a slice."""
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index, device=self.device)
+            index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()
+            return self._with(self.images.index_select(0, index), self.labels.index_select(0, index))
+        return self._with(self.images[index], self.labels[index])
+
+    def checksum(self) -> str:
+        """sha256 (hex) of the shape, the images and the labels; computed once."""
+        if self._checksum is None:
+            digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+            for tensor in (self.images, self.labels):
+                digest.update(tensor.cpu().contiguous().numpy())
+            self._checksum = digest.hexdigest()
+        return self._checksum
+
+    def batches(self, size: int, *, epochs: int | None = None, reshuffle: bool = True, shuffle: bool = True,
+                drop_last: bool = False, augment: Callable[[Tensor], Tensor] | None = None,
+                generator: torch.Generator | None = None) -> Batches | Passes:
+        """Batches of `size` images, to be iterated over as often as wanted (once only for a single-pass set).
+
+        Each iteration yields x float32 (B, C, H, W) in [0, 1] and y int64 (B,). With shuffle, every iteration
+        makes one random permutation on the images' device, from torch's global random state or from
+        `generator`, unless the set is ordered. augment: a function of x with a result of the same shape, such
+        as crop_and_flip(). The last batch is the smaller rest unless drop_last. DataError where that would
+        leave no batch at all.
+
+        epochs: one iteration makes so many passes, each in an order of its own, or with reshuffle=False all
+        in the same one. The orders hang on one number drawn from torch's random state when the iteration
+        begins, so that a loop that others draw within can be taken up in its middle.
+        """
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise DataError(f"a batch size is a positive whole number, not {size!r}")
+        if drop_last and len(self) < size:
+            raise DataError(f"drop_last with batches of {size} would leave out all {len(self)} images: "
+                            f"use a smaller batch size or drop_last=False")
+        if epochs is not None and (epochs < 1 or generator is not None):
+            raise DataError(f"epochs is a number of passes from 1 on, in orders of their own: not {epochs}"
+                            f"{' with a generator' if generator is not None else ''}")
+        batches = Batches(self, size, shuffle and not self.ordered, drop_last, augment, generator)
+        return batches if epochs is None else Passes(batches, epochs, reshuffle)
+
+
+class Batches:
+    """What `ImageSet.batches` returns: len() batches per iteration."""
+
+    def __init__(self, images: ImageSet, size: int, shuffle: bool, drop_last: bool,
+                 augment: Callable[[Tensor], Tensor] | None, generator: torch.Generator | None):
+        self.source, self.size, self.shuffle, self.drop_last = images, size, shuffle, drop_last
+        self.augment, self.generator = augment, generator
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.source), self.size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self._begin()
+        return self._run(self._permutation() if self.shuffle else None)
+
+    def indices(self) -> Iterator[Tensor]:
+        """The same pass as indices of the images, int64 (B,) a batch, for who keeps more beside each image.
+
+        `augment` has no part in it; what is given out counts as drawn.
+        """
+        source = self._begin()
+        order = self._permutation() if self.shuffle else torch.arange(len(source), device=source.device)
+        for index in order[:len(self) * self.size].split(self.size):
+            self._count(len(index))
+            yield index
+
+    def _begin(self) -> ImageSet:
+        """The source, which a single pass uses up."""
+        source = self.source
+        if source.single_pass and source._spent:
+            raise RuntimeError("this set can be gone through once only (single_pass=True), and that has "
+                               "been done: keep what is needed from the first pass, or build the stream "
+                               "with single_pass=False")
+        source._spent = True
+        return source
+
+    def _count(self, images: int) -> None:
+        self.source.n_samples += images
+        if self.source._origin is not None:
+            self.source._origin.n_samples += images
+
+    def _permutation(self, generator: torch.Generator | None = None) -> Tensor:
+        generator = generator or self.generator
+        device = self.source.device if generator is None else generator.device
+        order = torch.randperm(len(self.source), generator=generator, device=device)
+        return order.to(self.source.device)
+
+    def _run(self, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        source, size = self.source, self.size
+        for start in range(0, len(self) * size, size):
+            if order is None:
+                x, y = source.images[start:start + size], source.labels[start:start + size].clone()
+            else:
+                index = order[start:start + size]  # (B,)
+                x, y = source.images.index_select(0, index), source.labels.index_select(0, index)
+            x = x.float().div_(255)  # (B, C, H, W); times 1/255 would differ from ToTensor in the last bit
+            self._count(len(y))
+            yield (x if self.augment is None else self.augment(x)), y
+
+
+class Passes:
+    """Several passes of Batches as one iteration, of len() batches."""
+
+    def __init__(self, batches: Batches, epochs: int, reshuffle: bool):
+        self.once, self.epochs, self.reshuffle = batches, epochs, reshuffle
+
+    def __len__(self) -> int:
+        return self.epochs * len(self.once)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        seed = int(torch.randint(2**62, (), device="cpu"))
+        for epoch in range(self.epochs):
+            if epoch == 0 or not self.reshuffle:
+                generator = torch.Generator(device="cpu").manual_seed(seed)
+            self.once._begin()
+            yield from self.once._run(self.once._permutation(generator) if self.once.shuffle else None)
+
+
+def crop_and_flip(pad: int = 4, flip: bool = True) -> Callable[[Tensor], Tensor]:
+    """An augmentation: each image moves up to `pad` pixels each way, zeros coming in, and half are mirrored.
+
+    Returns a function of x float (B, C, H, W) with a result of the same shape. Each image has its own draw,
+    from torch's global random state on x's device: row offsets, column offsets, then mirrorings, B of each.
+    """
+    if isinstance(pad, bool) or not isinstance(pad, int) or pad < 0:
+        raise DataError(f"pad is how many pixels an image may move, a whole number from 0 on, not {pad!r}")
+
+    def augment(x: Tensor) -> Tensor:
+        B, C, H, W = x.shape
+        rows = torch.randint(0, 2 * pad + 1, (B, 1), device=x.device)
+        rows = rows + torch.arange(H, device=x.device)  # (B, H)
+        columns = torch.randint(0, 2 * pad + 1, (B, 1), device=x.device)
+        across = torch.arange(W, device=x.device)
+        if flip:
+            mirrored = torch.randint(0, 2, (B, 1), device=x.device)
+            across = across + mirrored * (W - 1 - 2 * across)
+        columns = columns + across  # (B, W)
+        wide = torch.nn.functional.pad(x, (pad, pad, pad, pad))  # (B, C, H + 2 pad, W + 2 pad)
+        index = rows[:, :, None] * (W + 2 * pad) + columns[:, None, :]  # (B, H, W)
+        index = index.reshape(B, 1, H * W).expand(B, C, H * W)
+        return wide.flatten(2).gather(2, index).view(B, C, H, W)
+
+    return augment
+
+
+def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices (first, second), both ascending int64, with about `share` of each class in the second.
+
+    labels: int64 (N,). Of a class with n images max(1, round(share * n)) go to the second. Drawn by a
+    generator of its own on the CPU, so that neither the device nor the global random state matters.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    labels = labels.cpu()
+    second = torch.zeros(len(labels), dtype=torch.bool, device="cpu")
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        count = max(1, int(share * len(members) + 0.5))
+        second[members[torch.randperm(len(members), generator=generator, device="cpu")[:count]]] = True
+    return (~second).nonzero().flatten(), second.nonzero().flatten()

@@ -1,0 +1,58 @@
+"""The device of a run, and how torch is set while it lasts."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from clkit.engine import RunError
+
+
+def pick_device(wish: str | torch.device = "auto") -> torch.device:
+    """A torch.device: "auto" is cuda if there is one, else cpu. RunError if the wish cannot be had."""
+    if wish == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wish)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise RunError(f"there is no device '{wish}': use auto, cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RunError("this torch sees no CUDA device: use --device cpu, or see `python -m clkit doctor`")
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """ "cpu", or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def wait(device: torch.device | str) -> None:
+    """Return when the device has done all it was given: clocks are read after that."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+
+
+@contextlib.contextmanager
+def threads(n: int | None) -> Iterator[None]:
+    """n CPU threads for torch within the block; None leaves their number as it is."""
+    before = torch.get_num_threads()
+    if n is not None:
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def fast_matmul(device: torch.device) -> Iterator[None]:
+    """TF32 for matrix products on a GPU within the block."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,97 @@
+"""Evaluation: look at a learner without touching it, and score all test images once after each stage."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from clkit.data import ImageSet
+from clkit.engine import RunError
+from clkit.engine.seeding import random_state, set_random_state
+
+TEST_PIXELS = 3_000_000  # of one test batch: bounds memory, whatever the image size
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+@contextmanager
+def eval_mode(learner: _Module) -> Iterator[_Module]:
+    """Evaluate `learner` without touching it: no gradients, eval mode; modes and random state come back."""
+    modes = [(m, m.training) for m in learner.modules()]
+    state = random_state()
+    learner.eval()
+    try:
+        with torch.no_grad():
+            yield learner
+    finally:
+        for module, training in modes:
+            module.training = training
+        set_random_state(state)
+
+
+@torch.no_grad()
+def evaluate(
+    learner: nn.Module, test: ImageSet, classes_per_task: Sequence[int], seen: int
+) -> dict[str, Any]:
+    """Score all test images once: the only place where test data meets a learner.
+
+    test: ImageSet relabelled by arrival, (N, C, H, W).   classes_per_task: (T,).   seen: classes learned so
+    far. Returns int16 arrays (N,): predictions, predictions_task_aware, rank (see Result), and `finite`:
+    whether all logits of seen classes are. RunError where the logits have another shape than (B, at least
+    seen).
+    """
+    size = max(50, min(1000, TEST_PIXELS // max(1, int(np.prod(test.shape)))))
+    found, finite = [], torch.ones((), dtype=torch.bool, device=test.device)
+    with eval_mode(learner):
+        for x, y in test.batches(size, shuffle=False):
+            logits = learner(x).float()  # (B, K)
+            if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < seen:
+                raise RunError(
+                    f"forward() gave logits {tuple(logits.shape)} for {len(x)} images and {seen} classes "
+                    f"seen; expected ({len(x)}, at least {seen})"
+                )
+            finite &= logits[:, :seen].isfinite().all()
+            found.append(_choices(logits, y, classes_per_task, seen))
+    names = ("predictions", "predictions_task_aware", "rank")
+    arrays = {n: torch.cat(v).to(torch.int16).cpu().numpy() for n, v in zip(names, zip(*found))}
+    return arrays | {"finite": bool(finite)}
+
+
+def accuracy_by_task(test: ImageSet, classes_per_task: Sequence[int], learner: nn.Module) -> torch.Tensor:
+    """Share of right answers among all classes, for each task: (T,).
+
+    test: ImageSet relabelled by arrival.   classes_per_task: (T,). A probe: the learner is in eval mode and
+    without gradients when a Trace calls it.
+    """
+    right = torch.cat([learner(x).argmax(1) == y for x, y in test.batches(500, shuffle=False)])  # (N,)
+    ends = torch.cumsum(torch.tensor(classes_per_task, device=test.device), 0)
+    tasks = torch.bucketize(test.labels, ends, right=True)  # (N,)
+    counts = torch.zeros(2, len(classes_per_task), device=test.device)
+    counts.index_add_(1, tasks, torch.stack([right, torch.ones_like(right)]).float())
+    return counts[0] / counts[1]
+
+
+def _choices(logits, y, classes_per_task, seen):
+    """Predictions, task-aware predictions and ranks of one batch, each (B,)."""
+    nothing = torch.full_like(y, -1)
+    task_aware, first = nothing.clone(), 0
+    for size in classes_per_task:
+        if first + size <= logits.shape[1]:
+            own = (y >= first) & (y < first + size)
+            task_aware = torch.where(own, first + logits[:, first : first + size].argmax(1), task_aware)
+        first += size
+    if seen == 0:
+        return nothing, task_aware, nothing
+    known = y < seen
+    predicted = logits[:, :seen].argmax(1)  # the first of equal ones
+    rank = torch.where(known, _rank(logits[:, :seen], y.clamp(max=seen - 1)), nothing)
+    return torch.where(known, predicted, nothing), task_aware, rank
+
+
+def _rank(logits, y):
+    """How many classes come before class y (B,) in (B, K): a larger logit, or as large a one further left."""
+    true = logits.gather(1, y[:, None])  # (B, 1)
+    left = torch.arange(logits.shape[1], device=y.device) < y[:, None]  # (B, K)
+    return ((logits > true) | ((logits == true) & left)).sum(1)

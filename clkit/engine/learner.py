@@ -1,0 +1,211 @@
+"""Learner: the contract between a method and everything else, ``learn(task, trace)`` and ``learner(x)``."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from types import UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import torch
+from torch import nn
+
+from clkit.errors import ClkitError
+
+if TYPE_CHECKING:
+    from clkit.data.stream import Task
+    from clkit.engine.trace import Trace
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+class LearnerError(ClkitError):
+    """A learner that was set up or restored in a way that cannot work; the message says why."""
+
+
+class Learner(nn.Module, ABC):
+    """A class-incremental learner. A method is one final subclass.
+
+    The constructor takes ``(config, shape, classes)``: the method's frozen dataclass, the images' (C, H, W),
+    the number of classes of the whole stream. It builds; it seeds, moves, loads and prints nothing.
+
+    State that must outlive an epoch is a parameter or a buffer. A size that can change (a growing head, a
+    memory) is read from a tensor's shape, never cached: growth means replacing a named tensor by a larger
+    one, or registering a new tensor on a module that exists from the start; then `restore` can follow it.
+    """
+
+    stores_images: bool = False  # stores images of past tasks (joint training, exemplars)
+    joint: bool = False  # learns all classes in one stage, as an upper bound
+    tables: ClassVar[dict[str, str]] = {}  # trace table -> what its rows hold
+    memory_kinds: ClassVar[dict[str, str]] = {}  # beginning of a tensor's name -> its kind in `memory_bytes`
+
+    def __init__(self, config: Any, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.config, self.shape, self.classes = config, tuple(shape), int(classes)
+
+    @abstractmethod
+    def learn(self, task: Task, trace: Trace) -> None:
+        """Learn the classes [task.first, task.seen) from task.train; then forward() covers task.seen."""
+
+    @abstractmethod
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of the classes by arrival: x float (B, C, H, W) in [0, 1] -> (B, K), K >= classes seen."""
+
+    def recall(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """n remembered samples where a method can: images (n, C, H, W) or features (n, D); labels (n,)."""
+        raise LearnerError(f"{type(self).__name__} remembers no samples")
+
+    def recall_for(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        """What is recalled for a batch x (B, C, H, W), y (B,) where a method recalls for each batch.
+
+        An object with start and images (n, C, H, W), where the n images began and what they became; origins
+        (n,), the class each began as, -1 for noise; probs (n, K), what the learner takes them for; and
+        multiplicity (n,), how many copies each stands for (0: none), or None. Nothing is learned.
+        """
+        raise LearnerError(f"{type(self).__name__} recalls nothing for a batch")
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes kept when a task is over, by kind, e.g. {"weights": 1913640, "exemplars": 392000}.
+
+        A tensor counts as the kind that `memory_kinds` names for the beginning of its name, else as
+        "weights".
+        """
+        sizes = {"weights": 0}
+        for name, tensor in self.state_dict().items():
+            kind = next((k for start, k in self.memory_kinds.items() if name.startswith(start)), "weights")
+            sizes[kind] = sizes.get(kind, 0) + tensor.numel() * tensor.element_size()
+        return sizes
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of the whole state on the CPU: tensors, frozen parameters, modules in eval mode."""
+        tensors = self.state_dict(keep_vars=True)
+        bad = [n for n, t in tensors.items() if not isinstance(t, torch.Tensor)]
+        if bad:
+            raise LearnerError(
+                f"the state {bad[0]} is not a tensor: what must outlive an epoch is a parameter or buffer"
+            )
+        return {
+            "parameters": {n: _copy(t) for n, t in tensors.items() if isinstance(t, nn.Parameter)},
+            "buffers": {n: _copy(t) for n, t in tensors.items() if not isinstance(t, nn.Parameter)},
+            "frozen": [n for n, t in tensors.items() if isinstance(t, nn.Parameter) and not t.requires_grad],
+            "eval": [n for n, m in self.named_modules() if not m.training],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a `snapshot`: each named tensor gets its stored shape, then its values.
+
+        Copies in place where shapes agree, and keeps the identity of parameters and buffers where they do
+        not: an optimizer already points at them.
+        """
+        modules = dict(self.named_modules())
+        device = next((t.device for t in self.state_dict().values()), torch.device("cpu"))
+        for kind in ("parameters", "buffers"):
+            for name, value in state[kind].items():
+                _put(modules, name, value.to(device), kind == "parameters", type(self).__name__)
+        stored = state["parameters"].keys() | state["buffers"].keys()
+        for name in self.state_dict().keys() - stored:
+            path, _, leaf = name.rpartition(".")
+            if leaf not in modules[path]._buffers:
+                raise LearnerError(
+                    f"the saved state of {type(self).__name__} lacks {name}: another version made it"
+                )
+            modules[path]._buffers[leaf] = None  # a buffer that did not exist yet when the state was saved
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in state["frozen"])
+        for name, module in self.named_modules():
+            module.training = name not in state["eval"]
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
+@torch.no_grad()
+def _put(
+    modules: dict[str, nn.Module], name: str, value: torch.Tensor, is_parameter: bool, owner: str
+) -> None:
+    """Give the tensor of this name, in whichever module it stands, a value."""
+    path, _, leaf = name.rpartition(".")
+    if path not in modules:
+        raise LearnerError(
+            f"the saved state of {owner} holds {name}, but there is no module '{path}': "
+            f"build all modules in the constructor and let their tensors grow"
+        )
+    module = modules[path]
+    there = (module._parameters if is_parameter else module._buffers).get(leaf)
+    if there is None or there.dtype != value.dtype:
+        if is_parameter:
+            module.register_parameter(leaf, nn.Parameter(value.clone()))
+        else:
+            module.register_buffer(leaf, value.clone())
+    elif there.shape == value.shape:
+        there.copy_(value)
+    else:
+        there.data, there.grad = value.clone(), None
+
+
+def frozen(module: _Module) -> _Module:
+    """A copy of a network as it is now, in eval mode and without gradients: a teacher for one task."""
+    twin = copy.deepcopy(module).eval()
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    return twin
+
+
+def teacher(module: _Module, persistent: bool = True) -> _Module:
+    """A copy of a network that a learner keeps from task to task: its parameters are buffers, never trained.
+
+    persistent: whether the copy is part of the learner's state, and so of its memory and its checkpoints;
+    False suits a copy that `learn` makes anew from what is. Training modes are those of the module.
+    """
+    twin = copy.deepcopy(module)
+    for part in twin.modules():
+        for name, parameter in list(part.named_parameters(recurse=False, remove_duplicate=False)):
+            delattr(part, name)
+            part.register_buffer(name, parameter.detach(), persistent=persistent)
+        if not persistent:
+            for name, buffer in list(part._buffers.items()):
+                part.register_buffer(name, buffer, persistent=False)
+    return twin
+
+
+# ---- settings
+
+def check_config(config, *, above_0="", from_0="", up_to_1="", signed="", own=""):
+    """Refuse settings that cannot work, with a LearnerError: for the ``__post_init__`` of a Config.
+
+    What a field may be follows from its type: one of the words of a Literal; a whole number (int) from 1; a
+    finite number (float) from 0; a tuple of whole numbers from 1; a bool or a str; also None where the type
+    has it. The arguments name exceptions, in one string with spaces between the fields: above_0, numbers that
+    may not be 0; from_0, whole numbers that may; up_to_1, numbers of at most 1; signed, numbers below 0 too;
+    own, fields that the Config looks at itself.
+    """
+    for name, kind in get_type_hints(type(config)).items():
+        value, kinds = getattr(config, name), get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        if name in own.split() or value is None and type(None) in kinds:
+            continue
+        fits, words = _rule(kinds[0], *(name in n.split() for n in (above_0, from_0, up_to_1, signed)))
+        if not fits(value):
+            raise LearnerError(f"{name} must be {words}, not {value!r}")
+
+
+def _rule(kind, above_0, from_0, up_to_1, signed):
+    """A test of a value of this type, and in words what passes it."""
+    if get_origin(kind) is Literal:
+        *others, last = map(repr, get_args(kind))
+        return get_args(kind).__contains__, f"{', '.join(others)} or {last}"
+    if kind is int:
+        least = 0 if from_0 else 1
+        return lambda v: type(v) is int and v >= least, f"a whole number of at least {least}"
+    if kind is float:
+        least = -math.inf if signed else math.ulp(0.0) if above_0 else 0.0
+        most = 1.0 if up_to_1 else math.inf
+        words = "" if signed else " above 0" if above_0 else " of at least 0"
+        return (lambda v: type(v) in (int, float) and math.isfinite(v) and least <= v <= most,
+                f"a finite number{words}{' and at most 1' if up_to_1 else ''}")
+    if kind is tuple:
+        return (lambda v: type(v) is tuple and all(type(n) is int and n >= 1 for n in v),
+                "a tuple of whole numbers of at least 1")
+    return lambda v: type(v) is kind, f"of the type {kind.__name__}"

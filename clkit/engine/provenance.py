@@ -1,0 +1,141 @@
+"""What makes a result what it is: its key, and facts about the process that computed it. Needs no torch.
+
+A key is a fingerprint of the learner's name, the REVISION its file states, the settings that differ from the
+Config's defaults, and the facts of the stream. Source text has no part in it, so that formatting, renaming
+and moving leave results valid; ``python -m tools.revise`` tells when a REVISION is due. The seed, the device
+and the versions of libraries are stored beside the key, not in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from clkit import __version__
+from clkit.engine import RunError
+
+Facts = dict[str, Any]
+PROCESS = ("versions", "commit", "date", "cpu")  # what differs between processes that work on one run
+
+
+# ---- the key
+
+
+def record_key(
+    learner: str, revision: int | str | None, settings: Mapping[str, Any], stream: Mapping[str, Any]
+) -> str | None:
+    """16 hexadecimal digits that stand for what a result depends on; None where the revision is unknown.
+
+    learner: name of the class.   revision: see `revision_of`.   settings: see `settings_of`.   stream: what
+    Stream.about() says.
+    """
+    if revision is None:
+        return None
+    parts = [learner, revision, plain(settings), plain(stream)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def key_of(learner: type, config: Any, stream: Mapping[str, Any]) -> str | None:
+    """The `record_key` of a Learner class, an instance of its Config and the facts of a stream."""
+    return record_key(learner.__name__, revision_of(learner), settings_of(config), stream)
+
+
+def settings_of(config: Any) -> Facts:
+    """The settings of a Config that differ from its defaults, as plain JSON values."""
+    settings = {}
+    for field in dataclasses.fields(config):
+        value = plain(getattr(config, field.name))
+        if field.default_factory is not dataclasses.MISSING:
+            default = plain(field.default_factory())
+        else:
+            default = field.default if field.default is dataclasses.MISSING else plain(field.default)
+        if value != default:
+            settings[field.name] = value
+    return settings
+
+
+def revision_of(learner: type) -> int | str | None:
+    """The REVISION in the file of a Learner class, raised whenever a change to it changes results.
+
+    A learner outside clkit: the sha256 of its file; None where it has no file, as in a notebook. RunError
+    where a file of clkit states no REVISION.
+    """
+    name = learner.__module__
+    module = sys.modules.get(name)
+    if name.partition(".")[0] == "clkit":
+        if not isinstance(getattr(module, "REVISION", None), int):
+            raise RunError(f"{name} has no REVISION: write `REVISION = 1` below its imports")
+        return module.REVISION
+    file = getattr(module, "__file__", None)
+    if file is None or not Path(file).is_file():
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON gives it back: tuples become lists."""
+    return json.loads(json.dumps(value))
+
+
+# ---- the process
+
+
+def process_facts() -> Facts:
+    """Facts about this process that last digits may depend on: versions, commit, date, model of the CPU."""
+    return {"versions": versions(), "commit": commit(), "date": date.today().isoformat(), "cpu": cpu_model()}
+
+
+def versions() -> dict[str, str]:
+    """Versions that the last digits of a result depend on."""
+    import numpy
+    import torch
+
+    return {
+        "clkit": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+@lru_cache
+def commit() -> str | None:
+    """The commit of the checkout in use, with "+" where files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parents[2]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != here:
+            return None
+        changed = git("status", "--porcelain", "--", "clkit")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+@lru_cache
+def cpu_model() -> str | None:
+    """The name of the CPU, such as "Intel(R) Xeon(R) Platinum 8481C CPU"; None where none is told."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:  # not Linux
+        pass
+    if sys.platform == "darwin":
+        done = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return platform.processor() or None

@@ -1,0 +1,275 @@
+"""The run loop: seed, learn a task, test, store, and be able to stop at any instant and go on.
+
+    learner, result = run(Finetune, Config(epochs=2), stream, seed=0, folder="runs/example")
+
+A run folder holds the files that `clkit.engine.checkpoint` describes and, at the end, ``result.json`` and
+``result.npz``. Calling ``run`` again with the same folder goes on, or returns at once if the run is complete;
+on one machine and a CPU its predictions and traces are bit for bit those of a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clkit.data import ImageSet
+from clkit.data.stream import Stream, Task
+from clkit.engine import RunError
+from clkit.engine.checkpoint import Folder
+from clkit.engine.device import device_name, fast_matmul, pick_device, wait
+from clkit.engine.device import threads as with_threads
+from clkit.engine.evaluate import eval_mode, evaluate
+from clkit.engine.learner import Learner
+from clkit.engine.provenance import PROCESS, Facts, key_of, plain, process_facts, revision_of, settings_of
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Stopped, Trace
+from clkit.result import Result, save
+
+Probes = Mapping[str, Mapping[str, Callable[[Learner], Any]]]
+Studies = Mapping[str, Callable[[Learner, Stream], Mapping[str, Any]]]
+
+
+def run(
+    learner: type[Learner],
+    config: Any,
+    stream: Stream,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    folder: str | Path | None = None,
+    every: float = 60.0,
+    record: str | Iterable[str] = (),
+    probes: Probes | None = None,
+    studies: Studies | None = None,
+    threads: int | None = None,
+    about: Facts | None = None,
+    progress: bool | None = None,
+) -> tuple[Learner, Result]:
+    """Let a learner go through a stream of tasks, testing it on all classes seen after each.
+
+    learner: a Learner class.   config: its Config.   stream: a Stream; a learner with ``joint = True`` gets
+        all classes in one stage.   seed: of weights, batch order and everything else drawn while learning
+        (the class order belongs to the stream).   device: "cpu", "cuda", ... ("auto": cuda if there is one).
+    folder: where checkpoints live; None keeps nothing on disk.   every: seconds between those in a task.
+    record, probes: see Trace.   studies: {table: function of the learner and the stream}; each is called when
+        the last task is over, without disturbing anything, and its columns become a table.
+    threads: CPU threads of torch, fixed because sums differ in their last bits with another number; None
+        leaves it as it is.   about: further facts to store in the result.
+    progress: show bars; None means in a terminal or a notebook only.
+
+    Returns (the learner as it is at the end, Result). Of commit, date, versions and CPU the result reports
+    those of the process that finished the last stage, also when another one reads the folder; where several
+    processes took turns, the others stand under "earlier_processes". Raises RunError, Stopped (Ctrl-C; the
+    same call goes on), or what the learner raises.
+    """
+    if not every >= 0:
+        raise RunError(f"every is a number of seconds between checkpoints, 0 or more, not {every!r}")
+    if learner.joint:
+        stream = stream.merged()
+    device = pick_device(device)
+    with with_threads(threads), fast_matmul(device):
+        about = {**_facts(learner, config, stream, seed, device), **(about or {})}
+        kept = None if folder is None else Folder(folder, _identity(about, record, probes), _process(about))
+        with kept or contextlib.nullcontext():
+            trace = Trace(record, probes, save=kept and kept.save_checkpoint, every=every, progress=progress)
+            with _stopping(trace) if kept else contextlib.nullcontext():
+                model, stages = _run(
+                    learner, config, stream.to(device), seed, device, trace, kept, studies or {}
+                )
+            result = _collect(stages, stream, about | (_work(kept.computed_by) if kept else {}))
+            if kept:
+                save([result], kept.path / "result", replace=True)
+    return model, result
+
+
+def _run(
+    learner: type[Learner],
+    config: Any,
+    stream: Stream,
+    seed: int,
+    device: torch.device,
+    trace: Trace,
+    kept: Folder | None,
+    studies: Studies,
+) -> tuple[Learner, list[Facts]]:
+    """The learner at the end, and what was measured before any learning and after each task."""
+    seed_everything(seed, 0)
+    try:
+        model = learner(config, stream.shape, stream.classes).to(device)
+    except ValueError as error:  # settings that do not fit one another or the images
+        raise RunError(f"{learner.__name__} cannot be built: {error}") from error
+    stages = kept.resume(model) if kept else []
+    if not stages:
+        untrained = evaluate(model, stream.test, stream.test_classes_per_task, 0)
+        stages.append({"predictions_task_aware": untrained["predictions_task_aware"]})
+        if kept:
+            kept.save_stage(0, stages[0], {}, model)
+    for task in list(stream)[len(stages) - 1 :]:
+        state = kept.load_checkpoint(task.index) if kept else None
+        clock = _Clock(task.train)
+        label = f"task {task.index + 1}/{len(stream)} · "
+        trace.begin(model, task.index, clock=clock, label=label, state=state)
+        seed_everything(seed, 1 + task.index)
+        model.train()
+        model.learn(task, trace)
+        rows = trace.end()
+        stage = {**clock.state_dict(), **_measure(model, stream, task, device)}
+        if task.index + 1 == len(stream):
+            rows |= _studied(studies, model, stream, seed)
+        stages.append(stage | {"trace": rows})
+        if kept:
+            kept.save_stage(task.index + 1, stage, rows, model)
+            if trace.stop and task.index + 1 < len(stream):
+                raise Stopped(f"stopped after task {task.index}")
+    return model, stages
+
+
+def _studied(studies: Studies, model: Learner, stream: Stream, seed: int) -> Facts:
+    """The tables of studies, each with random numbers of its own."""
+    found = {}
+    for table, study in studies.items():
+        with eval_mode(model):
+            seed_everything(seed, len(stream) + 1)
+            found[table] = {c: np.asarray(rows) for c, rows in study(model, stream).items()}
+    return found
+
+
+def _measure(model: Learner, stream: Stream, task: Task, device: torch.device) -> Facts:
+    """Test once, after a stage: predictions, time, sizes."""
+    wait(device)
+    begin = time.perf_counter()
+    found = evaluate(model, stream.test, stream.test_classes_per_task, task.seen)
+    found["test_seconds"] = time.perf_counter() - begin
+    if not found.pop("finite"):
+        past = f" (tasks 0 to {task.index - 1} are kept)" if task.index else ""
+        raise RunError(
+            f"the logits after task {task.index} are not finite: training diverged; try a smaller learning "
+            f"rate{past}"
+        )
+    memory = {f"memory_bytes/{kind}": size for kind, size in model.memory_bytes().items()}
+    return found | memory | {"seen": task.seen, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def _collect(stages: list[Facts], stream: Stream, about: Facts) -> Result:
+    """One Result out of the stages of a run."""
+    start, *done = stages
+    kinds = dict.fromkeys(k for s in done for k in s if k.startswith("memory_bytes/"))
+    columns = ("seen", "learn_seconds", "test_seconds", "n_samples", "parameters")
+    trace: dict[str, dict[str, list]] = {}
+    for stage in done:
+        for table, rows in stage["trace"].items():
+            for name, values in rows.items():
+                trace.setdefault(table, {}).setdefault(name, []).append(values)
+    return Result(
+        about,
+        tuple(stream.test_classes_per_task),
+        list(stream.names),
+        None if stream.groups is None else list(stream.groups),
+        labels=stream.test.labels.cpu().numpy().astype(np.int16),
+        predictions=np.stack([s["predictions"] for s in done]),
+        rank=np.stack([s["rank"] for s in done]),
+        predictions_task_aware=np.stack([s["predictions_task_aware"] for s in stages]),
+        **{k: np.array([s[k] for s in done]) for k in columns},
+        memory_bytes={k.partition("/")[2]: np.array([s.get(k, 0) for s in done]) for k in kinds},
+        trace={t: {c: _joined(v) for c, v in rows.items()} for t, rows in trace.items()},
+    )
+
+
+def _joined(parts: list) -> np.ndarray | list:
+    """Rows of several stages as one array, or one list where shapes differ."""
+    if all(isinstance(p, np.ndarray) for p in parts) and len({p.shape[1:] for p in parts}) == 1:
+        return np.concatenate(parts)
+    return [row for part in parts for row in part]
+
+
+# ---- facts
+
+
+def _facts(learner: type[Learner], config: Any, stream: Stream, seed: int, device: torch.device) -> Facts:
+    """What is run, where, and by which process."""
+    return {
+        "learner": learner.__name__,
+        "revision": revision_of(learner),
+        "settings": settings_of(config),
+        "config": plain(dataclasses.asdict(config)),
+        "seed": seed,
+        "stream": stream.about(),
+        "key": key_of(learner, config, stream.about()),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        **process_facts(),
+    }
+
+
+def _identity(about: Facts, record: str | Iterable[str], probes: Probes | None) -> Facts:
+    """What must agree for a folder to be gone on with."""
+    return {k: about[k] for k in ("learner", "key", "seed", "device", "threads")} | {
+        "torch": about["versions"]["torch"],
+        "record": sorted([record] if isinstance(record, str) else record),
+        "probes": sorted(f"{table}: {name}" for table, p in (probes or {}).items() for name in p),
+    }
+
+
+def _process(about: Facts) -> Facts:
+    return {k: about[k] for k in PROCESS}
+
+
+def _work(processes: list[Facts]) -> Facts:
+    """The facts of the last process that computed, and of those before it where there were any."""
+    *earlier, last = processes
+    return last | ({"earlier_processes": earlier} if earlier else {})
+
+
+# ---- time and signals
+
+
+class _Clock:
+    """Seconds spent learning and images drawn in a stage, over all the processes that worked on it."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images, self.before, self.begin = images, 0.0, time.perf_counter()
+        images.n_samples = 0
+
+    def state_dict(self) -> Facts:
+        wait(self.images.device)
+        return {
+            "learn_seconds": self.before + time.perf_counter() - self.begin,
+            "n_samples": int(self.images.n_samples),
+        }
+
+    def load_state_dict(self, state: Facts) -> None:
+        self.before, self.begin = state["learn_seconds"], time.perf_counter()
+        self.images.n_samples = state["n_samples"]
+
+
+@contextlib.contextmanager
+def _stopping(trace: Trace) -> Iterator[None]:
+    """The first Ctrl-C asks the trace to stop at the end of the epoch or step, the second stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: object) -> None:
+        if trace.stop:
+            raise KeyboardInterrupt
+        trace.stop = True
+        print(
+            "stopping at the end of this epoch or step (Ctrl-C again: at once)", file=sys.stderr, flush=True
+        )
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

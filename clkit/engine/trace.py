@@ -1,0 +1,359 @@
+"""Trace: what a method reports while it learns, and the loops that can be stopped and gone on with.
+
+A method gets a trace and uses it in two ways:
+
+    trace("mask", epoch=e, layer=i, values=m)
+        a row of a named table, kept only if somebody asked for it
+
+    for epoch in trace.epochs("classifier", n, optimizer):
+        its own loop, with a progress bar and checkpoints
+
+    for x, y in trace.steps("online", batches, optimizer):
+        the same for a loop over batches
+
+How stopping and going on works. A checkpoint holds the end state of each loop of the present task that has
+finished, the place and state of the loop that has not, and the rows reported so far. To go on, ``learn`` runs
+again from its first line on the learner of the task's beginning, with the seed of the task's beginning: a
+finished loop yields nothing and loads its end state, so that whatever is computed between two loops sees the
+weights it saw before; the unfinished loop skips to its place, loads, and goes on. The result is bit for bit
+that of a run never stopped, on one machine.
+
+What it asks of a method: everything that changes inside a loop is a parameter or buffer of the learner, or
+belongs to an object named in the loop (anything with ``state_dict`` and ``load_state_dict``: an optimizer, a
+scheduler, a small record for early stopping), never a local variable; loops follow one another and never
+nest.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from clkit.engine.evaluate import eval_mode
+from clkit.engine.seeding import random_state, set_random_state
+from clkit.errors import ClkitError
+
+if TYPE_CHECKING:
+    from clkit.engine.learner import Learner
+
+State = dict[str, Any]  # of a checkpoint
+Rows = dict[str, dict[str, Any]]  # table -> column -> rows
+
+
+class TraceError(ClkitError):
+    """A method used its trace in a way that cannot be recorded or resumed; the message says the cure."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised at the end of an epoch or step, after its checkpoint, when the user asked the run to stop."""
+
+
+# ---- copies
+
+
+def copied(value: Any, where: str = "a checkpoint") -> Any:
+    """A deep copy of a state on the CPU, made only of what ``torch.load(weights_only=True)`` accepts.
+
+    state_dict() hands out references and load_state_dict() keeps those it is given: hence a copy on both
+    sides.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.item() if value.ndim == 0 else torch.from_numpy(np.array(value))
+    if isinstance(value, Mapping):
+        return {k: copied(v, where) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return (tuple if type(value) is tuple else list)(copied(v, where) for v in value)
+    if value is None or isinstance(value, bool | int | float | str | bytes | torch.device | torch.dtype):
+        return value
+    raise TraceError(
+        f"{where} cannot hold a {type(value).__name__}: use numbers, text, tensors, lists and dictionaries"
+    )
+
+
+def _cell(value: Any) -> Any:
+    """A value of a row, safe from later changes; tensors stay on their device until the task is over."""
+    if isinstance(value, torch.Tensor):  # numpy has no bfloat16
+        return value.detach().float() if value.dtype == torch.bfloat16 else value.detach().clone()
+    return np.array(value) if not isinstance(value, str) else value
+
+
+def _column(values: list) -> np.ndarray | list:
+    """Rows of a column in one device transfer: an array (rows, ...) if their shapes agree, else a list."""
+    if values and all(isinstance(v, torch.Tensor) for v in values):
+        if len({(v.shape, v.dtype, v.device) for v in values}) == 1:
+            return torch.stack(values).cpu().numpy()
+        return [v.cpu().numpy() for v in values]
+    values = [v.cpu().numpy() if isinstance(v, torch.Tensor) else np.asarray(v) for v in values]
+    return np.array(values) if len({v.shape for v in values}) == 1 else values
+
+
+# ---- the trace
+
+
+class Trace:
+    """Named tables, progress bars and checkpoints of one run.
+
+    record: patterns of the tables to record, such as ("loss", "mask*"); nothing is kept by default.
+    probes: {table pattern: {column: function of the learner}}; each is evaluated at each row of such a table,
+        without disturbing the run, and its value stored as a further column. A table with a probe is kept.
+    save: function(state) that stores a checkpoint, called every `every` seconds at the end of an epoch or
+    step.
+    progress: show bars; None means in a terminal or a notebook only ($CLKIT_PROGRESS=0 or 1 overrules).
+
+    ``Trace()`` keeps nothing and saves nothing: enough to call ``learner.learn(task, Trace())`` by hand.
+    """
+
+    def __init__(
+        self,
+        record: str | Iterable[str] = (),
+        probes: Mapping[str, Mapping[str, Callable]] | None = None,
+        *,
+        save: Callable[[State], None] | None = None,
+        every: float = 60.0,
+        progress: bool | None = None,
+    ) -> None:
+        self.record = (record,) if isinstance(record, str) else tuple(record)
+        self.probes = dict(probes or {})
+        self.tables: Rows = {}  # of all finished tasks: lists of arrays, one a task
+        self.stop = False  # set to leave at the end of the running epoch or step
+        self._save, self._every = save, every
+        self._progress = _wants_progress() if progress is None else progress
+        self._wanted: dict[str, bool] = {}
+        self.begin(None, 0)
+
+    # -- a task begins and ends (called by run)
+
+    def begin(
+        self,
+        learner: Learner | None,
+        task: int,
+        *,
+        label: str = "",
+        clock: Any = None,
+        state: State | None = None,
+    ) -> None:
+        """Prepare for ``learner.learn`` of task number `task`; `state` is the checkpoint to go on from, if
+        any.
+
+        clock: an object with state_dict and load_state_dict that is stored and put back with every
+        checkpoint.
+        """
+        self.learner, self.task, self.label, self.clock = learner, task, label, clock
+        self._rows = {}
+        self._finished, self._count, self._open, self._loss = [], 0, None, None
+        self._before, self._unfinished, self._live = [], None, True
+        self._last = time.monotonic()
+        if state is not None:
+            self._before, self._unfinished, self._live = state["finished"], state["unfinished"], False
+            self._rows = {t: {c: list(v) for c, v in columns.items()} for t, columns in state["rows"].items()}
+
+    def end(self) -> Rows:
+        """The task is over: bring its rows to the CPU and return them as table -> column -> rows."""
+        if not self._live:
+            raise TraceError(
+                "the checkpoint lies in a loop that learn() did not reach again: learn() must take the same "
+                "path each time it runs on the same learner with the same seed"
+            )
+        rows = {t: {c: _column(v) for c, v in columns.items()} for t, columns in self._rows.items()}
+        for table, columns in rows.items():
+            for column, values in columns.items():
+                self.tables.setdefault(table, {}).setdefault(column, []).append(values)
+        self._rows = {}
+        return rows
+
+    # -- rows
+
+    def __call__(self, table: str, **columns: Any) -> None:
+        """Report a row. Values: numbers, text, arrays, tensors (copied where they are; shapes may differ by
+        row).
+
+        The latest column named `loss`, of any table, is what the progress bar shows.
+        """
+        if "loss" in columns:
+            self._loss = columns["loss"]
+        if not self._live or not self.wants(table):
+            return
+        for pattern, probes in self.probes.items():
+            if fnmatchcase(table, pattern) and self.learner is not None:
+                with eval_mode(self.learner):
+                    columns |= {name: probe(self.learner) for name, probe in probes.items()}
+        rows = self._rows.setdefault(table, {c: [] for c in ("task", *columns)})
+        if rows.keys() != {"task", *columns}:
+            raise TraceError(
+                f"a row of table '{table}' has the columns {sorted(columns)}, the rows before it had "
+                f"{sorted(c for c in rows if c != 'task')}: give every row of a table the same columns"
+            )
+        rows["task"].append(np.array(self.task))
+        for name, value in columns.items():
+            rows[name].append(_cell(value))
+
+    def wants(self, table: str) -> bool:
+        """Whether rows of this table are kept: ask before computing something costly only to report it."""
+        if table not in self._wanted:
+            if "/" in table or "#" in table:
+                raise TraceError(
+                    f"the table name '{table}' holds '/' or '#': use letters, digits, '-', '_' and '.'"
+                )
+            self._wanted[table] = any(fnmatchcase(table, p) for p in (*self.record, *self.probes))
+        return self._wanted[table]
+
+    # -- loops
+
+    def epochs(self, phase: str, n: int, *objects: Any) -> Iterator[int]:
+        """``for epoch in trace.epochs("classifier", n, optimizer)``: yields 0 .. n-1; ``break`` ends it."""
+        return self._loop(phase, range(n), n, objects, "epoch")
+
+    def steps(self, phase: str, batches: Iterable, *objects: Any, total: int | None = None) -> Iterator:
+        """``for x, y in trace.steps("online", batches, optimizer)``: yields what `batches` yields.
+
+        To go on, `batches` is iterated again from its beginning, so it must draw the same again from the same
+        random state. total: the number of steps, for the progress bar, where len(batches) does not say it.
+        """
+        if total is None and hasattr(batches, "__len__"):
+            total = len(batches)
+        return self._loop(phase, batches, total, objects, "step")
+
+    def _loop(self, phase: str, items: Iterable, total: int | None, objects: tuple, unit: str) -> Iterator:
+        if self._open is not None:
+            raise TraceError(
+                f"the loop '{phase}' begins inside the loop '{self._open}': loops of a trace follow one "
+                f"another and never nest; write the inner one as a plain for loop"
+            )
+        number, self._count = self._count, self._count + 1
+        if number < len(self._before):
+            self._skip(phase, self._before[number], objects)
+            return
+        self._open = phase
+        unfinished = self._unfinished if number == len(self._before) else None
+        iterator, done = iter(items), 0
+        if unfinished is not None:
+            done = self._resume(phase, unfinished, iterator, objects)
+        bar = self._bar(phase, total, done, unit)
+        try:
+            for item in iterator:
+                yield item
+                done += 1
+                if bar is not None and bar.update(1):
+                    self._show_loss(bar)
+                self._boundary(phase, done, objects)
+        except GeneratorExit:
+            # `break` in the method: the loop is over, as at its last item. (An error lands here too, but then
+            # nothing is saved any more.)
+            self._close(phase, done, objects)
+            raise
+        finally:
+            if bar is not None:
+                bar.close()
+        self._close(phase, done, objects)
+
+    def _boundary(self, phase: str, done: int, objects: tuple) -> None:
+        if self._save is not None and (self.stop or time.monotonic() - self._last >= self._every):
+            rows = {t: {c: _settle(v) for c, v in columns.items()} for t, columns in self._rows.items()}
+            self._save(
+                {"finished": self._finished, "unfinished": self._state(phase, done, objects), "rows": rows}
+            )
+            self._last = time.monotonic()
+        if self.stop:
+            raise Stopped(f"stopped in task {self.task}, loop '{phase}', after {done} rounds")
+
+    def _close(self, phase: str, done: int, objects: tuple) -> None:
+        self._open = None
+        if self._save is not None:
+            self._finished.append(self._state(phase, done, objects))
+
+    def _state(self, phase: str, done: int, objects: tuple) -> State:
+        where = f"the checkpoint of loop '{phase}'"
+        return {
+            "phase": phase,
+            "done": done,
+            "learner": self.learner.snapshot(),
+            "objects": [copied(o.state_dict(), where) for o in objects],
+            "clock": copied(self.clock.state_dict(), where) if self.clock else None,
+            "random": random_state(),
+        }
+
+    def _load(self, state: State, objects: tuple) -> None:
+        if len(objects) != len(state["objects"]):
+            raise TraceError(
+                f"the loop '{state['phase']}' names {len(objects)} objects, its checkpoint "
+                f"{len(state['objects'])}: the method has changed since; start the run again in "
+                f"another folder"
+            )
+        self.learner.restore(state["learner"])
+        for thing, saved in zip(objects, state["objects"]):
+            thing.load_state_dict(copied(saved))
+        set_random_state(state["random"])  # last: loading may draw
+
+    def _skip(self, phase: str, state: State, objects: tuple) -> None:
+        self._check(phase, state)
+        self._load(state, objects)
+        self._finished.append(state)
+
+    def _resume(self, phase: str, state: State, iterator: Iterator, objects: tuple) -> int:
+        self._check(phase, state)
+        for _ in range(state["done"]):
+            next(iterator)
+        self._load(state, objects)
+        if self.clock is not None:
+            self.clock.load_state_dict(state["clock"])
+        self._live = True
+        return state["done"]
+
+    def _check(self, phase: str, state: State) -> None:
+        if phase != state["phase"]:
+            raise TraceError(
+                f"learn() came to the loop '{phase}' where its checkpoint has '{state['phase']}': "
+                f"the method has changed since; start the run again in another folder"
+            )
+
+    # -- progress
+
+    def _bar(self, phase: str, total: int | None, done: int, unit: str) -> Any:
+        if not self._progress:
+            return None
+        from tqdm.auto import tqdm
+
+        return tqdm(
+            total=total,
+            initial=done,
+            desc=f"{self.label}{phase}",
+            unit=unit,
+            leave=False,
+            mininterval=0.5,
+            dynamic_ncols=True,
+        )
+
+    def _show_loss(self, bar: Any) -> None:
+        """Called when the bar was drawn: at most twice a second."""
+        if self._loss is not None:
+            loss = float(self._loss)
+            bar.set_postfix_str(f"loss {loss:.4g}" if math.isfinite(loss) else f"loss {loss}", refresh=False)
+
+
+def _settle(values: list) -> list:
+    """A copy of the list of rows, brought to the CPU in place: the next checkpoint finds them there."""
+    for i, v in enumerate(values):
+        if isinstance(v, torch.Tensor):
+            values[i] = v.cpu()
+        elif isinstance(v, np.ndarray):
+            values[i] = torch.from_numpy(v)
+    return list(values)
+
+
+def _wants_progress() -> bool:
+    wish = os.environ.get("CLKIT_PROGRESS", "")
+    if wish in ("0", "1"):
+        return wish == "1"
+    if "ipykernel" in sys.modules and "IPython" in sys.modules:
+        return sys.modules["IPython"].get_ipython() is not None
+    return sys.stderr is not None and sys.stderr.isatty()

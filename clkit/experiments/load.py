@@ -1,0 +1,136 @@
+"""Results for notebooks and figures: from a committed record, from run folders, or computed.
+
+Reading a record loads no torch. A record counts only if the experiment as it stands now would make it: same
+revision of the method, same settings, same stream.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from clkit.experiments import places
+from clkit.experiments.benchmark import OWN, PresetError
+from clkit.experiments.experiment import Experiment, exact_experiment, experiment, names
+from clkit.result import load
+
+REVISIONS = Path(__file__).resolve().parents[1] / "methods" / "revisions.json"
+
+
+@lru_cache
+def revisions() -> dict:
+    """{name of a Learner class: its revision}, as committed."""
+    return {name: row["revision"] for name, row in json.loads(REVISIONS.read_text(encoding="utf-8")).items()}
+
+
+def load_or_run(name, preset="teach", seeds=None, overrides=None, compute=None, say=print):
+    """The results of an experiment: from its record, from run folders, or computed; says which.
+
+    A record of another revision, of other settings or data is refused. Without a record, the laptop and paper
+    presets are not started unless compute=True, because they may take hours: the PresetError names the
+    command and the time.
+    """
+    from clkit.experiments.runner import run_experiment, run_folder
+
+    found = experiment(name, preset, overrides)
+    if (places.RECORDS / f"{found.stem}.json").is_file() and not compute:
+        results = load_record_of(found)
+        about = results[0].about
+        say(f"loaded {found.stem} ({about['date']}, commit {about['commit'] or 'unknown'}, n = {len(results)} seeds)")
+        return results
+    if found.preset in ("laptop", "paper") and not compute:
+        minutes = found.minutes
+        said = f" (about {minutes * len(found.seeds):.0f} minutes on one core)" if minutes else ""
+        raise PresetError(f"there is no record of {name} at the {found.preset} preset: make it with "
+                          f"`{found.command}`{said}, or call load_or_run(..., compute=True)")
+    seeds = found.seeds if seeds is None else tuple(seeds)
+    known = all((run_folder(found, s) / "result.json").is_file() for s in seeds)
+    results = run_experiment(name, preset, seeds, overrides=overrides)
+    say(f"{'read back' if known else 'computed'} {found.stem} (n = {len(seeds)} seeds)")
+    return results
+
+
+def load_record(name, preset="paper", overrides=None, trace=True):
+    """The results in a record, checked; overrides exactly as `exact_experiment` takes them, trace as `load` does."""
+    return load_record_of(exact_experiment(name, preset, overrides), trace)
+
+
+def load_record_of(found: Experiment, trace=True):
+    """The results in the record of an Experiment, checked. PresetError or ResultError where they do not count."""
+    results = load(places.RECORDS / f"{found.stem}.json", trace)
+    check_record(found, results)
+    return results
+
+
+def on_record(name, preset="paper", overrides=None) -> bool:
+    """Whether there is a record of an experiment, be it fresh or stale."""
+    found = exact_experiment(name, preset, overrides)
+    return (places.RECORDS / f"{found.stem}.json").is_file()
+
+
+def check_record(found: Experiment, results) -> None:
+    """Raise PresetError if results were not made by this experiment as it stands now."""
+    for result in results:
+        fault = _fault(found, result)
+        if fault:
+            raise PresetError(f"the record {found.stem} is stale ({fault}): make it anew with `{found.command}`")
+
+
+def _fault(found, result):
+    """What tells that another experiment made a result, in a few words; "" where nothing does."""
+    from clkit.engine.provenance import record_key
+
+    about, row = result.about, found.stream_row
+    plain = json.loads(json.dumps(found.settings))      # tuples become lists, as they are in the record
+    if (about["experiment"], about["preset"]) != (found.name, found.preset):
+        return "it is of another experiment"
+    if found.preset != OWN and about["revision"] != revisions().get(about["learner"]):
+        return "another revision of the method made it"
+    if about["key"] != record_key(about["learner"], about["revision"], about["settings"], about["stream"]):
+        return "its key is not that of what it says"
+    changed = {k for k in plain if about["config"].get(k) != plain[k]} | (about["settings"].keys() - plain.keys())
+    if changed:
+        return f"other settings made it: {', '.join(sorted(changed))}"
+    same = all(about["stream"].get(k) == v for k, v in row.stream.items())
+    if about["stream"]["data"].partition("(")[0] != row.data.removeprefix("folder:") or not same \
+            or tuple(result.classes_per_task) != tuple(row.classes_per_task):
+        return "other data made it"
+    return ""
+
+
+# ---- all that a folder holds
+
+def records_in(folder, benchmark=None, preset=None) -> dict:
+    """{(benchmark, size): {label: results}} of the records in a folder, of any experiment.
+
+    A label is the method, followed by those settings of its own that not all records beside it have.
+    PresetError where there is no record, or none of the benchmark or size asked for.
+    """
+    folder, found = Path(folder).expanduser(), {}
+    for path in sorted(folder.glob("*.json")):
+        about = json.loads(path.read_text(encoding="utf-8")).get("about") or {}
+        if benchmark in (None, about.get("benchmark")) and preset in (None, about.get("preset")):
+            row = (about["method"], _beside_row(about), load(path))
+            found.setdefault((about["benchmark"], about["preset"]), []).append(row)
+    if not found:
+        wanted = " ".join(word for word in (benchmark, preset) if word)
+        raise PresetError(f"there is no record{f' of {wanted}' if wanted else ''} in {folder}: make one with "
+                          f"`python -m clkit run METHOD/BENCHMARK --out {folder}`")
+    return {key: _labelled(rows) for key, rows in found.items()}
+
+
+def _beside_row(about):
+    """The settings of a result, KEY=VALUE each, that its experiment's row does not have."""
+    known = about["experiment"] in names() and about["preset"] != OWN
+    row = exact_experiment(about["experiment"], about["preset"]).settings if known else {}
+    plain = json.loads(json.dumps(row))
+    changed = {k: v for k, v in about["config"].items() if k in about["settings"] and plain.get(k) != v
+               or k in plain and plain[k] != v}
+    return tuple(f"{k}={v}" for k, v in changed.items())
+
+
+def _labelled(rows):
+    """{label: results} of [(method, settings as words, results)]."""
+    shared = set.intersection(*(set(words) for _, words, _ in rows)) if len(rows) > 1 else set()
+    own = [(method, ", ".join(word for word in words if word not in shared), results)
+           for method, words, results in rows]
+    return dict(sorted((method + (f" ({said})" if said else ""), results) for method, said, results in own))

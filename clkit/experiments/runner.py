@@ -1,0 +1,116 @@
+"""Running an experiment: one seed in its folder, all seeds in one or several processes, and their record."""
+
+import dataclasses
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from clkit.errors import did_you_mean
+from clkit.experiments.benchmark import PresetError, stream_of
+from clkit.experiments.experiment import Experiment, experiment
+from clkit.experiments.places import runs_root
+
+# CPU threads of a run belong to the preset, never to the machine: sums differ in their last bits with another
+# number.
+THREADS = 1
+
+
+def checked_tables(found: Experiment, record) -> tuple:
+    """The trace tables asked for, or those of the experiment; PresetError where the method has none such."""
+    if record is None:
+        return found.tables
+    patterns = (record,) if isinstance(record, str) else tuple(record)
+    for pattern in patterns:
+        known = (*found.learner.tables, *found.paper.tables)
+        if not any(fnmatchcase(table, pattern) for table in known):
+            raise PresetError(f"{found.method} records no table '{pattern}'{did_you_mean(pattern, known)}; it has "
+                              f"{', '.join(dict.fromkeys(known))}")
+    return patterns
+
+
+def run_folder(found: Experiment, seed: int, record=None) -> Path:
+    """Where an Experiment's run of one seed lives; other settings, data or revision lead to another folder."""
+    from clkit.engine.provenance import key_of
+
+    record, tasks = checked_tables(found, record), stream_of(found.stream_row, seed)
+    learned = tasks.merged() if found.learner.joint else tasks
+    key = key_of(found.learner, found.config, learned.about()) or "unknown"
+    tables = "".join(f"+{table}" for table in sorted(record)).replace("*", "all")
+    return runs_root() / f"{found.stem}-{key[:8]}{tables}" / f"seed-{seed}"
+
+
+def run_seed(name, preset="teach", seed=0, device="auto", overrides=None, record=None, progress=None, **own):
+    """One seed of an experiment, new, gone on with or read back from its folder: (learner, Result).
+
+    own: tasks and order of an experiment on own data; every: seconds between checkpoints.
+    """
+    every = own.pop("every", 60.0)
+    return run_seed_of(experiment(name, preset, overrides, **own), seed, device, record, progress, every)
+
+
+def run_seed_of(found: Experiment, seed, device="auto", record=None, progress=None, every=60.0):
+    """`run_seed` of an Experiment."""
+    from clkit.analysis import PROBES, STUDIES
+    from clkit.engine.device import pick_device
+    from clkit.engine.run import run
+
+    record, tasks, device = checked_tables(found, record), stream_of(found.stream_row, seed), pick_device(device)
+    tables = {name: table for name, table in found.paper.tables.items()
+              if any(fnmatchcase(name, pattern) for pattern in record) and found.benchmark not in table.unless
+              and (table.only is None or found.method in table.only)}
+    probes = {name: PROBES[table.probe](found, tasks, device) for name, table in tables.items() if table.probe}
+    studies = {name: STUDIES[table.study](found) for name, table in tables.items() if table.study}
+    about = {"experiment": found.name, "benchmark": found.benchmark, "preset": found.preset, "method": found.method}
+    return run(found.learner, found.config, tasks, seed=seed, device=device, folder=run_folder(found, seed, record),
+               record=record, probes={name: columns for name, columns in probes.items() if columns},
+               studies=studies, threads=THREADS, about=about, progress=progress, every=every)
+
+
+def run_experiment(name, preset="teach", seeds=None, device="auto", jobs=1, overrides=None, out=None, record=None,
+                   progress=None, *, every=60.0, replace=False, tasks=None, order=None):
+    """All seeds of an experiment; list of Results in the order of `seeds`.
+
+    jobs: processes to spread the seeds over; results do not depend on it.   out: folder that gets the record
+    too; replace: also where it holds seeds that are not among these.   record: trace tables to record, by
+    default those of the experiment.   progress: bars; None means in a terminal or notebook, and never with
+    several jobs.   every: seconds between checkpoints.   tasks, order: of own data.
+    """
+    from clkit.result import check_replaces, save
+
+    found = experiment(name, preset, overrides, tasks=tasks, order=order)
+    seeds = found.seeds if seeds is None else tuple(seeds)
+    if jobs < 1 or not seeds:
+        raise PresetError("give at least one seed, and jobs of 1 or more")
+    checked_tables(found, record)
+    if out is not None:                                 # before hours of work, not after
+        Path(out).mkdir(parents=True, exist_ok=True)
+        if not replace:
+            check_replaces(Path(out) / found.stem, seeds)
+    if jobs == 1 or len(seeds) == 1:
+        results = [run_seed_of(found, s, device, record, progress, every)[1] for s in seeds]
+    else:
+        stream_of(found.stream_row, seeds[0])           # what is wrong with the data is said once, here
+        from joblib import Parallel, delayed
+
+        work = (delayed(_seed_result)(found, s, device, record, every) for s in seeds)
+        results = Parallel(n_jobs=jobs)(work)
+    if out is not None:
+        save([_kept(r, found, record, first=r is results[0]) for r in results], Path(out) / found.stem, replace=replace)
+    return results
+
+
+def _seed_result(found, seed, device, record, every):
+    return run_seed_of(found, seed, device, record, progress=False, every=every)[1]
+
+
+def _kept(result, found, record, first):
+    """A result as a record holds it: of the trace what its paper's tables say, or what was asked for."""
+    if record is not None:
+        return result
+    large, trace = first and not found.overrides, {}
+    for name, columns in result.trace.items():
+        table = found.paper.tables[name]
+        here = large and (table.kept_by is None or not {found.method, found.name}.isdisjoint(table.kept_by))
+        if table.keep == "first seed" and not here:
+            continue
+        trace[name] = {c: rows for c, rows in columns.items() if here or c not in table.first_seed_columns}
+    return dataclasses.replace(result, trace=trace)

@@ -1,0 +1,62 @@
+"""Figures of whatever records a folder holds: the user's own data, or one benchmark of the book."""
+
+from clkit import plots
+from clkit.experiments.load import records_in
+from clkit.figures.picture import FigureSpec, each
+
+
+def figures_of(folder):
+    """{name: figure function} for each benchmark and size that has records in the folder."""
+    found = {}
+    for (benchmark, size), groups in records_in(folder).items():
+        name = benchmark.partition(":")[2].replace("/", "-").strip("-.~") or benchmark
+        for kind, draw in (("averages", averages), ("forgetting", forgetting), ("memory", memory)):
+            found[f"{kind}-{name}-{size}"] = _bound(draw, f"{name}, size {size}", groups)
+    return found
+
+
+def _bound(draw, where, groups):
+    return lambda: draw(where, groups)
+
+
+def averages(where, groups):
+    """Average accuracy after each task, a line a method."""
+    ax = plots.plot_averages(groups)
+    return FigureSpec(
+        ax.figure,
+        f"Average accuracy over the classes seen so far on {where}, class-incremental.",
+        f"Curves of average accuracy after each task. At the end: {each(groups, lambda r: r.average())}.",
+        _by_stem(groups),
+    )
+
+
+def forgetting(where, groups):
+    """Forgetting of each method as bars."""
+    ax = plots.plot_forgetting(groups)
+    return FigureSpec(
+        ax.figure,
+        f"Forgetting on {where}: how far each task's accuracy fell from its best to the end, "
+        "mean over the tasks but the last. A dot is a seed.",
+        f"Bars of forgetting: {each(groups, lambda r: r.forgetting())}.",
+        _by_stem(groups),
+    )
+
+
+def memory(where, groups):
+    """What each method keeps between tasks."""
+    ax = plots.plot_memory(groups)
+    kept = "; ".join(
+        f"{plots.style(m)['label']} {sum(v[-1] for v in seeds[0].memory_bytes.values()) / 1e6:.2f} MB"
+        for m, seeds in groups.items()
+    )
+    return FigureSpec(
+        ax.figure,
+        f"Memory kept when the last task of {where} is over, by kind.",
+        f"Stacked bars of memory kept: {kept}.",
+        _by_stem(groups),
+    )
+
+
+def _by_stem(groups):
+    """The records behind a figure, named as in its JSON."""
+    return {label.replace(" ", "_"): results for label, results in groups.items()}

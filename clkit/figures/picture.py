@@ -1,0 +1,168 @@
+"""What a figure of the book is, a FigureSpec, and what the figure functions beside this file share.
+
+A figure function reads committed records only: `load_records`, `records_of` and `available_records` find
+them, without torch. Overrides are those of the record: of their field's type, and different from the
+experiment's own settings. The others put panels and numbers in one style.
+"""
+
+import io
+from dataclasses import dataclass, field
+
+import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
+
+from clkit import experiments, plots
+from clkit.papers.palette import BLUE, VERMILLION
+from clkit.result import interval
+
+
+@dataclass
+class FigureSpec:
+    """A figure ready to be shown or written.
+
+    figure: the matplotlib Figure.   caption: a sentence or two.   alt: what it shows, with its numbers, for
+    those who do not see it.   records: {stem of a record: its results}.   about: further facts, where it
+    shows more than records.
+    """
+
+    figure: object
+    caption: str
+    alt: str
+    records: dict = field(default_factory=dict)
+    about: dict = field(default_factory=dict)
+
+
+# ---- records
+
+
+def load_records(wanted, preset="paper", trace=True):
+    """{stem: results} of [(experiment name, overrides)], from records; PresetError where one is missing.
+
+    trace: whether to read their trace tables too, which take most of the time.
+    """
+    found = {}
+    for name, overrides in wanted:
+        experiment = experiments.exact_experiment(name, preset, overrides)
+        if not experiments.on_record(name, preset, overrides):
+            raise experiments.PresetError(
+                f"there is no record of {name} at the {preset} preset: make it with `{experiment.command}`"
+            )
+        found[experiment.stem] = experiments.load_record(name, preset, overrides, trace)
+    return found
+
+
+def records_of(benchmark, *methods, preset="paper", overrides=None):
+    """(records, {method: results}) of several methods on one benchmark, all with the same overrides."""
+    records = load_records([(f"{m}/{benchmark}", overrides) for m in methods], preset)
+    return records, dict(zip(methods, records.values(), strict=True))
+
+
+def available_records(rows, needed=None, preset="paper", trace=True):
+    """What is on record of [(label, experiment name, overrides)].
+
+    needed: a label that is not left out, by default the first that has a record.   trace: see load_records.
+    Returns (records {stem:
+    results}, {label: results}, labels left out because there is no record). PresetError for a stale record,
+    where `needed` has none, and where none has one.
+    """
+    records, groups, absent = {}, {}, []
+    needed = needed or next((label for label, *row in rows if on_record(*row, preset)), rows[0][0])
+    for label, name, overrides in rows:
+        if label != needed and not on_record(name, overrides, preset):
+            absent.append(label)
+            continue
+        records |= (one := load_records([(name, overrides)], preset, trace))
+        groups[label] = next(iter(one.values()))
+    return records, groups, absent
+
+
+def on_record(name, overrides=None, preset="paper"):
+    """Whether there is a record of an experiment, be it fresh or stale."""
+    return experiments.on_record(name, preset, overrides)
+
+
+def left_out(absent):
+    """A sentence about rows without a record, for a caption; "" if there are none."""
+    return f" Left out, because there is no record of them: {'; '.join(absent)}." if absent else ""
+
+
+# ---- printed numbers
+
+_PRINTED = {
+    "color": VERMILLION,
+    "marker": "D",
+    "linestyle": "none",
+    "markersize": 5,
+    "markerfacecolor": "none",
+}
+
+
+def mark_printed(ax, labels, printed, limits=(0, 100), beside=74):
+    """Diamonds for printed numbers, written out too, on axes of plot_ablation.
+
+    labels: of all rows.   printed: {label: Published}.   limits: of the axis.   beside: how far right of the
+    axes they are written, in points.
+    """
+    place = {"textcoords": "offset points", "xycoords": ("axes fraction", "data"), "va": "center"}
+    for label, p in printed.items():
+        row = labels.index(label)
+        ax.errorbar(p.value, row + 0.22, xerr=p.spread, capsize=3, zorder=5, **_PRINTED)  # below the dot
+        ax.annotate(p.text, (1.01, row), xytext=(beside, 0), fontsize=9, color=_PRINTED["color"], **place)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.set_xlim(*limits)
+
+
+def printed_handles(printed="printed, with its ±", seeds=True):
+    """What a legend says beside dots, open dots (where there are several seeds) and diamonds."""
+    theirs, dot = Line2D([], [], label=printed, **_PRINTED), {"color": BLUE, "marker": "o"}
+    if not seeds:
+        return [Line2D([], [], linestyle="none", label="our run", **dot), theirs]
+    one = dot | {"markerfacecolor": "white", "linestyle": "none", "markersize": 4, "label": "one seed"}
+    return [Line2D([], [], label="our runs: mean and interval", **dot), Line2D([], [], **one), theirs]
+
+
+# ---- panels and numbers
+
+
+def panels(width, height, columns=1, rows=1, **options):
+    """(figure, axes) of `rows` x `columns` panels, as plt.subplots gives them."""
+    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
+
+
+def percent(seeds, score):
+    """ "19.9 %", or with its interval, in words."""
+    i = interval([score(r) for r in seeds])
+    return f"{100 * i.mean:.1f} %" + ("" if i.n < 2 else f" (± {100 * i.half:.1f}, {i.kind}, n = {i.n})")
+
+
+def short(groups, score):
+    """ "ER 62.8 ± 3.1; ARM 56.3": means and half-widths in percent, for a text that says their kind and n."""
+    every = {label: interval([score(r) for r in seeds]) for label, seeds in groups.items()}
+    return "; ".join(
+        f"{label} {100 * i.mean:.1f}" + ("" if i.n < 2 else f" ± {100 * i.half:.1f}")
+        for label, i in every.items()
+        if i.mean == i.mean  # NaN: undefined
+    )
+
+
+def each(groups, score):
+    """ "Finetune 19.9 %; LwF 20.5 %": `percent` of each method."""
+    return "; ".join(f"{plots.style(m)['label']} {percent(seeds, score)}" for m, seeds in groups.items())
+
+
+# ---- files
+
+
+def few_colours(png):
+    """The same PNG with a palette of 256 colours: 40 % of the bytes, and no plot here needs more."""
+    from PIL import Image, PngImagePlugin
+
+    picture, notes, file = Image.open(io.BytesIO(png)), PngImagePlugin.PngInfo(), io.BytesIO()
+    for key, text in picture.text.items():
+        notes.add_text(key, text)
+    picture = picture.convert("RGB")
+    refine = int(picture.getcolors(2000) is None)  # else large areas of a heat map take on a tint
+    look = {"method": Image.Quantize.MAXCOVERAGE, "kmeans": refine, "dither": Image.Dither.NONE}
+    picture.quantize(256, **look).save(file, "png", compress_level=7, pnginfo=notes)
+    return file.getvalue()

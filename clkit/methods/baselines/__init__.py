@@ -1,0 +1,1 @@
+"""The baselines that learn a task in epochs, a file a method."""

@@ -1,0 +1,1 @@
+"""The baselines that learn online, a batch at a time, a file a method."""

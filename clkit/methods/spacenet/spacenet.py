@@ -1,0 +1,436 @@
+"""SpaceNet: each task gets a few sparse connections that gather in few neurons (Sokar et al. 2021).
+
+    python -m clkit run spacenet/split-mnist --preset paper   # seconds a seed: 73.8 % (paper 75.5)
+
+Beside it: compact.py (the same for fully connected networks, faster), checks.py (settings that cannot work),
+papers/spacenet.py, plots/spacenet.py, figures/spacenet.py, book/explore/spacenet.py.
+
+    SPACENET(tasks): the network begins without any connection, all neurons free       algorithm 1
+    for each task t:
+        h_sel <- some free neurons of each layer                             algorithm 2  SpaceNet.choose
+        W_t <- that many connections, scattered evenly between them          algorithm 2  SpaceNet.allocate
+        set the output rows of old classes aside                             section 4    MaskedNet.loss
+        for each epoch:
+            W_t <- W_t - lr g, everything older held still                   eq. 1        Block.update
+            Omega <- Omega + |g dW|                                          eq. 2, 3     Block.update
+            a_i <- sum of Omega over the connections into neuron i           eq. 4        importances
+            drop the share r of W_t with the smallest Omega                  algorithm 3  Block.rewire
+            grow as many, at zero, where a_target a_source is largest        eq. 5        Block.rewire
+        reserve the chosen neurons with the largest a for this task          algorithm 4  SpaceNet.reserve
+    test: all output rows back in, argmax over all classes                                SpaceNet.forward
+
+Static (adaptive=False) leaves out drop and grow. Rehearsal (rehearsal=True) also shows the images of old
+tasks, with the old output rows in place but held still. For convolutions (section 4, last paragraph of the
+task training) the unit is a kernel: one mask entry, one Omega (the sum over its weights) for all of its
+weights; where the feature maps meet the fully connected layer it is the whole map as one unit sees it.
+
+Details the paper leaves open, or the authors' code does otherwise
+1. Softmax. The paper lets the output layer grow; the code's loss covers all classes of the stream from task
+   1 on, where a class without a row counts with its bias alone. That constant gives every task the same
+   scale and matters a great deal (setting `softmax`: all, as the code; seen; task).
+2. Neuron importance. The paper sums Omega as it stands; the code adds that sum to itself at every step, so
+   that early steps count more, and keeps the Omega of a dropped connection. importance="paper" and "code";
+   the paper's is the default and does better. Inputs, of which the paper says nothing, sum over what leaves
+   them (code).
+3. Growth. The text calls it a probability; algorithm 3 and the code take the positions with the largest
+   product. A position dropped just now cannot grow back in the same event (code).
+4. When, and how many. The code rewires after every epoch but the last: the paper's loop, read literally,
+   would end a task with untrained zeros in the place of trained connections. The rewiring ratio 0.2 stands
+   in the code alone, and so do the numbers of connections by layer, which are the paper's 2 % as a mean over
+   the layers. The output layer is never rewired.
+5. Reserved neurons neither receive nor send new connections (algorithm 2, code; the prose has the first
+   only). Only chosen neurons are reserved; the code ranks all, which could reserve one never chosen.
+6. Start values. One dense Glorot draw serves all tasks (code), not rescaled for sparsity; here its seed is
+   kept instead of its values. Grown connections start at zero.
+7. Biases, of which the paper says nothing: as in the code those of all neurons that are not reserved are
+   trained, and output biases with their own task only. So old logits drift a little although old weights do
+   not move; hidden_bias=False stops it.
+8. |g dW| is computed as lr g^2, which it is for plain gradient descent; the code subtracts float32 weights.
+9. Ties of Omega (a neuron with nothing behind it gives its connections exactly zero) are broken at random.
+10. Pixels are standardised with mean and deviation of the data set (code); without it little is learned.
+11. Not enough places: as many connections as fit are allocated, and the table "connections" says how many
+    were missing. The code would stop with an error; the convolutional network does run out in its last task.
+12. Rehearsal is not in the code. Our reading: the union of all images, loss over all classes, all output
+    rows in place, gradients for the current task's connections only. It wants a larger rate (0.1).
+
+Records: what `SpaceNet.tables` describes.
+Keeps between tasks: the weights, a mask of the places occupied and of the neurons free, both needed for
+learning and not for testing; rehearsal also every image seen.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from clkit.blocks import nets
+from clkit.engine.learner import Learner
+from clkit.methods.spacenet import checks
+from clkit.methods.spacenet.compact import CompactMLP
+
+REVISION = 1                    # of the results: raise it when a change to this method changes an array
+
+
+@dataclass(frozen=True)
+class Config:
+    """Defaults: split MNIST (section 5.1.1; what stands in the code alone is marked so)."""
+
+    net: str = "mlp"            # network: mlp, or conv for that of section 5.3
+    hidden: tuple = (400, 400)  # units of the fully connected hidden layers
+    maps: tuple = ()            # feature maps of the convolutions; conv only, such as (32, 32, 64, 64)
+    selected: tuple = (80, 80)  # sel: neurons chosen for a task in each hidden layer; () takes all free ones
+    reserved: tuple = (40, 40)  # spec: of those, neurons reserved for the task
+    connections: tuple | float = (10_000, 1_640, 80)  # of a task, by layer (code), or a share of all places
+    rewire: float = 0.2         # r: share of the connections dropped and grown after an epoch (code)
+    adaptive: bool = True       # False: connections stay where they were allocated (Static-SparseNN)
+    rehearsal: bool = False     # True: the images of old tasks are shown again (SpaceNet-Rehearsal)
+    importance: str = "paper"   # of neurons: "paper" (eq. 4) or "code" (summed up again at each step)
+    growth: str = "importance"  # where connections grow: by "importance" (eq. 5) or "random"
+    softmax: str = "all"        # classes in the loss: "all" of the stream (code), "seen", or of the "task"
+    hidden_bias: bool = True    # biases of hidden neurons: trained as in the code, or none
+    mean: tuple = (0.1307,)     # of the pixels, by channel (code)
+    std: tuple = (0.3081,)      # their standard deviation, by channel (code)
+    epochs: int = 4             # passes over the images of a task
+    batch_size: int = 128       # images in a step
+    lr: float = 0.01            # learning rate of gradient descent without momentum
+
+    def __post_init__(self):
+        checks.check_settings(self)
+
+
+# ---- the connections of a task in one layer
+
+class Block(nn.Module):
+    """The connections that one task trains in one layer, between its chosen neurons.
+
+    targets (O,), sources (I,): the neurons.   values (O, I, K): the weights there, older ones included; K
+    weights make a connection: 1, those of a kernel, or those of a whole feature map.   allowed (O, I): where
+    the task may have a connection.   wanted: how many it asks for.   reading: "paper" or "code" (detail 2).
+
+    Changes while the task trains, beside `values`: mask (O, I), 1 where the task has a connection, else 0;
+    omega (O, I), importance (eq. 3), which means something under the mask only; fan_in (O,) and fan_out (I,),
+    the code's sums of omega over steps, by target and by source.   count: how many connections there are.
+    """
+
+    def __init__(self, values, targets, sources, allowed, wanted, reading="paper"):
+        super().__init__()
+        self.targets, self.sources, self.allowed, self.reading = targets, sources, allowed, reading
+        places = int(allowed.sum())
+        self.count = min(wanted, places)
+        self.spare = places - self.count                # places where something could grow
+        mask = values.new_zeros(allowed.numel())
+        mask.index_fill_(0, _pick(torch.where(allowed, 0.0, math.inf), self.count), 1)
+        mask = mask.view_as(allowed)                                            # (O, I)
+        for name, tensor in (("values", values), ("mask", mask), ("omega", torch.zeros_like(mask)),
+                             ("fan_in", values.new_zeros(len(targets))),
+                             ("fan_out", values.new_zeros(len(sources)))):
+            self.register_buffer(name, tensor)
+
+    def update(self, gradient, lr):
+        """A step of gradient descent on the task's connections, and what it adds to omega (eq. 1 to 3).
+
+        gradient: of the loss with respect to `values`, (O, I, K).
+        """
+        gradient = gradient * self.mask[:, :, None]
+        self.values -= lr * gradient
+        self.omega.add_(gradient.square().sum(2), alpha=lr)
+        if self.reading == "code":
+            self.accumulate()
+
+    def accumulate(self):
+        """The code's reading of eq. 4: add the sums of omega, themselves sums, once more at each step."""
+        self.fan_in += self.omega.sum(1)
+        self.fan_out += self.omega.sum(0)
+
+    def rewire(self, share, target_importance, source_importance, growth):
+        """Drop the least important connections, grow as many elsewhere (algorithm 3); how many, an int.
+
+        target_importance: (O,), source_importance: (I,).   growth: "importance" or "random".
+        """
+        k = min(int(share * self.count), self.spare)
+        there = self.mask > 0
+        places = there.view(-1).nonzero()[:, 0]                                 # (count,)
+        dropped = places[_pick(self.omega.view(-1)[places], k)]
+        gain = target_importance[:, None] * source_importance                   # (O, I), G of eq. 5
+        if growth == "random":
+            gain = torch.rand_like(gain)
+        grown = _pick(torch.where(self.allowed & ~there, -gain, math.inf), k)
+        self.mask.view(-1).index_fill_(0, dropped, 0).index_fill_(0, grown, 1)
+        if self.reading == "paper":
+            self.omega.view(-1).index_fill_(0, grown, 0)
+        # what was dropped becomes 0; what grows is 0 already, because nothing was there
+        gone = torch.zeros_like(there).view(-1).index_fill_(0, dropped, True).view_as(there)
+        self.values.masked_fill_(gone[:, :, None], 0)
+        return k
+
+
+def _pick(cost, k):
+    """Flat indices of the k smallest entries of `cost`; which of equals come first is left to chance."""
+    shuffled = torch.randperm(cost.numel(), device=cost.device)
+    best = cost.view(-1)[shuffled].topk(k, largest=False, sorted=False).indices
+    return shuffled[best]                                                       # (k,)
+
+
+def importances(blocks):
+    """[(a of the targets, a of the sources)] of each block (eq. 4): (O,), (I,).
+
+    A hidden neuron counts what comes into it, an input what leaves it.
+    """
+    if blocks[0].reading == "code":
+        fan_in, fan_out = [b.fan_in for b in blocks], blocks[0].fan_out
+    else:
+        there = [b.omega * b.mask for b in blocks]
+        fan_in, fan_out = [omega.sum(1) for omega in there], there[0].sum(0)
+    return list(zip(fan_in, [fan_out, *fan_in[:-1]]))
+
+
+# ---- training: the whole network by autograd
+
+class MaskedNet:
+    """Trains a task's connections inside the network, of whatever kind: gradients by autograd, then masked.
+
+    images, labels: what is trained on.   chosen: of `SpaceNet.choose`.   blocks: one a layer.   rows (R,):
+    the output rows in play, which are the task's, with rehearsal those of all classes seen.
+    """
+
+    def __init__(self, learner, images, labels, task, chosen):
+        self.learner, self.images, self.labels = learner, images.images, labels
+        self.first = 0 if learner.config.rehearsal else task.first
+        self.rows = torch.arange(self.first, task.seen, device=labels.device)
+        self.absent = learner.absent_logsumexp(task, self.rows)
+        self.blocks, self.trains_bias = [], []
+        every = [torch.arange(n, device=labels.device) for n in learner.widths]
+        span = every if learner.config.maps else chosen  # of the blocks: what a seed draws depends on it
+        for l, (layer, start) in enumerate(zip(learner.layers, learner.start_values())):
+            sources, targets = span[l:l + 2]
+            values = learner.by_pairs(l, layer.weight.detach())[targets[:, None], sources]  # (O, I, K)
+            self.blocks.append(learner.allocate(l, values, targets, sources, chosen, start))
+            self.trains_bias.append(learner.trains_bias(l, every[l + 1], task).to(values.dtype))
+        self.stateful = self.blocks                     # what a checkpoint holds beside the learner
+        self.put()
+
+    def loss(self, x, y):
+        """Mean cross-entropy of x (B, C, H, W) in [0, 1], y (B,) over the rows in play and what is absent."""
+        net = self.learner.net
+        features = net.features(self.learner.standardised(x))                   # (B, D)
+        logits = F.linear(features, net.head.weight[self.rows], net.head.bias[self.rows])       # (B, R)
+        norm = torch.logaddexp(logits.logsumexp(1), self.absent)                # (B,)
+        return (norm - logits.gather(1, (y - self.first)[:, None])[:, 0]).mean()
+
+    def step(self, index):
+        """One step of gradient descent on the images at `index` (B,); the loss before it, a scalar."""
+        lr, layers = self.learner.config.lr, self.learner.layers
+        x = self.images[index].to(layers[0].weight.dtype) / 255
+        loss = self.loss(x, self.labels[index])
+        parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for l, (layer, block) in enumerate(zip(layers, self.blocks)):
+                gradient = self.learner.by_pairs(l, gradients[2 * l])[block.targets[:, None], block.sources]
+                block.update(gradient, lr)                                      # of (O, I, K)
+                layer.bias.sub_(gradients[2 * l + 1] * self.trains_bias[l], alpha=lr)
+        self.put()
+        return loss.detach()
+
+    @torch.no_grad()
+    def put(self):
+        """Write the blocks' values into the network."""
+        for l, (layer, block) in enumerate(zip(self.learner.layers, self.blocks)):
+            self.learner.by_pairs(l, layer.weight)[block.targets[:, None], block.sources] = block.values
+
+
+# ---- the learner
+
+class SpaceNet(Learner):
+    """SpaceNet, its static variant and its variant with rehearsal."""
+
+    tables = {
+        "loss": "one row an epoch: epoch, loss",
+        "masks": "one row a layer at allocation and after each epoch: layer (0: from the inputs), epoch (0: "
+                 "at allocation), targets (O,) and sources (I,), neuron numbers, mask (O, I) of the task",
+        "importance": "one row a layer an epoch: layer, epoch (from 1), omega (O, I), target_importance "
+                      "(O,), source_importance (I,), before the rewiring",
+        "rewiring": "one row a layer an event: layer, epoch (from 1), dropped, grown",
+        "neurons": "one row a hidden layer a task: layer, chosen, reserved (neuron numbers), free (how many)",
+        "connections": "one row a layer a task: layer, asked, allocated, total (of all tasks), places",
+        "network": "one row a task: connections (of all layers and tasks), their weights, biases, "
+                   "masks_at_test (none)"}
+    memory_kinds = {"occupied": "masks", "free": "masks", "memory_": "exemplars"}
+    readable = False            # True: fully connected networks, too, are trained by MaskedNet
+
+    def __init__(self, config, shape, classes):
+        super().__init__(config, shape, classes)
+        self.stores_images = config.rehearsal
+        self.net = (nets.ZenkeNet(shape, classes, config.maps, *config.hidden) if config.maps
+                    else nets.MLP(shape, classes, config.hidden))
+        self.layers = [m for m in self.net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+        self.widths = (shape[0] if config.maps else math.prod(shape), *config.maps, *config.hidden, classes)
+        self.wanted = config.connections                # of a task, by layer
+        if isinstance(self.wanted, float):
+            self.wanted = [max(1, round(self.wanted * a * b)) for a, b in pairwise(self.widths)]
+        checks.check_sizes(config, shape[0], self.widths, self.wanted)
+        for layer in self.layers:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        for l, (sources, targets) in enumerate(pairwise(self.widths)):
+            self.register_buffer(f"occupied{l}",
+                                 torch.zeros(targets, sources, dtype=torch.bool, device="cpu"))
+            if l < len(self.widths) - 2:
+                self.register_buffer(f"free{l}", torch.ones(targets, dtype=torch.bool, device="cpu"))
+        for name in ("mean", "std"):                    # (C, 1, 1); settings, no state
+            values = torch.tensor(getattr(config, name), device="cpu")[:, None, None]
+            self.register_buffer(name, values, persistent=False)
+        self.register_buffer("seed", torch.randint(2**62, (), device="cpu"))    # of the start values
+        if config.rehearsal:
+            self.register_buffer("memory_images", torch.zeros(0, *shape, dtype=torch.uint8, device="cpu"))
+            self.register_buffer("memory_labels", torch.zeros(0, dtype=torch.int64, device="cpu"))
+
+    def by_pairs(self, l, weight):
+        """The weights of layer l by pairs of neurons: (O, I, K), a view."""
+        return weight.view(self.widths[l + 1], self.widths[l], -1)
+
+    def standardised(self, x):
+        """Pixels in [0, 1] (B, C, H, W) with the mean and deviation of the data set taken out."""
+        return (x - self.mean) / self.std
+
+    def forward(self, x):
+        return self.net(self.standardised(x))                                   # (B, K)
+
+    # -- learning
+
+    def learn(self, task, trace):
+        config, (images, labels), chosen = self.config, self.images(task), self.choose(task)
+        backend = MaskedNet if self.readable or config.maps else CompactMLP
+        training = backend(self, images, labels, task, chosen)
+        self.report_masks(training.blocks, 0, trace)
+        for epoch in trace.epochs("sparse training", config.epochs, *training.stateful):
+            total, batches = 0.0, images.batches(config.batch_size)
+            for index in batches.indices():
+                total += training.step(index)
+            self.rewire(training.blocks, epoch + 1, trace)
+            training.put()
+            self.report_masks(training.blocks, epoch + 1, trace)
+            trace("loss", epoch=epoch, loss=total / len(batches))
+        training.put()                                  # again: a loop that was finished before is skipped
+        reserved = self.reserve(training.blocks, chosen)
+        self.report(training.blocks, chosen, reserved, trace)
+
+    def images(self, task):
+        """The images and labels to train on: those of the task, with rehearsal of all tasks so far."""
+        if not self.config.rehearsal:
+            return task.train, task.train.labels
+        self.memory_images = torch.cat([self.memory_images, task.train.images])                 # (N, C, H, W)
+        self.memory_labels = torch.cat([self.memory_labels, task.train.labels])                 # (N,)
+        return task.train.like(self.memory_images, self.memory_labels), self.memory_labels
+
+    def choose(self, task):
+        """The neurons that the task may use (algorithm 2): [inputs, by hidden layer ..., its classes]."""
+        device = self.seed.device
+        chosen = [torch.arange(self.widths[0], device=device)]
+        for j in range(len(self.widths) - 2):
+            free = getattr(self, f"free{j}")
+            wanted = self.config.selected[j] if self.config.selected else len(free)
+            chosen.append(_pick(torch.where(free, 0.0, math.inf), min(wanted, int(free.sum()))).sort().values)
+        return [*chosen, torch.arange(task.first, task.seen, device=device)]
+
+    def allocate(self, l, values, targets, sources, chosen, start):
+        """The Block of layer l with its connections allocated, at their start values (algorithm 2).
+
+        values: (O, I, K), those of `targets` and `sources`, written to.   start: of `start_values`.
+        """
+        pair = targets[:, None], sources
+        allowed = torch.isin(targets, chosen[l + 1])[:, None] & torch.isin(sources, chosen[l])
+        allowed &= ~getattr(self, f"occupied{l}")[pair]
+        block = Block(values, targets, sources, allowed, self.wanted[l], self.config.importance)
+        new = self.by_pairs(l, start).to(values.dtype)[pair]                    # (O, I, K)
+        values.copy_(torch.where(block.mask[:, :, None] > 0, new, values))
+        return block
+
+    def start_values(self):
+        """The dense Glorot draw from which all tasks take the values of new connections, by layer."""
+        draw, drawn = torch.Generator(device="cpu").manual_seed(int(self.seed)), []
+        for layer in self.layers:
+            size = layer.weight.shape
+            fans = (size[0] + size[1]) * math.prod(size[2:])
+            values = torch.empty(size, device="cpu").uniform_(-1, 1, generator=draw) * math.sqrt(6 / fans)
+            drawn.append(values.to(layer.weight.device))
+        return drawn
+
+    def trains_bias(self, l, neurons, task):
+        """1 for those of the neurons (n,) of layer l + 1 whose bias is trained in this task, else 0."""
+        if l == len(self.widths) - 2:
+            return (neurons >= task.first).long()
+        return getattr(self, f"free{l}")[neurons].long() * int(self.config.hidden_bias)
+
+    def absent_logsumexp(self, task, rows):
+        """log of what the classes without a row in play add to the softmax, constant while a task trains.
+
+        Where they add nothing it is far below any logit, but finite: 0 times minus infinity is no number.
+        """
+        covered = {"all": self.classes, "seen": task.seen, "task": 0}[self.config.softmax]
+        absent = torch.ones(self.classes, dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)
+        absent[covered:] = False
+        bias = self.net.head.bias.detach()
+        return torch.where(absent, bias, -math.inf).logsumexp(0).clamp(min=-1e30)
+
+    def rewire(self, blocks, epoch, trace):
+        """After each epoch but the last, drop and grow in all layers but the last (algorithm 3)."""
+        share = self.config.rewire if self.config.adaptive else 0
+        for l, (b, (targets, sources)) in enumerate(zip(blocks, importances(blocks))):
+            trace("importance", layer=l, epoch=epoch, omega=b.omega * b.mask, target_importance=targets,
+                  source_importance=sources)
+            if epoch < self.config.epochs and l < len(blocks) - 1:
+                k = b.rewire(share, targets, sources, self.config.growth) if share else 0
+                trace("rewiring", layer=l, epoch=epoch, dropped=k, grown=k)
+
+    def reserve(self, blocks, chosen):
+        """Take the task's most important neurons from the free ones, note the places occupied (algorithm 4).
+
+        Returns the numbers of the reserved neurons, [(n,)] by hidden layer.
+        """
+        reserved = []
+        for l, (block, (a, _)) in enumerate(zip(blocks, importances(blocks))):
+            occupied = getattr(self, f"occupied{l}")
+            occupied[block.targets[:, None], block.sources] |= block.mask > 0
+            if l < len(blocks) - 1:
+                mine = chosen[l + 1]
+                ranked = a[torch.searchsorted(block.targets, mine)]
+                best = ranked.topk(min(self.config.reserved[l], len(mine))).indices
+                reserved.append(mine[best].sort().values)
+                getattr(self, f"free{l}").index_fill_(0, reserved[-1], False)
+        return reserved
+
+    # -- what it tells
+
+    def report_masks(self, blocks, epoch, trace):
+        """Rows of the table "masks"."""
+        for l, b in enumerate(blocks):
+            trace("masks", layer=l, epoch=epoch, targets=b.targets, sources=b.sources, mask=b.mask > 0)
+
+    def report(self, blocks, chosen, reserved, trace):
+        """Rows of the tables "neurons", "connections" and "network"."""
+        totals = [getattr(self, f"occupied{l}").sum() for l in range(len(blocks))]
+        for l, numbers in enumerate(reserved):
+            free = getattr(self, f"free{l}").sum()
+            trace("neurons", layer=l, chosen=chosen[l + 1], reserved=numbers, free=free)
+        for l, (block, wanted) in enumerate(zip(blocks, self.wanted)):
+            trace("connections", layer=l, asked=wanted, allocated=block.count, total=totals[l],
+                  places=self.widths[l] * self.widths[l + 1])
+        weights = sum(layer.weight.numel() // (n * m) * total for layer, total, (n, m)
+                      in zip(self.layers, totals, pairwise(self.widths)))
+        trace("network", connections=torch.stack(totals).sum(), weights=weights, biases=sum(self.widths[1:]),
+              masks_at_test=0)
+
+    @torch.no_grad()
+    def activations(self, x):
+        """Activations of all hidden layers, side by side: x (B, C, H, W) in [0, 1] -> (B, units)."""
+        found = []
+        hooks = [layer.register_forward_hook(lambda *event: found.append(event[2].relu().flatten(1)))
+                 for layer in self.layers[:-1]]
+        self(x)
+        for hook in hooks:
+            hook.remove()
+        return torch.cat(found, 1)

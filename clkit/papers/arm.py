@@ -1,0 +1,114 @@
+"""ARM (Ji, Henriques, Tuytelaars and Vedaldi 2020) and what it is compared with in the same loop.
+
+Networks, rates and weights are those of its table 4. A task of the embedded digits has a quarter of the
+images that one of MNIST-5k-5 has, and three passes over them come near as many steps.
+"""
+
+from clkit.papers.paper import Benchmark, Paper, Table, Variant
+from clkit.papers.palette import BLACK, BLUE, DASHED, DOTTED, GREY, PURPLE, SOLID
+
+VARIANTS = {
+    "arm": Variant("ARM", PURPLE, "p", SOLID),
+    "adi": Variant("ADI", PURPLE, "x", DASHED, {"recall": "adi", "distill": 0.5}),
+    "distill": Variant("Distillation", BLUE, "4", DOTTED, {"recall": "none"}),
+    "naive": Variant("Naive (one pass)", GREY, "x", DOTTED, {"recall": "none", "distill": 0.0}),
+    "stationary": Variant("Stationary (one pass)", BLACK, "+", DOTTED, {"recall": "none", "distill": 0.0}),
+}
+
+PAIRS = (2, 2, 2, 2, 2)
+TEN_SHAPES = {"families": 10, "siblings": 1}
+
+BENCHMARKS = {
+    # 500 images a class, each once (table 3). In the authors' code a task goes on until each class has had
+    # its 500, and so ends with some of one class alone.
+    "mnist-5k-5": {
+        "smoke": Benchmark("digits28", PAIRS, stream={"max_per_class": 20}, shuffle_images=True),
+        "teach": Benchmark("digits28", PAIRS, stream={"max_per_class": 135}, shuffle_images=True),
+        "laptop": "paper",
+        "paper": Benchmark("mnist", PAIRS, stream={"val": 0.05, "max_per_class": 500}, shuffle_images=True),
+    },
+    # the same without that end
+    "mnist-5k-5-mixed": {
+        "smoke": Benchmark("digits28", PAIRS, stream={"max_per_class": 20}),
+        "teach": Benchmark("digits28", PAIRS, stream={"max_per_class": 135}),
+        "laptop": "paper",
+        "paper": Benchmark("mnist", PAIRS, stream={"val": 0.05, "max_per_class": 500}),
+    },
+    # the same judged by other training images, where settings are chosen
+    "mnist-5k-5-val": {
+        "smoke": Benchmark("digits28", PAIRS, stream={"max_per_class": 20}, shuffle_images=True,
+                           eval_on_val=0.05),
+        "teach": Benchmark("digits28", PAIRS, stream={"max_per_class": 130}, shuffle_images=True,
+                           eval_on_val=0.05),
+        "laptop": "paper",
+        "paper": Benchmark("mnist", PAIRS, stream={"max_per_class": 500}, shuffle_images=True,
+                           eval_on_val=0.05),
+    },
+    "digits-online": {
+        "smoke": Benchmark("digits", PAIRS, stream={"max_per_class": 20}, shuffle_images=True),
+        "teach": Benchmark("digits", PAIRS, stream={"max_per_class": 135}, shuffle_images=True),
+        "laptop": "paper",
+        "paper": Benchmark("digits", PAIRS, stream={"max_per_class": 135}, shuffle_images=True),
+    },
+    # The validation images, which nothing here uses, are a random 5 % of each class; the authors set the last
+    # 250 of each aside, which is val_from="last".
+    "cifar10-5": {
+        "smoke": Benchmark("shapes", PAIRS, TEN_SHAPES, {"max_per_class": 10}),
+        "teach": Benchmark("shapes", PAIRS, TEN_SHAPES),
+        "laptop": Benchmark("cifar10", PAIRS, stream={"val": 0.05, "max_per_class": 1000}),
+        "paper": Benchmark("cifar10", PAIRS, stream={"val": 0.05}),
+    },
+    # class folders of the user's: 100 classes, of each 480 images to train with and 120 to test
+    "miniimagenet-20": {
+        "smoke": Benchmark("shapes", (5,) * 2, {"families": 2}, {"max_per_class": 6}),
+        "teach": Benchmark("shapes", (5,) * 4, {"families": 4}, {"max_per_class": 20}),
+        "laptop": Benchmark("miniimagenet", (5,) * 20, {"side": 84}, {"val": 0.05, "max_per_class": 20}),
+        "paper": Benchmark("miniimagenet", (5,) * 20, {"side": 84}, {"val": 0.05}),
+    },
+}
+
+SETTINGS = {
+    "mnist-5k-5": {"smoke": {"n_images": 6, "n_steps": 3}, "teach": {"epochs": 3}, "paper": {}},
+    "mnist-5k-5-mixed": {"smoke": {"n_images": 6, "n_steps": 3}, "teach": {"epochs": 3}, "paper": {}},
+    "mnist-5k-5-val": {"smoke": {"n_images": 6, "n_steps": 3}, "teach": {"epochs": 3}, "paper": {}},
+    "digits-online": {"smoke": {"n_images": 6, "n_steps": 3}, "teach": {"epochs": 3}, "paper": {"epochs": 3}},
+    "cifar10-5": {
+        "smoke": {"net": "resnet18", "lr": 0.01, "image_lr": 10.0, "n_images": 12, "n_steps": 2},
+        "teach": {"net": "convnet", "lr": 0.01, "image_lr": 10.0, "n_images": 20},
+        "laptop": {"net": "resnet18", "lr": 0.01, "image_lr": 10.0, "n_images": 100},
+        "paper": {"net": "resnet18", "lr": 0.01, "image_lr": 10.0, "n_images": 100},
+    },
+    "miniimagenet-20": {
+        "smoke": {"net": "resnet18-pool2", "lr": 0.01, "image_lr": 10.0, "n_images": 12, "n_steps": 2},
+        "teach": {"net": "convnet", "lr": 0.01, "image_lr": 10.0, "n_images": 20},
+        "laptop": {"net": "resnet18-pool2", "lr": 0.01, "image_lr": 10.0, "n_images": 100, "diversity": 1.0,
+                   "confidence": 1.0, "distill": 2.0},
+        "paper": {"net": "resnet18-pool2", "lr": 0.01, "image_lr": 10.0, "n_images": 100, "diversity": 1.0,
+                  "confidence": 1.0, "distill": 2.0, "epochs": 3},
+    },
+    "adi/cifar10-5": {"laptop": {"bn_loss": 0.1, "distill": 1.0}, "paper": {"bn_loss": 0.1, "distill": 1.0}},
+    "adi/miniimagenet-20": {"laptop": {"bn_loss": 0.1}, "paper": {"bn_loss": 0.1}},
+    "naive/cifar10-5": {"laptop": {"lr": 0.1}, "paper": {"lr": 0.1}},
+    "naive/miniimagenet-20": {"laptop": {"lr": 0.1, "distill": 0.0},
+                              "paper": {"lr": 0.1, "distill": 0.0}},
+    "stationary/cifar10-5": {"laptop": {"lr": 0.1}, "paper": {"lr": 0.1}},
+    "stationary/miniimagenet-20": {"laptop": {"lr": 0.1, "distill": 0.0},
+                                   "paper": {"lr": 0.1, "distill": 0.0}},
+}
+
+_LARGE = ("cifar10-5", "miniimagenet-20")               # images there are many and large
+TABLES = {
+    "loss": Table(),
+    "progress": Table(probe="accuracy_by_task", only=("arm", "adi", "distill", "naive")),
+    "recall": Table(only=("arm", "adi")),
+    "objective": Table(keep="first seed", kept_by=("arm/mnist-5k-5",), variants=False, unless=_LARGE,
+                       only=("arm", "adi")),
+    "images": Table(keep="first seed", kept_by=("arm/mnist-5k-5",), variants=False, unless=_LARGE,
+                    only=("arm", "adi"), large="a thousand recalled images of 28x28 numbers"),
+    "gradients": Table(variants=False, only=("arm", "adi"), study="gradients"),
+}
+
+SEEDS = {("cifar10-5", "paper"): (0,)}
+
+PAPER = Paper("ARM", "Ji, Henriques, Tuytelaars and Vedaldi 2020", VARIANTS, SETTINGS, BENCHMARKS,
+              tables=TABLES, seeds=SEEDS)

@@ -1,0 +1,94 @@
+"""Online baselines, one pass over the stream: ER, ER-MIR, GEM, iCaRL, GEN and GEN-MIR.
+
+Settings are those of Aljundi et al. (2019) and of each method's authors; memories are those of Ji et al.
+(2020), whose benchmarks they run on.
+"""
+
+from clkit.papers.paper import Paper, Table, Variant
+from clkit.papers.palette import BROWN, DASHDOT, DASHED, DOTTED, ROSE, VERMILLION
+
+VARIANTS = {
+    "er-online": Variant("ER (one pass)", VERMILLION, "D", DOTTED),
+    "er-mir": Variant("ER-MIR", VERMILLION, "x", DASHED, {"choose": "interfered"}),
+    "gem": Variant("GEM", ROSE, "8", DASHED),
+    "icarl-online": Variant("iCaRL (one pass)", ROSE, "P", DASHDOT),
+    "gen": Variant("GEN", BROWN, "s", DASHED),
+    "gen-mir": Variant("GEN-MIR", BROWN, "x", DOTTED,
+                       {"choose": "interfered", "n_images": 100, "hidden": (128,), "dropout": 0.4}),
+}
+
+_MIR = {
+    "mnist-5k-5": {"smoke": {"memory": 20, "replay_size": 4, "n_candidates": 8}, "teach": {"epochs": 3},
+                   "paper": {}},
+    "digits-online": {"smoke": {"memory": 20, "replay_size": 4, "n_candidates": 8}, "teach": {"epochs": 3},
+                      "paper": {}},
+    "cifar10-5": {
+        "smoke": {"memory": 20, "replay_size": 4, "n_candidates": 8, "net": "convnet", "centred": True,
+                  "before": "now"},
+        "teach": {"net": "convnet", "centred": True, "before": "now"},
+        "laptop": {"net": "resnet18", "memory": 200, "centred": True, "before": "now"},
+        "paper": {"net": "resnet18", "memory": 200, "centred": True, "before": "now"},
+    },
+    "miniimagenet-20": {
+        "smoke": {"memory": 20, "replay_size": 4, "n_candidates": 8, "net": "convnet", "centred": True,
+                  "before": "now"},
+        "teach": {"net": "convnet", "centred": True, "before": "now"},
+        "laptop": {"net": "resnet18-pool2", "memory": 500, "n_candidates": 25, "updates": 3, "centred": True,
+                   "before": "now"},
+        "paper": {"net": "resnet18-pool2", "memory": 500, "n_candidates": 25, "updates": 3, "centred": True,
+                  "before": "now"},
+    },
+}
+_GENERATED = {"smoke": {"n_images": 6, "updates": 2, "latent": 8, "hidden": (32,), "n_steps": 2},
+              "teach": {"epochs": 3}, "paper": {}}
+_STORED = {"smoke": {"memory": 20}, "teach": {"epochs": 3, "memory": 50}, "paper": {"memory": 50}}
+
+SETTINGS = {
+    "mnist-5k-5": {},
+    "digits-online": {},
+    "cifar10-5": {},
+    "miniimagenet-20": {},
+    "er-online/mnist-5k-5": _MIR["mnist-5k-5"],
+    "er-online/digits-online": _MIR["digits-online"],
+    "er-online/cifar10-5": _MIR["cifar10-5"],
+    "er-online/miniimagenet-20": _MIR["miniimagenet-20"],
+    "er-mir/mnist-5k-5": _MIR["mnist-5k-5"],
+    "er-mir/digits-online": _MIR["digits-online"],
+    "er-mir/cifar10-5": _MIR["cifar10-5"],
+    "er-mir/miniimagenet-20": _MIR["miniimagenet-20"],
+    "gem/mnist-5k-5": _STORED,
+    "gem/digits-online": _STORED,
+    "gem/cifar10-5": {
+        "smoke": {"net": "convnet", "memory": 20},
+        "teach": {"net": "convnet"},
+        "laptop": {"net": "resnet18", "centred": True},
+        "paper": {"net": "resnet18", "centred": True},
+    },
+    "icarl-online/mnist-5k-5": _STORED,
+    "icarl-online/digits-online": _STORED,
+    "icarl-online/cifar10-5": {
+        "smoke": {"net": "convnet", "memory": 20},
+        "teach": {"net": "convnet"},
+        "laptop": {"net": "resnet18"},
+        "paper": {"net": "resnet18"},
+    },
+    "gen/mnist-5k-5": _GENERATED,
+    "gen/digits-online": _GENERATED,
+    "gen-mir/mnist-5k-5": _GENERATED,
+    "gen-mir/digits-online": _GENERATED,
+}
+
+_SMALL = ("mnist-5k-5", "digits-online")
+RUNS = {
+    "er-online": (*_SMALL, "cifar10-5", "miniimagenet-20"),
+    "er-mir": (*_SMALL, "cifar10-5", "miniimagenet-20"),
+    "gem": (*_SMALL, "cifar10-5"),
+    "icarl-online": (*_SMALL, "cifar10-5"),
+    "gen": _SMALL,
+    "gen-mir": _SMALL,
+}
+
+TABLES = {"loss": Table(), "replay": Table(only=("gen", "gen-mir"))}
+
+PAPER = Paper("online baselines", "Aljundi et al. 2019, and the authors named in each method's file",
+              VARIANTS, SETTINGS, runs=RUNS, tables=TABLES, seeds={("cifar10-5", "paper"): (0,)})

@@ -1,0 +1,106 @@
+"""What a paper says about its methods and experiments: dataclasses that the files beside this one fill in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PRESETS = ("smoke", "teach", "laptop", "paper")
+SEEDS = {"smoke": (0,), "teach": (0, 1, 2), "laptop": (0, 1, 2, 3, 4), "paper": (0, 1, 2, 3, 4)}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One method of a paper: its label, its style in plots, and the Config fields that make it this variant.
+
+    color, marker, linestyle: as matplotlib takes them; None: `clkit.papers.style` picks some that are free.
+    """
+
+    label: str
+    color: str | None = None
+    marker: str | None = None
+    linestyle: Any = None
+    settings: Mapping = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A stream of tasks in one size.
+
+    data: name of the set.   classes_per_task: of each task.   options: of data.load.   stream: options of
+    data.Stream, such as max_per_class.   order: None for the classes' own order, or a list of class names or
+    numbers.   interleave_families: order the classes so that each task has one of each family, instead of one
+    family after another.   shuffle_classes: a random order of the classes for each seed.   shuffle_images: a
+    random order of the images of each task for each seed, max_per_class being applied as they come.
+    eval_on_val: a share of each class's training images to test on in place of the test set, for choosing
+    settings.
+    """
+
+    data: str
+    classes_per_task: tuple
+    options: Mapping = field(default_factory=dict)
+    stream: Mapping = field(default_factory=dict)
+    order: tuple | None = None
+    interleave_families: bool = False
+    shuffle_classes: bool = False
+    shuffle_images: bool = False
+    eval_on_val: float = 0.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """A trace table that runs record.
+
+    keep: of which seeds a record holds it: "every seed" or "first seed".   first_seed_columns: columns that a
+    record holds of the first seed only.   variants: whether runs with changed settings record it as well.
+    kept_by: the methods, or experiments, whose records hold what belongs to the first seed only; None: all.
+    large: why a record that holds it may be larger than others.   unless: benchmarks on which it is not
+    recorded.   only: methods that record it; None: all.   probe, study: name in analysis.PROBES or
+    analysis.STUDIES of what fills it.
+    """
+
+    keep: str = "every seed"
+    first_seed_columns: tuple = ()
+    variants: bool = True
+    kept_by: tuple | None = None
+    large: str = ""
+    unless: tuple = ()
+    only: tuple | None = None
+    probe: str | None = None
+    study: str | None = None
+
+
+@dataclass(frozen=True)
+class Paper:
+    """All that the book knows of a paper's methods, as plain data.
+
+    name: in sentences, such as "SpaceNet".   citation: authors and year.   variants: {method: Variant}.
+    benchmarks: {benchmark: {size: Benchmark}} that the paper brings; a size given as the name of another one
+    is that other one.   settings: {where: {size: differences from the Config's defaults}}; `where` is a
+    benchmark, "method/*" or "method/benchmark", each on top of the one before.   runs: {method: benchmarks};
+    a method left out runs on every benchmark in `settings`.   tables: {trace table: Table}.   seeds:
+    {(experiment or benchmark, size): seeds} where they are not those of SEEDS.   minutes:
+    {(experiment, size): measured minutes a seed on one CPU core}.
+    """
+
+    name: str
+    citation: str
+    variants: Mapping
+    settings: Mapping
+    benchmarks: Mapping = field(default_factory=dict)
+    runs: Mapping = field(default_factory=dict)
+    tables: Mapping = field(default_factory=lambda: {"loss": Table()})
+    seeds: Mapping = field(default_factory=dict)
+    minutes: Mapping = field(default_factory=dict)
+
+    def benchmarks_of(self, method):
+        """The benchmarks a method runs on."""
+        return self.runs.get(method) or tuple(where for where in self.settings if "/" not in where)
+
+    def settings_of(self, method, benchmark, size):
+        """What the experiment method/benchmark sets beside the defaults, in this size."""
+        found = dict(self.variants[method].settings)
+        for where in (benchmark, f"{method}/*", f"{method}/{benchmark}"):
+            rows = self.settings.get(where, {})
+            row = rows.get(size, {})
+            found |= rows[row] if isinstance(row, str) else row
+        return found

@@ -1,0 +1,300 @@
+"""Bars, and dots instead of bars: scores of methods and variants, memory, sizes, answers, outputs."""
+
+import numpy as np
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Patch
+
+from clkit.papers.palette import BLUE, DASHED, GREEN, GREY, MEMORY_KINDS, ORANGE, PURPLE, WINE
+from clkit.plots import frame
+from clkit.plots.frame import PlotError
+from clkit.plots.style import SMALL, TICK, memory_color, style
+from clkit.result import interval
+
+ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}  # a legend
+
+
+def plot_forgetting(results, *, ax=None):
+    """Forgetting (Result.forgetting) of each method as a bar, mean and interval in points; a dot a seed.
+
+    Methods for which it is undefined (one stage) are left out.
+    """
+    groups = {m: s for m, s in frame.same_tasks(results).items() if len(s[0].seen) > 1}
+    if not groups:
+        raise PlotError("forgetting needs a method with two learning stages or more")
+    ax, made = frame.axes(ax, (1.8 + 1.0 * len(groups), 3.6))
+    for n, (method, seeds) in enumerate(groups.items()):
+        _bar(ax, n, 0.7, [r.forgetting() for r in seeds], style(method)["color"])
+    frame.method_ticks(ax, groups)
+    frame.dress(ax, None, f"forgetting (percentage points)\nmean and {frame.kind(groups)}")
+    _bar_limits(ax)
+    return frame.finish(ax, made, groups)
+
+
+def _bar(ax, at, width, values, color, hatch=None):
+    """A bar with its interval, its value, and a dot a seed; values (n,) fractions."""
+    values = 100 * np.asarray(values, dtype=float)
+    i = interval(values)
+    face = color if hatch is None else to_rgba(color, 0.25)
+    ax.bar(at, i.mean, width, color=face, edgecolor=color, hatch=hatch, linewidth=1, zorder=2)
+    top = max(i.mean, 0)
+    if i.n > 1:
+        ax.errorbar(at, i.mean, i.half, color="black", capsize=4, linewidth=1.2, zorder=4)
+        spread = np.linspace(-0.2, 0.2, i.n) * width
+        _dots(ax, at + spread, values, markersize=3, markeredgewidth=0.7)
+        top = max(top, i.mean + i.half, values.max())
+    _above(ax, f"{round(i.mean, 1) + 0.0:.1f}", at, top, 3, TICK)  # never "-0.0"
+
+
+def _dots(ax, x, y, **look):
+    """An open dot a seed."""
+    ax.plot(x, y, "o", zorder=3, **{"color": "white", "markeredgecolor": "black"} | look)
+
+
+def _above(ax, text, x, y, points, size):
+    place = {"xytext": (0, points), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    ax.annotate(text, (x, y), fontsize=size, **place)
+
+
+def _key(ax, plain, hatched, share):
+    """A legend above the axes of what plain and hatched bars are; share: how dark the hatched ones are."""
+    handles = [
+        Patch(facecolor=GREY, edgecolor=GREY, label=plain),
+        Patch(facecolor=to_rgba(GREY, share), edgecolor=GREY, hatch="///", label=hatched),
+    ]
+    frame.legend(ax, handles=handles, **ABOVE, ncols=2)
+
+
+def _bar_limits(ax, most=None):
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, 0), most or high * 1.06)
+    if low < 0:
+        ax.axhline(0, color="black", linewidth=0.8)
+
+
+def plot_scenarios(results, *, ax=None):
+    """Final average accuracy of the same weights, class-incremental (plain) and task-aware (hatched).
+
+    Left bar of a method: class-incremental, a choice among all classes; right bar: task-aware, a choice among
+    the classes of the image's own task. Means and intervals in percent; a dot a seed.
+    """
+    groups = frame.same_tasks(results)
+    ax, made = frame.axes(ax, (2.2 + 1.15 * len(groups), 3.8))
+    for n, (method, seeds) in enumerate(groups.items()):
+        color = style(method)["color"]
+        _bar(ax, n - 0.2, 0.36, [r.average() for r in seeds], color)
+        _bar(ax, n + 0.2, 0.36, [r.task_aware_average() for r in seeds], color, hatch="///")
+    frame.method_ticks(ax, groups)
+    frame.dress(ax, None, f"average accuracy (%)\nmean and {frame.kind(groups)}")
+    _bar_limits(ax, 109)
+    ax.set_yticks(range(0, 101, 20))
+    _key(ax, "class-incremental", "task-aware", 0.25)
+    return frame.finish(ax, made, groups)
+
+
+def plot_memory(results, stage=-1, *, ax=None):
+    """What each method (its first seed) keeps between tasks, in MB of 10^6 bytes, by kind: a bar each."""
+    groups = frame.grouped(results)
+    ax, made = frame.axes(ax, (6.8, 1.5 + 0.42 * len(groups)))
+    kinds = list(dict.fromkeys(k for seeds in groups.values() for k in seeds[0].memory_bytes))
+    order = list(MEMORY_KINDS)
+    kinds.sort(key=lambda k: order.index(k) if k in order else len(order))
+    left = np.zeros(len(groups))
+    for k in kinds:
+        held = [seeds[0].memory_bytes.get(k) for seeds in groups.values()]
+        sizes = np.array([0.0 if bytes_ is None else bytes_[stage] / 1e6 for bytes_ in held])
+        look = {"color": memory_color(k), "edgecolor": "white", "linewidth": 0.8, "label": k}
+        ax.barh(range(len(groups)), sizes, left=left, height=0.65, **look)
+        left += sizes
+    for n, total in enumerate(left):
+        frame.beside(ax, _megabytes(total), total, n)
+    _rows(ax, [style(m)["label"] for m in groups])
+    frame.dress(ax, "kept between tasks (MB)", None, grid="x")
+    ax.set_xlim(0, left.max() * 1.15)
+    frame.legend(ax, "kind")
+    return frame.finish(ax, made, groups)
+
+
+def _rows(ax, names):
+    """Names of bars that lie, the first on top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+
+
+def _megabytes(size):
+    return f"{size:.2f}" if size < 10 else f"{size:.1f}" if size < 100 else f"{size:,.0f}"
+
+
+def plot_errors(shares, *, ax=None):
+    """Kinds of answers as stacked bars, in percent.
+
+    shares: {bar: {kind of answer: share, or shares of the seeds}}, as clkit.analysis.confusion.answers gives
+    them. The first kind is drawn in a pale grey, as the one that is no error.
+    """
+    ax, made = frame.axes(ax, (6.8, 1.4 + 0.5 * len(shares)))
+    kinds = list(dict.fromkeys(k for parts in shares.values() for k in parts))
+    left = np.zeros(len(shares))
+    for k, color in zip(kinds, ("#CFCFCF", ORANGE, BLUE, GREEN, WINE)):
+        sizes = np.array([100 * np.mean(parts.get(k, 0.0)) for parts in shares.values()])
+        look = {"height": 0.6, "color": color, "edgecolor": "white", "label": k}
+        bars = ax.barh(range(len(shares)), sizes, left=left, **look)
+        ink = "white" if color in (BLUE, WINE) else "black"
+        said = [f"{s:.1f}" if s >= 8 else "" for s in sizes]
+        ax.bar_label(bars, said, label_type="center", fontsize=TICK, color=ink)
+        left += sizes
+    _rows(ax, list(shares))
+    ax.set_xlim(0, 100)
+    frame.dress(ax, "share of the test images (%)", None, grid="x")
+    frame.legend(ax, "answer", **({} if made else {**ABOVE, "ncols": len(kinds)}))
+    return ax
+
+
+def plot_sizes(results, sizes=None, *, ax=None):
+    """How many numbers (not bytes) each method holds after the last task: a bar each, on a log scale.
+
+    sizes: {method: {"parameters": int, "extra": int}}, as clkit.analysis.masks.sizes gives them; without it,
+    the parameters of each method's first seed. Solid: parameters; hatched: what is kept beside them. A log
+    scale shows ratios: the hatched part of a bar is to be read from the numbers beside it.
+    """
+    groups = frame.grouped(results)
+    if sizes is None:
+        sizes = {m: {"parameters": int(s[0].parameters[-1])} for m, s in groups.items()}
+    if set(groups) - set(sizes):
+        raise PlotError(f"sizes has no entry for {', '.join(sorted(set(groups) - set(sizes)))}")
+    parts = [(sizes[m]["parameters"], sizes[m].get("extra", 0)) for m in groups]
+    if min(p for p, _ in parts) < 1 or min(e for _, e in parts) < 0:
+        raise PlotError("sizes on a log scale must be at least 1 parameter, and extra at least 0")
+    ax, made = frame.axes(ax, (7.2, 1.7 + 0.42 * len(groups)))
+    low = 10 ** np.floor(np.log10(min(p for p, _ in parts) / 1.5))
+    for n, (method, (held, extra)) in enumerate(zip(groups, parts, strict=True)):
+        color = style(method)["color"]
+        ax.barh(n, held - low, left=low, height=0.65, color=color, edgecolor=color)
+        if extra:
+            ax.barh(n, extra, left=held, height=0.65, color=to_rgba(color, 0.2), edgecolor=color, hatch="///")
+        text = f"{held:,}" + (f" + {extra:,}" if extra else "")
+        frame.beside(ax, text, held + extra, n)
+    high = max(p + e for p, e in parts)
+    ax.set_xscale("log")
+    ax.set_xlim(low, high * (high / low) ** 0.4)
+    _rows(ax, [style(m)["label"] for m in groups])
+    ax.minorticks_off()
+    frame.dress(ax, "numbers held after the last task (log scale)", None, grid="x")
+    if any(e for _, e in parts):
+        _key(ax, "parameters", "kept beside them", 0.2)
+    return frame.finish(ax, made, groups)
+
+
+def plot_task_bars(results, *, legend=True, ax=None):
+    """Accuracy in percent on each task after the last stage, and last their average: a bar a method.
+
+    Means and intervals; a dot a seed where there are several. A bar that is missing because its accuracy
+    rounds to 0 % is marked by a small 0. A second method of one colour is hatched.
+    """
+    groups = frame.same_tasks(results)
+    tasks = next(iter(groups.values()))[0].tasks
+    ax, made = frame.axes(ax, (min(10.0, 2.6 + (tasks + 1) * (0.3 + 0.17 * len(groups))), 3.8))
+    at = np.append(np.arange(tasks), tasks + 0.25)  # (T + 1,)
+    width, hatches = 0.82 / len(groups), _hatches(groups)
+    for n, (method, seeds) in enumerate(groups.items()):
+        rows = np.array([r.accuracy()[-1] for r in seeds])  # (n, T)
+        rows = np.column_stack([rows, [r.average() for r in seeds]])  # (n, T + 1)
+        _bar_row(ax, at + (n - (len(groups) - 1) / 2) * width, width, rows, style(method), hatches[method])
+    ax.axvline(tasks - 0.375, color="#AAAAAA", linewidth=0.8, linestyle=":")
+    ax.set_xticks(at, [*range(1, tasks + 1), "average"])
+    ax.set_xlim(-0.55, at[-1] + 0.55)
+    frame.dress(ax, "tested on task", f"accuracy after the last task (%)\n{frame.lines_title(groups)}")
+    frame.percent_axis(ax)
+    if legend:
+        frame.legend(ax)
+    return frame.finish(ax, made, groups)
+
+
+def _hatches(groups):
+    """{method: hatch}: None for the first method of each colour, another hatch for each further one."""
+    colors = [style(m)["color"] for m in groups]
+    return {m: (None, "////", "....", "xxxx")[colors[:n].count(colors[n]) % 4] for n, m in enumerate(groups)}
+
+
+def _bar_row(ax, at, width, rows, look, hatch):
+    """The bars of one method at the places `at` (X,); rows (n, X) fractions."""
+    mean, half = frame.intervals(rows)
+    color = look["color"]
+    face = color if hatch is None else to_rgba(color, 0.2)
+    look = {"color": face, "edgecolor": color, "hatch": hatch, "linewidth": 0.8, "label": look["label"]}
+    ax.bar(at, mean, width * 0.92, zorder=2, **look)
+    if len(rows) > 1:
+        ax.errorbar(at, mean, half, fmt="none", ecolor="black", capsize=2, linewidth=1, zorder=4)
+        spread = np.linspace(-0.28, 0.28, len(rows))[:, None] * width
+        _dots(ax, (at + spread).ravel(), 100 * rows.ravel(), markersize=2.2, markeredgewidth=0.5)
+    for x in at[mean < 0.5]:
+        _above(ax, "0", x, 0, 1, SMALL)
+
+
+def plot_ablation(variants, *, baseline=None, score="accuracy", ax=None):
+    """A final score in percent of variants of one method: a dot with its interval each.
+
+    variants: {label: list of scores (fractions, one a seed) or of Results}.   baseline: a label among
+    them, or such a list: its mean is drawn as a vertical line, its interval as a band.   score: "accuracy"
+    (average over the tasks) or "forgetting"; a variant for which it is undefined has an empty row. Small open
+    dots are seeds.
+    """
+    if score not in frame.FINALS:
+        raise PlotError(f"the score is one of {', '.join(frame.FINALS)}, not {score!r}")
+    groups = {label: frame.finals(label, values, score) for label, values in variants.items()}
+    if not groups:
+        raise PlotError("there are no variants to plot: give {label: list of accuracies or of Results}")
+    name = baseline if isinstance(baseline, str) else "baseline"
+    if isinstance(baseline, str) and baseline not in groups:
+        raise PlotError(f"there is no variant '{baseline}' to be the baseline: there are {', '.join(groups)}")
+    ax, made = frame.axes(ax, (6.8, 1.6 + 0.36 * len(groups)))
+    if baseline is not None:
+        values = groups[name] if isinstance(baseline, str) else frame.finals("baseline", baseline, score)
+        i = interval(values)
+        said = f"{name}: mean and interval, n = {i.n}" if i.n > 1 else f"{name}, n = 1"
+        ax.axvline(100 * i.mean, color=GREY, linestyle=DASHED, linewidth=1.2, zorder=1, label=said)
+        if i.n > 1:
+            ax.axvspan(100 * (i.mean - i.half), 100 * (i.mean + i.half), color=GREY, alpha=0.2, linewidth=0)
+    differ = len({len(values) for values in groups.values()}) > 1
+    for n, values in enumerate(groups.values()):
+        i = interval(values)
+        if i.n > 1:
+            look = {"markeredgecolor": BLUE, "markersize": 3.5, "markeredgewidth": 0.8, "alpha": 0.7}
+            _dots(ax, 100 * values, np.full(i.n, n), **look)
+            ax.errorbar(100 * i.mean, n, xerr=100 * i.half, color=BLUE, capsize=4, linewidth=1.4, zorder=3)
+        ax.plot(100 * i.mean, n, "o", color=BLUE, markersize=7, zorder=4)
+        said = "–" if np.isnan(i.mean) else f"{100 * i.mean:.1f}" + (f" (n = {i.n})" if differ else "")
+        ax.annotate(said, (1.01, n), xycoords=("axes fraction", "data"), va="center", fontsize=TICK)
+    ax.set_yticks(range(len(groups)), groups)
+    ax.set_ylim(len(groups) - 0.5, -0.5)
+    frame.dress(ax, f"{frame.FINALS[score][1]}\n{frame.lines_title(groups)}", None, grid="x")
+    if baseline is not None:
+        frame.legend(ax, **ABOVE)
+    shown = [r for values in variants.values() for r in frame.results_among(values)]
+    return frame.finish(ax, made and bool(shown), shown)
+
+
+def plot_outputs(outputs, *, names=None, most=12, ax=None):
+    """Probabilities of the classes in percent, a bar a network beside the others.
+
+    outputs: {network: (K,) probabilities}.   names: of the classes.   most: of more than 20 classes, so many
+    are shown, those with the highest bars.
+    """
+    values = 100 * np.array(list(outputs.values()), dtype=float)  # (N, K)
+    if values.ndim != 2 or not values.size:
+        raise PlotError("outputs are {network: (K,) probabilities}, with one network or more")
+    K = values.shape[1]
+    classes = np.arange(K) if K <= 20 else np.sort(np.argsort(-values.max(axis=0), kind="stable")[:most])
+    ax, _ = frame.axes(ax, (5.2, 3.2))
+    width = 0.8 / len(values)
+    looks = [(BLUE, None), (ORANGE, "////"), (GREEN, "...."), (PURPLE, "xxxx")]
+    for n, (label, row) in enumerate(zip(outputs, values)):
+        color, hatch = looks[n % len(looks)]
+        at = np.arange(len(classes)) + (n - (len(values) - 1) / 2) * width
+        face = color if hatch is None else to_rgba(color, 0.25)
+        ax.bar(at, row[classes], width, color=face, hatch=hatch, edgecolor=color, label=label)
+    names = [str(name) for name in (range(K) if names is None else names)]
+    shown = [names[k] for k in classes]
+    ax.set_xticks(range(len(classes)), shown, rotation=90 if max(map(len, shown)) > 3 else 0)
+    frame.dress(ax, "class", "probability (%)")
+    frame.percent_axis(ax)
+    frame.legend(ax, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(values))
+    return ax

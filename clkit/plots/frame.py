@@ -1,0 +1,302 @@
+"""What the plots share: checks of what was given, the axes and their dress, the legend, and the stamp."""
+
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from clkit.errors import ClkitError
+from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TICK, style
+from clkit.result import Result, interval
+
+
+class PlotError(ClkitError):
+    """Results that a plot cannot show; the message says why and what to give instead."""
+
+
+def grouped(results):
+    """{method: [Result, ...]} of a Result, a list of Results or such a dictionary; PlotError if none."""
+    if isinstance(results, Result):
+        results = [results]
+    if isinstance(results, dict):
+        groups = {k: [v] if isinstance(v, Result) else list(v) for k, v in results.items()}
+    else:
+        groups = {}
+        for r in results:
+            groups.setdefault(r.about.get("method", "learner"), []).append(r)
+    if not groups or not all(groups.values()):
+        raise PlotError("there are no results to plot: give a Result, a list of them, or {method: list}")
+    return groups
+
+
+def same_tasks(results):
+    """Groups of results that share their tasks."""
+    groups = grouped(results)
+    sizes = {tuple(r.classes_per_task) for seeds in groups.values() for r in seeds}
+    if len(sizes) > 1:
+        raise PlotError(
+            f"these results have different tasks (classes per task {' and '.join(map(str, sorted(sizes)))}): "
+            "plot one benchmark at a time"
+        )
+    return groups
+
+
+def one_method(results):
+    """The seeds of the one method that a plot shows."""
+    groups = same_tasks(results)
+    if len(groups) > 1:
+        raise PlotError(
+            f"this plot shows one method, not {len(groups)} ({', '.join(groups)}): give the results of one"
+        )
+    return next(iter(groups.values()))
+
+
+def stage_of(seeds, stage):
+    """A stage counted from 0 (negative: from the end), checked."""
+    stages = min(len(r.seen) for r in seeds)
+    if not -stages <= stage < stages:
+        raise PlotError(f"there are {stages} learning stages, numbered from 0: there is no stage {stage}")
+    return stage % stages
+
+
+def intervals(rows):
+    """rows (n, X) -> means (X,) and half-widths (X,) in percent, half-widths NaN for n = 1."""
+    both = [interval(column) for column in np.asarray(rows, dtype=float).T]
+    return 100 * np.array([i.mean for i in both]), 100 * np.array([i.half for i in both])
+
+
+def kind(groups):
+    """What intervals over these groups are, e.g. "95 % t-interval, n = 5", or that there is a single seed."""
+    counts = sorted({len(seeds) for seeds in grouped(groups).values()})
+    if counts == [1]:
+        return "single seed, n = 1"
+    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    return f"{interval([0.0, 1.0]).kind}, {n}"
+
+
+FINALS = {  # score: (function of a Result, what an axis says)
+    "accuracy": (Result.average, "average accuracy after the last task (%)"),
+    "forgetting": (Result.forgetting, "forgetting (percentage points)"),
+}
+
+
+def results_among(values):
+    """Those that are Results, of one or of a list of Results or numbers."""
+    return [r for r in ([values] if isinstance(values, Result) else values) if isinstance(r, Result)]
+
+
+def finals(label, values, score="accuracy"):
+    """(n,) final scores of Results or of numbers; NaN where a score is undefined."""
+    values = [values] if isinstance(values, Result) else list(values)
+    values = np.array([FINALS[score][0](v) if isinstance(v, Result) else v for v in values], dtype=float)
+    if score == "accuracy" and not (len(values) and ((values >= 0) & (values <= 1)).all()):
+        raise PlotError(f"'{label}' must have one accuracy or more, as fractions in [0, 1], or Results")
+    if not len(values) or (np.abs(values) > 1).any():
+        raise PlotError(
+            f"'{label}' must have one value of {score} or more, as fractions in [-1, 1], or Results"
+        )
+    return values
+
+
+def column(result, table, column):
+    """The rows of a column of a trace table; PlotError if the result has none."""
+    if table not in result.trace or column not in result.trace[table]:
+        has = [f"{t}/{c}" for t, columns in result.trace.items() for c in columns if c != "task"]
+        there = f"there is no trace {table}/{column} in this result (it has {', '.join(has) or 'none'})"
+        raise PlotError(f"{there}: run again with record=('{table}',)")
+    return result.trace[table][column]
+
+
+def axes(ax, size):
+    """(axes to draw on, whether they were made here); size: width and height in inches of a new figure."""
+    if ax is not None:
+        return ax, False
+    return plt.subplots(figsize=size, layout="constrained")[1], True
+
+
+def dress(ax, x=None, y=None, grid="y"):
+    """Labels, tick sizes, a light grid behind the data and no box."""
+    if x is not None:
+        ax.set_xlabel(x, fontsize=LABEL)
+    if y is not None:
+        ax.set_ylabel(y, fontsize=LABEL)
+    ax.tick_params(labelsize=TICK)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_axisbelow(True)
+    if grid:
+        ax.grid(axis=grid, color="#DDDDDD", linewidth=0.8)
+
+
+def legend(ax, title=None, **options):
+    """A legend right of the axes, where it can hide no data."""
+    beside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "alignment": "left"}
+    return ax.legend(title=title, title_fontsize=TICK - 1, frameon=False, fontsize=TICK, **beside | options)
+
+
+def lines_title(groups):
+    """What lines or dots of these groups are: mean and kind of interval, or a single seed."""
+    return f"mean and {kind(groups)}" if any(len(s) > 1 for s in groups.values()) else kind(groups)
+
+
+def percent_axis(ax, top=100):
+    """The y axis from 0 to `top` percent, with room for markers."""
+    ax.set_ylim(0, top * 1.03)
+
+
+def whole_ticks(ax, last):
+    """Ticks on the x axis at whole numbers from 1 to `last`, about ten at most."""
+    step = max(1, -(-last // 10))
+    ax.set_xticks(range(1, last + 1, step))
+
+
+def method_ticks(ax, groups):
+    """The methods' labels under bars at 0, 1, 2, ..."""
+    names = [style(m)["label"].replace(" (", "\n(") for m in groups]
+    ax.set_xticks(range(len(names)), names)
+
+
+def top_of(values, vmax):
+    """The end of a scale from 0, never 0 itself."""
+    return (values.max() if vmax is None else vmax) or 1
+
+
+def colorbar(ax, image, label):
+    """A colour bar beside the axes that says what its colours are."""
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.9)
+    bar.set_label(label, fontsize=LABEL)
+    bar.ax.tick_params(labelsize=TICK)
+    bar.outline.set_visible(False)
+
+
+def heat(ax, values, label, colorbar, annotated, size=TICK, line=0.5):
+    """Percentages as a heat map on the fixed scale from 0 to 100; NaN stays white."""
+    import seaborn  # brings pandas along: a second that only heat maps need
+
+    side = "horizontal" if len(values) <= 2 else "vertical"  # a low map has no room for a bar beside it
+    seaborn.heatmap(
+        values,
+        mask=np.isnan(values),
+        vmin=0,
+        vmax=100,
+        cmap=SEQUENTIAL,
+        annot=annotated,
+        fmt=".0f",
+        annot_kws={"fontsize": size},
+        linewidths=line,
+        square=True,
+        rasterized=values.size > 2500,  # an SVG of so many squares has megabytes
+        cbar=colorbar,
+        cbar_kws={"label": label, "orientation": side, "shrink": 0.9} if colorbar else None,
+        ax=ax,
+    )
+    if colorbar:
+        ax.collections[0].colorbar.ax.tick_params(labelsize=TICK)
+        ax.collections[0].colorbar.outline.set_visible(False)
+
+
+def band(ax, x, mean, half, color):
+    """The interval about a line, where there are several seeds."""
+    if not np.isnan(half).all():
+        ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
+
+
+def label(seeds):
+    """The label of the method whose seeds these are."""
+    return style(seeds[0].about.get("method", "learner"))["label"]
+
+
+def mean_of(seeds):
+    """ "mean of 5 seeds" or "one seed"."""
+    return f"mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+
+
+def finish(ax, made, results):
+    """The axes, stamped if their figure was made here."""
+    if made:
+        stamp(ax, results)
+    return ax
+
+
+def task_label(ax, x, y, task, tasks):
+    """Small and grey above the axes at x, y (data, axes): "task 3", or "3" where there are many tasks."""
+    text, place = f"task {task + 1}" if tasks <= 6 else f"{task + 1}", ax.get_xaxis_transform()
+    ax.text(x, y, text, transform=place, ha="center", va="bottom", fontsize=TICK - 1, color="#555555")
+
+
+def beside(ax, text, x, y):
+    """A text right of a bar that ends at x, y."""
+    ax.annotate(text, (x, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=TICK)
+
+
+def _numbers(values):
+    """0, 1, 2, 4 -> "0-2, 4"."""
+    values, parts = sorted(set(values)), []
+    for v in values:
+        if parts and v == parts[-1][1] + 1:
+            parts[-1][1] = v
+        else:
+            parts.append([v, v])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _listed(values):
+    return ", ".join(dict.fromkeys(str(v) for v in values if v))
+
+
+_EMBEDDED = ("digits", "digits28", "shapes")
+
+
+def warning(results):
+    """What a reader must not overlook: "" for the benchmark's own data and a preset that is no test."""
+    said = []
+    for r in (r for seeds in grouped(results).values() for r in seeds):
+        data, benchmark = _data(r).partition("(")[0], str(r.about.get("benchmark", ""))
+        if r.about.get("preset") == "smoke":
+            said.append("SMOKE TEST, NOT A RESULT")
+        if data in _EMBEDDED and benchmark and data.removesuffix("28") not in benchmark:
+            said.append(f"STAND-IN DATA: {_data(r)}")
+    return " · ".join(dict.fromkeys(said))
+
+
+def _data(result):
+    return str((result.about.get("stream") or {}).get("data", "unknown data"))
+
+
+def provenance(results):
+    """One line that says what was run: benchmark, data, preset, seeds, versions."""
+    every = [r for seeds in grouped(results).values() for r in seeds]
+    about = [r.about for r in every]
+    versions = [a.get("versions") or {} for a in about]
+    seeds = [a["seed"] for a in about if "seed" in a]
+    parts = [
+        _listed(a.get("benchmark") for a in about),
+        _listed(f"data {_data(r)}" for r in every),
+        _listed(f"{a['preset']} preset" for a in about if a.get("preset")),
+        f"seed{'s' if len(set(seeds)) > 1 else ''} {_numbers(seeds)}" if seeds else "",
+        *(_listed(f"{name} {v[name]}" for v in versions if v.get(name)) for name in ("clkit", "torch")),
+    ]
+    return " · ".join(p for p in parts if p)
+
+
+def stamp(where, results):
+    """Print small, at the foot of a figure, what its results come from; returns the Text.
+
+    where: Figure or Axes.   results: as for the plots, or a text for a figure that shows no results. Where
+    the data are an embedded stand-in, or the preset is smoke, the line stands white on red and says so first.
+    Calling it again replaces the line.
+    """
+    figure = where if hasattr(where, "savefig") else where.figure
+    mark, line = ("", results) if isinstance(results, str) else (warning(results), provenance(results))
+    width = int(figure.get_figwidth() * 72 / (SMALL * (0.66 if mark else 0.56)))
+    if "STAND-IN" in mark:  # the mark names the data
+        line = " · ".join(p for p in line.split(" · ") if not p.startswith("data "))
+    parts = [p.replace(" ", "\u00a0") for p in " · ".join(p for p in (mark, line) if p).split(" · ")]
+    text = "\n".join(textwrap.wrap(" · ".join(parts), max(width, 30), break_on_hyphens=False))
+    place = {} if figure.get_layout_engine() is not None else {"y": -0.01, "va": "top"}
+    look = {"color": "#555555", "weight": "normal"}
+    if mark:
+        box = {"facecolor": "#B22200", "edgecolor": "none", "pad": 2.5}
+        look = {"color": "white", "weight": "bold", "bbox": box}
+    note = figure.supxlabel(text.replace("\u00a0", " "), x=0.012, ha="left", fontsize=SMALL, **place, **look)
+    note.set_gid("stamp")
+    return note

@@ -1,0 +1,103 @@
+"""Plots for SpaceNet: connections, what becomes of pixels, and activations."""
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from clkit.plots import frame
+from clkit.plots.frame import PlotError
+from clkit.plots.style import LABEL, SEQUENTIAL
+
+
+def plot_connections(mask, *, title=None, ax=None):
+    """A connection matrix, black = connection: row = target neuron, column = source neuron.
+
+    mask: (n_out, n_in) bool.   title: by default how many connections there are.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or not mask.size:
+        raise PlotError(f"a connection matrix has the shape (targets, sources), not {mask.shape}")
+    mask = mask.astype(bool)
+    rows, columns = mask.shape
+    flat = max(rows, columns) > 3 * min(rows, columns)  # squares would leave a thin strip
+    ax, _ = frame.axes(ax, (7.2, 3.6) if flat else (4.8, 4.8 * min(max(rows / columns, 0.6), 1.4) + 0.4))
+    ax.imshow(
+        mask,
+        cmap="binary",
+        vmin=0,
+        vmax=1,
+        aspect="auto" if flat else "equal",
+        extent=(0.5, columns + 0.5, rows + 0.5, 0.5),  # neurons are counted from 1
+        interpolation=_interpolation(mask),
+    )
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    frame.dress(ax, f"source neurons ({columns:,})", f"target neurons ({rows:,})", grid=None)
+    ax.spines[:].set_visible(True)
+    count = f"{mask.sum():,} connection{'' if mask.sum() == 1 else 's'}"
+    ax.set_title(count if title is None else title, fontsize=LABEL + 1)
+    return ax
+
+
+def plot_input_map(counts, *, vmax=None, colorbar=True, title=None, ax=None):
+    """How many connections leave each pixel: counts (H, W) on a scale from 0 to `vmax` (the largest count).
+
+    Give several maps the same `vmax` to compare them.
+    """
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or not counts.size:
+        raise PlotError(f"an input map has the shape (H, W), not {counts.shape}")
+    ax, _ = frame.axes(ax, (4.2, 3.6))
+    image = ax.imshow(counts, cmap=SEQUENTIAL, vmin=0, vmax=frame.top_of(counts, vmax), interpolation="none")
+    frame.dress(ax, grid=None)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    if colorbar:
+        frame.colorbar(ax, image, "connections of a pixel")
+    if title is not None:
+        ax.set_title(title, fontsize=LABEL + 1)
+    return ax
+
+
+def plot_activations(
+    values, split, *, names=("first class", "second class"), vmax=None, colorbar=True, title=None, ax=None
+):
+    """Activations of a layer as a heat map on a scale from 0 to `vmax` (the largest value).
+
+    values: (N, U), row = image, column = neuron.   split: the first row of the second class; a line stands
+    before it.   names: of the two classes. Give several layers the same `vmax` to compare them.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 2 or not 0 < split < len(values):
+        raise PlotError(
+            "activations have the shape (images, neurons), and split lies between two images: not"
+            f" {values.shape} and {split}"
+        )
+    images, units = values.shape
+    ax, _ = frame.axes(ax, (7.2, 3.4))
+    image = ax.imshow(
+        values,
+        cmap=SEQUENTIAL,
+        vmin=0,
+        vmax=frame.top_of(values, vmax),
+        aspect="auto",
+        extent=(0.5, units + 0.5, images, 0),
+        interpolation=_interpolation(values),
+    )
+    ax.axhline(split, color="white", linewidth=1.5)
+    ax.set_yticks(
+        [split / 2, (split + images) / 2],
+        [f"{name}\n({n} images)" for name, n in zip(names, (split, images - split), strict=True)],
+    )
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    frame.dress(ax, f"neurons ({units:,})", None, grid=None)
+    if colorbar:
+        frame.colorbar(ax, image, "activation")
+    if title is not None:
+        ax.set_title(title, fontsize=LABEL + 1)
+    return ax
+
+
+def _interpolation(values):
+    """Sharp squares; many neurons may need more dots than the page has: smoothed, so that none is lost."""
+    return "none" if max(values.shape) <= 160 else "auto"

@@ -1,0 +1,397 @@
+"""Records: several seeds of one experiment as two small files, without weights and images.
+
+STEM.json, for readers, holds the headline scores, what was run, and per seed only what differs between seeds.
+STEM.npz holds the arrays, readable by np.load: each array of a Result under its name, the seeds stacked along
+axis 0; `labels` (N,) once where all seeds have the same; memory_bytes/KIND and trace/TABLE/COLUMN likewise.
+The labels are in the order of the test images; predictions, predictions_task_aware and rank hold these images
+sorted by class (stably), which halves the file: ``a["predictions"] == np.sort(a["labels"])`` tells which are
+right.
+What only some seeds have, or have in another shape, stands under seed-SEED/NAME. Whole numbers are stored in
+the smallest type that holds them; the JSON names the type that they are read back as. Rows of differing
+shapes are #values end to end and their #shapes.
+
+The JSON is written last and holds the sha256 of the npz: whatever ends the writing between the two, or brings
+files of two records together, is noticed by `load`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from clkit.result.interval import interval
+from clkit.result.result import Result, ResultError
+
+FORMAT = 2
+Arrays = dict[str, np.ndarray]
+Trace = dict[str, dict[str, Any]]  # table -> column -> rows
+_ARRAYS = (
+    "labels",
+    "seen",
+    "predictions",
+    "predictions_task_aware",
+    "rank",
+    "learn_seconds",
+    "test_seconds",
+    "n_samples",
+    "parameters",
+)
+_BY_IMAGE = ("predictions", "predictions_task_aware", "rank")
+_INTEGERS = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
+
+
+# ---- the headline scores
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    """Mean, interval and single values as JSON."""
+    i = interval(values)
+    return {
+        "mean": _json(i.mean),
+        "interval": None if math.isnan(i.half) else [i.mean - i.half, i.mean + i.half],
+        "kind": i.kind,
+        "n": i.n,
+        "per_seed": [_json(v) for v in values],
+    }
+
+
+def _json(number: float) -> float | None:
+    """NaN has no place in JSON: null."""
+    return None if math.isnan(number) else float(number)
+
+
+def summary(results: Sequence[Result]) -> dict[str, Any]:
+    """Several seeds of one experiment as plain values: what ``python -m clkit run --json`` prints."""
+    if not results:
+        raise ResultError("there are no results to summarise; give at least one")
+    about = results[0].about
+    with np.errstate(all="ignore"):
+        matrix = np.mean([r.accuracy() for r in results], axis=0)
+    return {
+        **{k: about.get(k) for k in ("experiment", "preset", "config", "stream")},
+        "seeds": [r.about["seed"] for r in results],
+        "average_accuracy": _spread([r.average() for r in results]),
+        "average_accuracy_over_images": _spread([r.average("images") for r in results]),
+        "average_accuracy_class_means": _spread([r.average(task_mean="classes") for r in results]),
+        "forgetting": _spread([r.forgetting() for r in results]),
+        "task_aware_accuracy": _spread([r.task_aware_average() for r in results]),
+        "backward_transfer": _spread([r.backward_transfer() for r in results]),
+        "forward_transfer": _spread([r.forward_transfer() for r in results]),
+        "accuracy_matrix": [[_json(v) for v in row] for row in matrix],
+        "memory_bytes": {kind: int(v[-1]) for kind, v in results[0].memory_bytes.items()},
+        "parameters": int(results[0].parameters[-1]),
+        "seconds": {
+            "learn": float(sum(r.learn_seconds.sum() for r in results)),
+            "test": float(sum(r.test_seconds.sum() for r in results)),
+            "per_seed": [float(r.learn_seconds.sum() + r.test_seconds.sum()) for r in results],
+        },
+        "samples_per_second": {
+            what: float(np.mean([r.samples_per_second()[what] for r in results]))
+            for what in ("learn", "test")
+        },
+        **{k: about.get(k) for k in ("device", "cpu", "versions", "key", "commit", "date")},
+    }
+
+
+# ---- files
+
+
+def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Call write(binary file) on a temporary file and rename it: `path` is whole or absent, never half.
+
+    A failure (a full disk, say) leaves what stood at `path` before and no temporary file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp makes files that only the owner may read
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def pack_trace(trace: Trace) -> Arrays:
+    """Tables as flat arrays for an npz: rows of equal shape stacked, others end to end."""
+    flat: Arrays = {}
+    for table, columns in trace.items():
+        for column, rows in columns.items():
+            rows = rows if isinstance(rows, np.ndarray) else [np.asarray(r) for r in rows]
+            if isinstance(rows, np.ndarray) or len({(r.shape, r.dtype) for r in rows}) == 1:
+                flat[f"{table}/{column}"] = np.asarray(rows)
+            else:
+                flat[f"{table}/{column}#values"] = np.concatenate([r.ravel() for r in rows])
+                flat[f"{table}/{column}#shapes"] = np.array([" ".join(map(str, r.shape)) for r in rows])
+    return flat
+
+
+def unpack_trace(flat: Arrays) -> Trace:
+    """The inverse of `pack_trace`: table -> column -> array (rows, ...) or list of arrays."""
+    trace: Trace = {}
+    for key, values in flat.items():
+        table, column = key.rsplit("/", 1)
+        column, _, part = column.partition("#")
+        if part == "shapes":
+            continue
+        if part == "values":
+            shapes = [tuple(map(int, s.split())) for s in flat[f"{table}/{column}#shapes"].tolist()]
+            ends = np.cumsum([math.prod(s) for s in shapes])[:-1]
+            values = [v.reshape(s) for v, s in zip(np.split(values, ends), shapes)]
+        trace.setdefault(table, {})[column] = values
+    return trace
+
+
+# ---- the record
+
+
+def save(results: Sequence[Result], stem: str | Path, replace: bool = False) -> Path:
+    """Write seeds of one experiment as the record stem.json + stem.npz. Returns the JSON's path.
+
+    ResultError if a seed is there twice, or if a record stands there of which a seed would be lost, unless
+    replace=True.
+    """
+    stem = Path(stem)
+    seeds = [r.about["seed"] for r in results]
+    if len(set(seeds)) < len(seeds):
+        raise ResultError(f"the seeds {seeds} of {stem.name} are not distinct: a record holds each seed once")
+    if not replace:
+        check_replaces(stem, seeds)
+    arrays, types = _shrunk(_stacked(dict(zip(seeds, map(_flat, results)))))
+    packed = _packed(arrays)
+    whole = {
+        k: v for k, v in summary(results).items() if k not in ("config", "stream", "versions", "key", "cpu")
+    }
+    common, own = _factored([_head(r) for r in results])
+    head = {
+        "format": FORMAT,
+        "summary": whole,
+        **common,
+        "seeds": [{"seed": seed, **rest} for seed, rest in zip(seeds, own)],
+        "types": types,
+        "npz_sha256": hashlib.sha256(packed).hexdigest(),
+    }
+    json_path, npz_path = _paths(stem)
+    write_atomically(npz_path, lambda file: file.write(packed))
+    write_atomically(json_path, lambda file: file.write((_pretty(head) + "\n").encode()))
+    return json_path
+
+
+def check_replaces(stem: str | Path, seeds: Iterable[int]) -> None:
+    """ResultError if a record stands at `stem` that has seeds which a new one of these `seeds` would lack.
+
+    For whoever is about to compute for hours. A record that cannot be read counts as none.
+    """
+    try:
+        lost = sorted({r.about["seed"] for r in load(stem)} - set(seeds))
+    except ResultError:
+        return
+    if lost:
+        raise ResultError(
+            f"the record {stem} has the seeds {', '.join(map(str, lost))}, which would be lost: run these as "
+            f"well, write to another folder, or delete the record"
+        )
+
+
+def load(stem: str | Path, trace: bool = True) -> list[Result]:
+    """Read a record: a list of Results, one a seed. ResultError if it is absent or damaged.
+
+    trace: whether to read its trace tables too, which take most of the time.
+    """
+    json_path, npz_path = _paths(stem)
+    for path in (json_path, npz_path):
+        if not path.is_file():
+            raise ResultError(
+                f"there is no result at {path}: a record is a .json and an .npz of the same name"
+            )
+    try:
+        head = json.loads(json_path.read_text(encoding="utf-8"))
+        if head["format"] != FORMAT:
+            raise ResultError(
+                f"{json_path} has record format {head['format']}, this clkit reads {FORMAT}: run it again"
+            )
+        packed = npz_path.read_bytes()
+        if hashlib.sha256(packed).hexdigest() != head["npz_sha256"]:
+            raise ResultError(
+                f"{npz_path} is not the file that {json_path.name} was written with (it is damaged, a "
+                f"writing was cut short, or two records are mixed): delete both and run it again"
+            )
+        with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+            types = {name: kind for kind, names in head["types"].items() for name in names}
+            names = [k for k in arrays.files if trace or "trace/" not in k]
+            stored = {k: (a := arrays[k]).astype(types.get(k, a.dtype)) for k in names}
+        common = {k: head[k] for k in ("about", "classes_per_task", "names", "groups") if k in head}
+        return [_read(_merged(common, own), i, stored) for i, own in enumerate(head["seeds"])]
+    except ResultError:
+        raise
+    except Exception as error:  # json, zip and numpy each raise their own
+        raise ResultError(
+            f"the result at {json_path.with_suffix('')} is damaged ({type(error).__name__}): delete it and "
+            f"run it again"
+        ) from None
+
+
+def _paths(stem: str | Path) -> tuple[Path, Path]:
+    """The two files of a record, whose stem may hold dots and be given with either ending."""
+    stem = Path(stem)
+    stem = stem.with_suffix("") if stem.suffix in (".json", ".npz") else stem
+    return stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".npz")
+
+
+# ---- the JSON
+
+
+def _head(r: Result) -> dict[str, Any]:
+    about = {k: v for k, v in r.about.items() if k != "seed"}
+    return json.loads(
+        json.dumps(
+            {
+                "about": about,
+                "classes_per_task": r.classes_per_task,
+                "names": list(r.names),
+                "groups": r.groups,
+            }
+        )
+    )
+
+
+def _factored(dicts: list[dict]) -> tuple[dict, list[dict]]:
+    """What all dictionaries say alike, at any depth, and what is left of each; see `_merged`."""
+    common, own = {}, [dict(d) for d in dicts]
+    for key in list(dicts[0]):
+        values = [d.get(key) for d in dicts]
+        if not all(key in d for d in dicts):
+            continue
+        if all(v == values[0] for v in values):
+            common[key] = values[0]
+            rests = [None] * len(dicts)
+        elif all(isinstance(v, dict) for v in values):
+            common[key], rests = _factored(values)
+        else:
+            continue
+        for d, rest in zip(own, rests):
+            if rest:
+                d[key] = rest
+            else:
+                del d[key]
+    return common, own
+
+
+def _merged(common: dict, own: dict) -> dict:
+    """The inverse of `_factored`, for one of the dictionaries."""
+    both = dict(common)
+    for key, value in own.items():
+        deeper = isinstance(value, dict) and isinstance(common.get(key), dict)
+        both[key] = _merged(common[key], value) if deeper else value
+    return both
+
+
+def _pretty(value: Any, depth: int = 0) -> str:
+    """JSON with what fits on a line, and every list of plain values, on one line."""
+    line = json.dumps(value, ensure_ascii=False)
+    plain = isinstance(value, list) and not any(isinstance(v, dict | list) for v in value)
+    if plain or not isinstance(value, dict | list) or len(line) + depth <= 100:
+        return line
+    inner = "\n" + " " * (depth + 1)
+    if isinstance(value, dict):
+        items = [f"{json.dumps(k, ensure_ascii=False)}: {_pretty(v, depth + 1)}" for k, v in value.items()]
+        return "{" + inner + f",{inner}".join(items) + "\n" + " " * depth + "}"
+    return "[" + inner + f",{inner}".join(_pretty(v, depth + 1) for v in value) + "\n" + " " * depth + "]"
+
+
+# ---- the arrays
+
+
+def _packed(arrays: Arrays) -> bytes:
+    """What np.savez_compressed writes, at zlib's highest level."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        for name, a in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(a), allow_pickle=False)
+    return packed.getvalue()
+
+
+def _flat(r: Result) -> Arrays:
+    """All arrays of one seed by name, those of the test images sorted by class."""
+    by_class = np.argsort(r.labels, kind="stable")
+    return {
+        **{a: getattr(r, a)[..., by_class] if a in _BY_IMAGE else getattr(r, a) for a in _ARRAYS},
+        **{f"memory_bytes/{k}": v for k, v in r.memory_bytes.items()},
+        **{f"trace/{k}": v for k, v in pack_trace(r.trace).items()},
+    }
+
+
+def _stacked(by_seed: dict[int, Arrays]) -> Arrays:
+    """Arrays of several seeds in one dictionary, as the head of this file says."""
+    stored: Arrays = {}
+    for name in dict.fromkeys(name for flat in by_seed.values() for name in flat):
+        having = {seed: np.asarray(flat[name]) for seed, flat in by_seed.items() if name in flat}
+        first, *others = having.values()
+        alike = len(having) == len(by_seed) and all(
+            (a.shape, a.dtype) == (first.shape, first.dtype) for a in others
+        )
+        if alike and name == "labels" and all((a == first).all() for a in others):
+            stored[name] = first
+        elif alike:
+            stored[name] = np.stack([first, *others])
+        else:
+            stored |= {f"seed-{seed}/{name}": a for seed, a in having.items()}
+    return stored
+
+
+def _shrunk(arrays: Arrays) -> tuple[Arrays, dict[str, list[str]]]:
+    """The same with whole numbers in the smallest type that holds them; and {type they had: names}."""
+    small: Arrays = {}
+    types: dict[str, list[str]] = {}
+    for name, a in arrays.items():
+        small[name] = a
+        if a.dtype.kind not in "iu" or not a.size:
+            continue
+        low, high = int(a.min()), int(a.max())
+        fits = (np.dtype(t) for t in _INTEGERS if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
+        best = next(fits, a.dtype)
+        if best.itemsize < a.dtype.itemsize:
+            small[name] = a.astype(best)
+            types.setdefault(str(a.dtype), []).append(name)
+    return small, types
+
+
+def _read(head: dict[str, Any], i: int, stored: Arrays) -> Result:
+    """Seed number i of a record, out of what `_stacked` made."""
+    own, flat = f"seed-{head['seed']}/", {}
+    for name, a in stored.items():
+        if name.startswith(own):
+            flat[name[len(own) :]] = a
+        elif not name.startswith("seed-"):
+            flat[name] = a if name == "labels" and a.ndim == 1 else a[i]
+
+    as_tested = np.argsort(np.argsort(flat["labels"], kind="stable"), kind="stable")
+    flat |= {name: np.ascontiguousarray(flat[name][..., as_tested]) for name in _BY_IMAGE}
+
+    def under(prefix: str) -> Arrays:
+        return {k[len(prefix) :]: a for k, a in flat.items() if k.startswith(prefix)}
+
+    return Result(
+        {**head["about"], "seed": head["seed"]},
+        tuple(head["classes_per_task"]),
+        head["names"],
+        head["groups"],
+        **{a: flat[a] for a in _ARRAYS},
+        memory_bytes=under("memory_bytes/"),
+        trace=unpack_trace(under("trace/")),
+    )

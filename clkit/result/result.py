@@ -1,0 +1,204 @@
+"""One seed of one experiment: predictions in, every score derived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from clkit.errors import ClkitError
+
+
+class ResultError(ClkitError):
+    """A result that cannot be used as asked; the message says why and what to do."""
+
+
+@dataclass
+class Result:
+    """One seed of one experiment.
+
+    about: what was run and what ran it: experiment, benchmark, preset, method, learner (class), revision,
+        settings (that differ from the Config's defaults), config (all settings), seed, stream, key, device,
+        cpu, threads, versions, commit, date.
+    classes_per_task: (T,).   names: display name of each class, (K,).   groups: superclass of each class or
+    None.
+    seen: (R,) number of classes seen after each stage.   labels: (N,) true classes of the test images.
+    predictions: (R, N) the class with the largest logit among those seen; -1 where the true one is not seen
+    yet.
+    predictions_task_aware: (R + 1, N) the class with the largest logit among those of the image's own task;
+        row 0 is the learner before any learning; -1 where it had no logit for those classes.
+    rank: (R, N) how many seen classes come before the true one, 0 where it is predicted: those with a larger
+        logit, and those with as large a one and a smaller number; -1 where unseen.
+    learn_seconds, test_seconds: (R,) wall-clock time.   n_samples: (R,) training images drawn.
+    parameters: (R,) count.
+    memory_bytes: kind of memory -> (R,) bytes that the learner keeps when a stage is over.
+    trace: table -> column -> rows, in the order they were reported.
+    """
+
+    about: dict[str, Any]
+    classes_per_task: tuple[int, ...]
+    names: list[str]
+    groups: list[str] | None
+    seen: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+    predictions_task_aware: np.ndarray
+    rank: np.ndarray
+    learn_seconds: np.ndarray
+    test_seconds: np.ndarray
+    n_samples: np.ndarray
+    parameters: np.ndarray
+    memory_bytes: dict[str, np.ndarray] = field(default_factory=dict)
+    trace: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    # ---- which image belongs where
+
+    @property
+    def tasks(self) -> int:
+        """T, the number of tasks."""
+        return len(self.classes_per_task)
+
+    @property
+    def task_of(self) -> np.ndarray:
+        """(N,) task of each test image."""
+        return np.searchsorted(np.cumsum(self.classes_per_task), self.labels, side="right")
+
+    def _per_task(self, chosen: np.ndarray, task_mean: str = "images") -> np.ndarray:
+        """(rows, T) share of right choices in each task, for `chosen` (rows, N) with -1 where there is none.
+
+        NaN for a task that has images without a choice.
+        """
+        if task_mean not in ("images", "classes"):
+            raise ResultError(f"task_mean must be 'images' or 'classes', not {task_mean!r}")
+        sizes = np.bincount(self.labels, minlength=sum(self.classes_per_task))  # (K,) images of each class
+        table = np.full((len(chosen), self.tasks), np.nan)
+        for i, row in enumerate(chosen):
+            right = np.bincount(self.labels[row == self.labels], minlength=len(sizes))
+            absent = np.bincount(self.labels[row < 0], minlength=len(sizes))
+            for j, end in enumerate(np.cumsum(self.classes_per_task)):
+                own = np.arange(end - self.classes_per_task[j], end)
+                own = own[sizes[own] > 0]
+                if len(own) and not absent[own].any():
+                    by_class, whole = right[own] / sizes[own], right[own].sum() / sizes[own].sum()
+                    table[i, j] = by_class.mean() if task_mean == "classes" else whole
+        return table
+
+    # ---- accuracy
+
+    def accuracy(self, task_mean: str = "images") -> np.ndarray:
+        """(R, T) class-incremental accuracy a[i, j] on task j after stage i, among the classes seen.
+
+        task_mean="images": share of the task's images that are right, the usual one; "classes": mean of the
+        accuracies of the task's classes (as Ji et al. 2020 count), so that a class with few test images
+        weighs as much as one with many. Every score below that is made of these accuracies takes the same
+        word.
+        """
+        return self._per_task(self.predictions, task_mean)
+
+    def task_aware_accuracy(self, task_mean: str = "images") -> np.ndarray:
+        """(R, T) task-aware accuracy: the choice is only among the classes of the image's own task."""
+        return self._per_task(self.predictions_task_aware[1:], task_mean)
+
+    def start_accuracy(self) -> np.ndarray:
+        """(T,) task-aware accuracy before any learning, the b of forward transfer."""
+        return self._per_task(self.predictions_task_aware[:1])[0]
+
+    def averages(self, over: str = "tasks", task_mean: str = "images") -> np.ndarray:
+        """(R,) average accuracy after each stage.
+
+        over="tasks": mean of the tasks' accuracies (Chaudhry et al. 2018, section 3: A_k), the usual one;
+        over="images": share of all test images seen so far that are right, which knows no means of tasks.
+        They differ when tasks differ in size.
+        """
+        if over == "tasks":
+            return np.array([np.nanmean(row) for row in self.accuracy(task_mean)])
+        if over != "images":
+            raise ResultError(f"over must be 'tasks' or 'images', not {over!r}")
+        if task_mean != "images":
+            raise ResultError(f"over='images' takes no means of tasks: leave out task_mean={task_mean!r}")
+        return np.array([(p == self.labels)[p >= 0].mean() for p in self.predictions])
+
+    def average(self, over: str = "tasks", task_mean: str = "images") -> float:
+        """Average accuracy after the last stage."""
+        return float(self.averages(over, task_mean)[-1])
+
+    def incremental(self, over: str = "tasks", task_mean: str = "images") -> float:
+        """Average incremental accuracy: mean of `averages` over stages (Rebuffi et al. 2017, section 4)."""
+        return float(self.averages(over, task_mean).mean())
+
+    def task_aware_average(self, task_mean: str = "images") -> float:
+        """Mean over the tasks learned of the task-aware accuracy after the last stage."""
+        learned = np.cumsum(self.classes_per_task) <= self.seen[-1]
+        return float(self.task_aware_accuracy(task_mean)[-1][learned].mean())
+
+    # ---- change over time
+
+    def forgetting_per_task(self, task_mean: str = "images") -> np.ndarray:
+        """(T,) f_j = max over earlier stages of a[i, j], minus a[last, j]; NaN for the task learned last.
+
+        Chaudhry et al. 2018, section 3, equation 3. Negative where a task was never better than at the end.
+        """
+        a = self.accuracy(task_mean)
+        drop = np.full(self.tasks, np.nan)
+        for j in range(self.tasks):
+            before = a[:-1, j][~np.isnan(a[:-1, j])]
+            if len(before):
+                drop[j] = before.max() - a[-1, j]
+        return drop
+
+    def forgetting(self, task_mean: str = "images") -> float:
+        """Mean of `forgetting_per_task` over all tasks but the last; NaN with a single stage."""
+        return _mean(self.forgetting_per_task(task_mean))
+
+    def backward_transfer(self, task_mean: str = "images") -> float:
+        """Mean of a[last, j] - a[j, j] over tasks but the last (Lopez-Paz and Ranzato 2017, section 2)."""
+        a = self.accuracy(task_mean)
+        return _mean([a[-1, j] - a[j, j] for j in range(len(a) - 1)])
+
+    def forward_transfer(self) -> float:
+        """Mean over tasks j > 0 of the task-aware accuracy before learning j, minus the untrained one.
+
+        Lopez-Paz and Ranzato 2017, section 2, with task-aware accuracies: a class not seen yet can never be
+        the class-incremental answer. NaN for learners that have no logit for classes still to come.
+        """
+        w, b = self.task_aware_accuracy(), self.start_accuracy()
+        gains = np.array([w[j - 1, j] - b[j] for j in range(1, len(w))])
+        return float(gains.mean()) if len(gains) else float("nan")
+
+    # ---- finer views
+
+    def top(self, k: int) -> np.ndarray:
+        """(R,) share of the images seen so far whose true class is among the k with the largest logits."""
+        return np.array([(r < k)[r >= 0].mean() for r in self.rank])
+
+    def per_class(self, stage: int = -1) -> np.ndarray:
+        """(K,) accuracy of each class after a stage, NaN where not seen."""
+        p, classes = self.predictions[stage], range(sum(self.classes_per_task))
+        return np.array([_mean((p == c)[(self.labels == c) & (p >= 0)]) for c in classes])
+
+    def confusion(self, stage: int = -1) -> np.ndarray:
+        """(K_seen, K_seen) counts after a stage: row = true class, column = predicted class."""
+        k, p = int(self.seen[stage]), self.predictions[stage]
+        known = p >= 0
+        return np.bincount(self.labels[known] * k + p[known], minlength=k * k).reshape(k, k)
+
+    def newest_share(self, stage: int = -1) -> float:
+        """Share of the predictions after a stage on the newest task's classes (joint training: the last)."""
+        p, seen = self.predictions[stage], int(self.seen[stage])
+        newest = int(np.searchsorted(np.cumsum(self.classes_per_task), seen))
+        return float((p[p >= 0] >= seen - self.classes_per_task[newest]).mean())
+
+    def samples_per_second(self) -> dict[str, float]:
+        """Over the whole run, {"learn": training images drawn per second, "test": test images scored}."""
+        tested = (self.predictions >= 0).sum()
+        return {
+            "learn": float(self.n_samples.sum() / max(self.learn_seconds.sum(), 1e-9)),
+            "test": float(tested / max(self.test_seconds.sum(), 1e-9)),
+        }
+
+
+def _mean(values: Any) -> float:
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,174 @@
+"""Networks: numbers of parameters that the papers print, shapes, and names."""
+
+import pytest
+import torch
+from torch import nn
+
+from clkit.blocks import nets
+from clkit.errors import ClkitError
+
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
+
+
+def images(shape, n=2):
+    return torch.rand(n, *shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+
+
+def count(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+def test_the_mlp_of_split_mnist_has_478410_parameters():
+    net = nets.build("mlp", (1, 28, 28), 10)
+    assert count(net) == 478_410 == (784 + 1) * 400 + (400 + 1) * 400 + (400 + 1) * 10
+    assert net.features(images((1, 28, 28))).shape == (2, 400)
+
+
+def test_hidden_layers_of_the_mlp_may_be_chosen():
+    assert count(nets.MLP((1, 2, 3), 5, hidden=(7,))) == (6 + 1) * 7 + (7 + 1) * 5
+    assert count(nets.MLP((1, 2, 3), 5, hidden=())) == (6 + 1) * 5
+
+
+def test_the_mlp_computes_its_formula():
+    net, x = nets.MLP((1, 2, 3), 5, hidden=(7, 4)), images((1, 2, 3))
+    expected = x.reshape(2, 6)
+    for layer in net.hidden:
+        expected = (expected @ layer.weight.T + layer.bias).clamp(min=0)
+    torch.testing.assert_close(net(x), expected @ net.head.weight.T + net.head.bias)
+
+
+def test_the_reduced_resnet18_has_1094750_parameters():
+    net = nets.build("resnet18", (3, 32, 32), 10)
+    assert count(net) == 1_094_750
+    assert net.features(images((3, 32, 32))).shape == (2, 160)
+
+
+def test_the_reduced_resnet18_for_84x84_images():
+    """84 -> 42 -> 21 -> 11 pixels, averaged to 2x2: the head sees 640 features."""
+    net = nets.ResNet18((3, 84, 84), 100, pool=4)
+    assert (net.head.in_features, net.head.out_features) == (640, 100)
+    assert count(net) == 1_157_240 == 1_094_750 - 161 * 10 + 641 * 100
+    assert net.features(images((3, 84, 84))).shape == (2, 640) and net(images((3, 84, 84))).shape == (2, 100)
+
+
+@pytest.mark.parametrize("side, squares", [(84, 2), (32, 1), (8, 1), (64, 2)])
+def test_resnet18_pool2_averages_squares_of_sixteen_positions(side, squares):
+    """Of the 11x11 maps of 84x84 images three rows and columns are left out; 1x1 maps are one square."""
+    net, x = nets.build("resnet18-pool2", (3, side, side), 7).eval(), images((3, side, side))
+    maps = net.blocks(torch.relu(net.bn(net.stem(x))))                          # (2, 160, h, w)
+    parts = [maps[..., 4 * i:4 * i + 4, 4 * j:4 * j + 4].mean((2, 3))
+             for i in range(squares) for j in range(squares)]
+    torch.testing.assert_close(net.features(x), torch.stack(parts, 2).flatten(1))
+    assert net(x).shape == (2, 7)
+
+
+def test_the_usual_resnet18_has_11173962_parameters():
+    """The figure of torchvision's resnet18 with a 3x3 stem and 10 classes."""
+    assert count(nets.ResNet18((3, 32, 32), 10, width=64)) == 11_173_962
+
+
+def test_the_resnet18_has_eighteen_layers_and_halves_the_image_three_times():
+    net = nets.build("resnet18", (3, 32, 32), 10).eval()
+    layers = [m for n, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)
+              and "shortcut" not in n]
+    assert len(layers) == 18
+    assert net.blocks(net.stem(images((3, 32, 32)))).shape == (2, 160, 4, 4)
+
+
+def test_a_resnet18_block_adds_its_shortcut():
+    same = nets._Block(6, 6, 1).eval()
+    assert len(same.shortcut) == 0
+    nn.init.zeros_(same.bn2.weight)
+    x = images((6, 5, 5))
+    torch.testing.assert_close(same(x), x)              # the branch is silent, x is not negative
+    wider = nets._Block(6, 12, 2)
+    assert len(wider.shortcut) == 2 and wider(x).shape == (2, 12, 3, 3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_convnet_halves_the_image_twice(shape):
+    net = nets.build("convnet", shape, 10)
+    assert net.features(images(shape)).shape == (2, 64 * (shape[1] // 4) * (shape[2] // 4))
+    assert not any(isinstance(m, nn.modules.batchnorm._NormBase) for m in net.modules())
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("classes", [2, 10])
+def test_forward_is_the_head_on_the_features(name, shape, classes):
+    net = nets.build(name, shape, classes).eval()
+    x = images(shape)
+    assert net(x).shape == (2, classes) and net.features(x).ndim == 2
+    torch.testing.assert_close(net(x), net.head(net.features(x)), rtol=0, atol=0)
+    net(x).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_building_draws_from_the_global_random_state_alone(name):
+    weights = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        weights.append(torch.cat([p.detach().flatten() for p in nets.build(name, (1, 8, 8), 4).parameters()]))
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_an_unknown_name_is_refused():
+    known = "there is no network 'resnet': use one of mlp, convnet, resnet18.*; did you mean resnet18"
+    with pytest.raises(ClkitError, match=known):
+        nets.build("resnet", (1, 8, 8), 4)
+
+
+ZENKE = [9 * 3 * 32 + 32, 9 * 32 * 32 + 32, 9 * 32 * 64 + 64, 9 * 64 * 64 + 64]      # four convolutions
+ZENKE_WIDE = [9 * 3 * 64 + 64, 9 * 64 * 64 + 64, 9 * 64 * 128 + 128, 9 * 128 * 128 + 128]
+
+
+@pytest.mark.parametrize("name, convs, flat, total", [("zenke", ZENKE, 64 * 6 * 6, 1_276_508),
+                                                      ("zenke-wide", ZENKE_WIDE, 128 * 6 * 6, 2_650_748)])
+def test_the_networks_for_cifar_10_100_have_these_parameters(name, convs, flat, total):
+    net = nets.build(name, (3, 32, 32), 60)
+    assert [count(conv) for conv in net.convs] == convs
+    assert count(net.dense) == (flat + 1) * 512 and count(net.head) == (512 + 1) * 60
+    assert count(net) == total == sum(convs) + (flat + 1) * 512 + (512 + 1) * 60
+    assert net.features(images((3, 32, 32))).shape == (2, 512)
+
+
+@pytest.mark.parametrize("side, sides", [(32, [32, 30, 15, 13]), (28, [28, 26, 13, 11]), (8, [8, 6, 3, 1])])
+def test_the_network_of_zenke_pads_every_second_convolution(side, sides):
+    net, found = nets.build("zenke", (3, side, side), 10), []
+    for conv in net.convs:
+        conv.register_forward_hook(lambda module, x, y: found.append(tuple(y.shape[2:])))
+    net(images((3, side, side)))
+    assert found == [(s, s) for s in sides]
+    assert not any(isinstance(m, nn.Dropout | nn.modules.batchnorm._NormBase) for m in net.modules())
+
+
+def test_the_network_of_zenke_computes_its_formula():
+    """As a plain chain of torch's own layers, flattened map by map."""
+    net = nets.ZenkeNet((3, 12, 16), 5, widths=(2, 3, 4, 5), dense=7)
+    chain = nn.Sequential(
+        nn.Conv2d(3, 2, 3, padding="same"), nn.ReLU(), nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(5 * 1 * 2, 7), nn.ReLU(), nn.Linear(7, 5))
+    chain.load_state_dict(dict(zip(chain.state_dict(), net.state_dict().values())))
+    x = images((3, 12, 16))
+    torch.testing.assert_close(net(x), chain(x))
+    torch.testing.assert_close(net.features(x), chain[:-1](x))
+
+
+def test_the_network_of_zenke_starts_like_the_convnet():
+    """He et al. 2015: normal weights of variance 2 / inputs, biases 0; the head as torch makes it."""
+    torch.manual_seed(0)
+    net = nets.build("zenke", (3, 32, 32), 60)
+    for layer in (*net.convs, net.dense):
+        ratio = layer.weight.detach() / (2 / layer.weight[0].numel()) ** 0.5
+        assert 0.9 < ratio.std() < 1.1 and not layer.bias.any()
+        assert ratio.abs().max() > 2.5, "normal, not uniform"
+    assert net.head.weight.abs().max() <= 512 ** -0.5 and net.head.bias.any()
+
+
+@pytest.mark.parametrize("name", ["zenke", "zenke-wide"])
+@pytest.mark.parametrize("side", [(7, 8), (8, 7), (2, 2)])
+def test_images_too_small_for_the_network_of_zenke_are_refused(name, side):
+    with pytest.raises(ClkitError, match=f"{side[0]}x{side[1]} pixels are too small.*8x8"):
+        nets.build(name, (3, *side), 10)

@@ -1,0 +1,358 @@
+"""Views of results, and the explorers around them: what they draw and say, and what moving a slider does."""
+
+import base64
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from clkit import plots
+from clkit.analysis import masks
+from clkit.book import explore, show
+from clkit.data import load
+from clkit.engine.learner import LearnerError
+from clkit.methods.arm import arm
+from clkit.result import interval
+from tests.builders import made, seeds, several, sparse
+
+# ---- views
+
+
+def test_confusion_view_counts_right():
+    results = seeds()
+    view = explore.confusion_view(results, 1)
+    right = 100 * np.mean([r.averages("images")[1] for r in results])
+    newest = 100 * np.mean([r.newest_share(1) for r in results])
+    assert f"after task 2 of 3, 3 seeds together: {right:.1f} % of the images of 4 classes" in view.text
+    assert f"and {newest:.1f} % of all predictions" in view.text
+    one = explore.confusion_view(results, 1, seed=2)
+    counts = results[2].confusion(1)
+    np.testing.assert_allclose(
+        one.axes.collections[0].get_array().reshape(4, 4), 100 * counts / counts.sum(1, keepdims=True)
+    )
+    with pytest.raises(explore.ExploreError, match="no seed 7: these results have the seeds 0, 1, 2"):
+        explore.confusion_view(results, seed=7)
+    with pytest.raises(explore.ExploreError, match="shows one method, not 3"):
+        explore.confusion_view(several())
+    plt.close("all")
+
+
+def test_matrix_view_scores_the_run_as_it_was():
+    results = seeds()
+    text = explore.matrix_view(results, 1).text
+    a = [r.accuracy() for r in results]
+    average = interval([x[1, :2].mean() for x in a])
+    forgetting = interval([x[0, 0] - x[1, 0] for x in a])
+    assert f"is {100 * average.mean:.1f} % (± {100 * average.half:.1f}, 95 % t-interval, n = 3)" in text
+    assert f"is {100 * forgetting.mean:.1f} percentage points (± " in text
+    assert "forgetting" not in explore.matrix_view(results, 0).text
+    last = explore.matrix_view(results).text
+    assert f"is {100 * np.mean([r.average() for r in results]):.1f} %" in last
+    assert f"is {100 * np.mean([r.forgetting() for r in results]):.1f} percentage points" in last
+    plt.close("all")
+
+
+def test_forgetting_view_says_best_and_end():
+    groups = several()
+    text = explore.forgetting_view(groups, 0).text
+    column = 100 * np.mean([r.accuracy()[:, 0] for r in groups["er"]], axis=0)
+    assert f"ER {column.max():.1f} at best, {column[-1]:.1f} at the end" in text
+    plt.close("all")
+
+
+def test_images_view_shows_a_family_or_ten_classes():
+    shapes = load("shapes", families=2, train_per_class=3, test_per_class=3)[1]
+    view = explore.images_view(shapes, 1, columns=2)
+    assert view.text.startswith("10 sample images of the set shapes") and shapes.groups[5] in view.text
+    picked = np.asarray(shapes.images)[np.flatnonzero(np.asarray(shapes.labels) == 5)[0]]
+    np.testing.assert_allclose(view.axes.images[0].get_array()[:32, :32], np.moveaxis(picked, 0, 2) / 255)
+    digits = load("digits")[1]
+    assert "classes 0 to 9" in explore.images_view(digits).text
+    plt.close("all")
+
+
+def test_connections_view_counts_connections():
+    results = [sparse(seed=n, pixels=25, chosen=24, hidden=30) for n in range(2)]
+    for mask in results[1].trace["masks"]["mask"]:
+        mask[1:4] = False
+    view = explore.connections_view(results, 1, 0, 1, seed=1)
+    mask = masks.block(results[1], 1, 1, 0)[0]  # three of 24 rows are empty
+    assert np.array_equal(view.axes.images[0].get_array(), mask)
+    assert view.axes.get_title() == "SpaceNet, task 2, at allocation\nhidden layer 1 to hidden layer 2"
+    share = 100 * np.sort(mask.sum(axis=1))[-20:].sum() / mask.sum()
+    assert view.text == (
+        "Connection matrix of SpaceNet, seed 1, task 2, hidden layer 1 to hidden layer 2, at allocation:"
+        f" {mask.sum()} of 576 places between 24 source and 24 target neurons are taken; target neurons with"
+        f" any connection: 21 of 24; the 20 busiest hold {share:.0f} % of the connections."
+    )
+    results[1].trace["masks"]["mask"][0][:4] = False
+    assert "any connection: 20 of 24." in explore.connections_view(results, 0, 0, 0, seed=1).text
+    last = explore.connections_view(results, 2, layer=2).text
+    assert "seed 0, task 3, hidden layer 2 to output, after epoch 2" in last and "busiest" not in last
+    assert "input to hidden layer 1" in explore.connections_view(results).text
+    plt.close("all")
+
+
+def test_a_view_of_connections_takes_a_seed_that_has_them():
+    results = [made("spacenet"), sparse(seed=1)]
+    view = explore.connections_view(results)
+    assert ", seed 1, " in view.text
+    assert any("seed 1 " in t.get_text() for t in view.axes.figure.texts)  # the stamp
+    with pytest.raises(masks.MaskError, match="no trace table 'masks'"):
+        explore.connections_view(results, seed=0)
+    with pytest.raises(explore.ExploreError, match="no seed 7"):
+        explore.input_map_view(results, seed=7)
+    with pytest.raises(explore.ExploreError, match="shows one method, not 3"):
+        explore.connections_view(several())
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "pixels, shape, given",
+    [(36, (1, 6, 6), None), (48, (3, 4, 4), None), (40, (1, 5, 8), (1, 5, 8)), (36, (4, 3, 3), (4, 3, 3))],
+)
+def test_input_map_view_finds_the_pixels(pixels, shape, given):
+    result = sparse(pixels=pixels)
+    view = explore.input_map_view(result, 1, shape=given)
+    counts = masks.input_map(result, 1, shape)
+    assert np.array_equal(view.axes.images[0].get_array(), counts)
+    most = max(masks.input_map(result, 1, shape, e).max() for e in range(3))
+    assert view.axes.images[0].get_clim() == (0, most)  # one scale for all epochs
+    row, column = divmod(int(counts.argmax()), shape[2])
+    assert view.text == (
+        "Map of the first-layer connections of SpaceNet, seed 0, task 2 (classes c2, c3), after epoch 2:"
+        f" {counts.sum()} connections, {counts.mean():.1f} a pixel on average; the busiest pixel, in row"
+        f" {row + 1} and column {column + 1}, has {counts.max()}."
+    )
+    plt.close("all")
+
+
+def test_input_map_view_takes_names_and_refuses_what_is_no_image():
+    view = explore.input_map_view(sparse(), 0, names=["trouser", "pullover"])
+    assert "task 1 (classes trouser, pullover)" in view.text
+    long = explore.input_map_view(sparse(), 0, names=["a" * 20, "b" * 20])
+    assert long.axes.get_title().endswith("input, 2 classes") and "b" * 20 in long.text
+    for pixels in (40, 3, 1):  # 3 and 1: maps of a convolution
+        with pytest.raises(explore.ExploreError, match=f"has {pixels} sources, which are no square image"):
+            explore.input_map_view(sparse(pixels=pixels))
+    plt.close("all")
+
+
+def test_sparse_view_shows_both_or_the_matrix_alone():
+    result = sparse()
+    view = explore.sparse_view(result, 1, 1, 2)
+    pictures = [ax for ax in view.axes.figure.axes if ax.images and ax.get_title()]
+    one, other = explore.connections_view(result, 1, 1, 2), explore.input_map_view(result, 1, 1)
+    assert view.text == f"{one.text} {other.text}"
+    for mine, alone in zip(pictures, (one, other), strict=True):
+        assert np.array_equal(mine.images[0].get_array(), alone.axes.images[0].get_array())
+    maps = explore.sparse_view(sparse(pixels=3), 1, 1, 2)
+    assert len(maps.axes.figure.axes) == 1 and "Map" not in maps.text
+    plt.close("all")
+
+
+def recaller(n_images=4, **options):
+    """An ARM that has learned something, whose two networks differ, and a batch of five: (learner, x, y)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        learner = arm.ARM(arm.Config(n_images=n_images, n_steps=3, **options), (1, 8, 8), 6)
+        with torch.no_grad():
+            learner.net.head.weight.add_(torch.randn(6, 400, device="cpu"), alpha=0.1)
+        learner.seen.fill_(4)
+        return learner, torch.rand(5, 1, 8, 8, device="cpu"), torch.tensor([4, 5, 4, 4, 5], device="cpu")
+
+
+def probabilities(logits):
+    return torch.as_tensor(logits).softmax(-1).numpy()
+
+
+def test_recall_view_shows_the_images_of_a_step_and_what_both_networks_say():
+    learner, x, y = recaller(n_images=5)  # as many as the batch has: no draw
+    found = learner.recall_for(x, y)
+    view = explore.recall_view(learner, x, y, 2, 3, names=list("abcdef"))
+    above, bars, terms = view.axes.figure.axes
+    image, outputs = found.steps[2, 3, 0].numpy(), probabilities(found.logits[2, :, 3])  # (8, 8), (2, 6)
+    stretched, board = (image - image.min()) / np.ptp(image), above.images[0].get_array()
+    assert any(np.allclose(board[top : top + 8, 27:35, 0], stretched, atol=1e-6) for top in range(8))
+    np.testing.assert_allclose([b.get_height() for b in bars.patches], 100 * outputs.ravel(), rtol=1e-4)
+    assert [t.get_text() for t in bars.get_legend().get_texts()] == ["old network", "new network"]
+    assert bars.get_xlabel() == "class of image 4" and bars.get_xticklabels()[5].get_text() == "f"
+    assert [t.get_weight() for t in above.texts[:5]] == ["normal"] * 3 + ["bold", "normal"]
+    sums = next(one for one in terms.get_lines() if one.get_label().endswith("sum, minimised")).get_ydata()
+    cursor = next(one for one in terms.get_lines() if one.get_linestyle() == ":")
+    config, values = learner.config, dict(zip(arm.TERMS, found.values.T.numpy()))
+    total = sum(getattr(config, t) * values[t] for t in arm.TERMS[1:]) - values["divergence"]
+    np.testing.assert_allclose(sums, total - total[0], rtol=1e-3, atol=1e-5)
+    assert list(cursor.get_xdata()) == [2, 2] and above.get_title() == "ARM, 2 of 3 steps done"
+    old, new = ("abcdef"[p.argmax()] for p in outputs)
+    assert view.text == (
+        f"Recall of ARM after 2 of 3 steps, 5 images: image 4, which began as e, is {old} to the old network"
+        f" ({100 * outputs[0].max():.0f} %) and {new} to the new network ({100 * outputs[1].max():.0f} %);"
+        f" its pixels range from {image.min():.1f} to {image.max():.1f}. The objective was {total[0]:.2f} at"
+        f" the start and is {total[2]:.2f} now."
+    )
+    plt.close("all")
+
+
+def test_recall_view_ends_with_the_answers_that_are_replayed():
+    learner, x, y = recaller(n_images=5)
+    found, view = learner.recall_for(x, y), explore.recall_view(learner, x, y)
+    bars = view.axes.figure.axes[1]
+    np.testing.assert_allclose([b.get_height() for b in bars.patches], 100 * found.probs[0], rtol=1e-4)
+    assert "new network" not in view.text and "after 3 of 3 steps" in view.text and " now" not in view.text
+    first = explore.recall_view(learner, x, y, 0)
+    board = first.axes.images[0].get_array()  # at first each image stands above itself
+    low, high = float(x[0].min()), float(x[0].max())
+    np.testing.assert_allclose(board[-8:, :8, 0], x[0, 0], atol=1e-6)
+    assert f"range from {low:.1f} to {high:.1f}" in first.text and "now" not in first.text
+    plt.close("all")
+
+
+def test_recall_view_of_noise_and_of_adaptive_deepinversion():
+    learner, x, y = recaller(start="noise")
+    assert "which began as noise" in explore.recall_view(learner, x, y).text
+    learner, x, y = recaller(recall="adi")
+    learner.met[:4] = True
+    view = explore.recall_view(learner, x, y, 1)
+    labels = [one.get_label() for one in view.axes.figure.axes[2].get_lines()]
+    assert view.text.startswith("Recall of ADI") and any(label.endswith("target class") for label in labels)
+    plt.close("all")
+
+
+def test_looking_at_recall_draws_the_same_images_and_touches_nothing():
+    learner, x, y = recaller()  # four of five images: drawn at random
+    before, random = {k: v.clone() for k, v in learner.state_dict().items()}, torch.get_rng_state()
+    texts = {explore.recall_view(learner, x, y, 1, 2).text for _ in range(3)}
+    assert len(texts) == 1 and torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(v, before[k]) for k, v in learner.state_dict().items())
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "step, image, says",
+    [
+        (4, 0, "the recall has 3 steps: there is no step 4"),
+        (-5, 0, "no step -5"),
+        (0, 4, "4 images are recalled, numbered from 0: there is no image 4"),
+        (0, -1, "no image -1"),
+    ],
+)
+def test_recall_view_refuses_places_that_are_not_there(step, image, says):
+    with pytest.raises(explore.ExploreError, match=says):
+        explore.recall_view(*recaller(), step, image)
+
+
+def test_recall_view_leaves_it_to_the_learner_to_say_that_it_has_learned_nothing():
+    learner, x, y = recaller()
+    learner.seen.fill_(0)
+    with pytest.raises(LearnerError, match="call learn"):
+        explore.recall_view(learner, x, y)
+
+
+# ---- explorers
+
+
+def parts(explorer):
+    controls, screen = explorer.children
+    return list(controls.children), screen
+
+
+EXPLORERS = {
+    "confusion": lambda: explore.confusion_explorer(several()),
+    "matrix": lambda: explore.matrix_explorer(several()),
+    "forgetting": lambda: explore.forgetting_explorer(several()),
+    "images": lambda: explore.images_explorer(
+        load("shapes", families=2, train_per_class=2, test_per_class=2)[1], 2
+    ),
+    "sparse": lambda: explore.sparse_explorer(sparse()),
+    "recall": lambda: explore.recall_explorer(*recaller()),
+}
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_moving_a_slider_changes_picture_and_text(name):
+    controls, screen = parts(EXPLORERS[name]())
+    slider = controls[0]
+    start = 0 if name == "recall" else 1  # steps done are counted from 0
+    assert slider.min == start and slider.value == start and screen.value.startswith('<img alt="')
+    first, pages = screen.value, {screen.value}
+    for value in range(start + 1, slider.max + 1):
+        slider.value = value
+        pages.add(screen.value)
+    assert len(pages) == slider.max - start + 1 and not plt.get_fignums()
+    slider.value = start
+    assert screen.value == first
+    alt, image, text = re.fullmatch(
+        r'<img alt="([^"]*)".*base64,([^"]*)"><p[^>]*>(.*)</p>', first, re.S
+    ).groups()
+    assert alt == text and len(alt) >= 40 and base64.b64decode(image).startswith(b"\x89PNG")
+
+
+def test_an_explorer_shows_what_its_view_shows():
+    controls, screen = parts(explore.confusion_explorer(several()))
+    stage, method, seed = controls
+    stage.value, method.value, seed.value = 2, "er", 1
+    view = explore.confusion_view(several()["er"], 1, 1)
+    assert screen.value == show.as_html(view)
+    method.value, seed.value = "joint", None  # one stage: the slider's place does not matter
+    assert "after all tasks at once" in screen.value
+
+
+def test_a_choice_of_one_is_not_offered():
+    controls, _ = parts(explore.matrix_explorer(seeds()))
+    assert [type(c).__name__ for c in controls] == ["IntSlider"]
+    assert all(not c.continuous_update for c in controls)
+
+
+def test_nothing_is_drawn_twice(monkeypatch):
+    calls, draw = [], plots.plot_task
+    monkeypatch.setattr(plots, "plot_task", lambda *a, **k: calls.append(1) or draw(*a, **k))
+    slider = parts(explore.forgetting_explorer(several()))[0][0]
+    for value in (2, 1, 2, 3):
+        slider.value = value
+    assert len(calls) == 3
+
+
+def sparse_pair():
+    return {m: [sparse(m, seed) for seed in (0, 1)] for m in ("spacenet", "static")}
+
+
+def test_sparse_explorer_moves_over_tasks_epochs_and_layers():
+    groups = sparse_pair()
+    controls, screen = parts(explore.sparse_explorer(groups))
+    task, epoch, layer, method, seed = controls
+    assert [label for label, _ in epoch.options] == ["at allocation", "1", "2"] and epoch.value == 2
+    assert [label for label, _ in layer.options] == [
+        "input to hidden layer 1",
+        "hidden layer 1 to hidden layer 2",
+        "hidden layer 2 to output",
+    ]
+    assert [type(c).__name__ for c in controls[:2]] == ["IntSlider", "SelectionSlider"]
+    assert not task.continuous_update and not epoch.continuous_update
+    task.value, epoch.value, layer.value, method.value, seed.value = 3, 0, 1, "static", 1
+    assert screen.value == show.as_html(explore.sparse_view(groups["static"], 2, 0, 1, 1))
+    assert "SpaceNet (static), seed 1, task 3" in screen.value and not plt.get_fignums()
+
+
+def test_sparse_explorer_offers_what_is_recorded():
+    mixed = [made("spacenet"), sparse(seed=1)]
+    controls, screen = parts(explore.sparse_explorer(mixed))
+    assert len(controls) == 3 and "seed 1" in screen.value  # one method and one seed to choose from
+    with pytest.raises(explore.ExploreError, match="no connections are recorded for er"):
+        explore.sparse_explorer({"spacenet": mixed, "er": seeds()})
+
+
+def test_recall_explorer_recalls_once_and_shows_what_its_view_shows(monkeypatch):
+    calls, recall_for = [], arm.ARM.recall_for
+    monkeypatch.setattr(arm.ARM, "recall_for", lambda *a: calls.append(1) or recall_for(*a))
+    learner, x, y = recaller()
+    controls, screen = parts(explore.recall_explorer(learner, x, y, names=list("abcdef")))
+    step, image = controls
+    assert (step.min, step.max, image.min, image.max) == (0, 3, 1, 4)
+    assert not step.continuous_update and not image.continuous_update
+    for step.value, image.value in ((1, 1), (3, 2), (2, 4)):
+        pass
+    assert len(calls) == 1 and not plt.get_fignums()
+    assert screen.value == show.as_html(explore.recall_view(learner, x, y, 2, 3, names=list("abcdef")))

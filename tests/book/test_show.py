@@ -1,0 +1,194 @@
+"""What notebooks display: source, figures with their descriptions, tables; and the same as text and LaTeX."""
+
+import base64
+import functools
+import html
+import inspect
+import re
+import struct
+import zlib
+
+import matplotlib.pyplot as plt
+import pytest
+
+from clkit import plots
+from clkit.book import explore, show
+from clkit.figures.picture import FigureSpec
+from clkit.methods.baselines import finetune
+from clkit.result import interval
+from tests.builders import made, seeds, several
+
+ALT = "Bars of forgetting for two methods, the first at one hundred points."
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed: a list of (data, metadata)."""
+    found = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw, metadata: found.append((data, metadata)))
+    yield found
+    plt.close("all")
+
+
+def size_of(image):
+    return struct.unpack(">II", image[16:24])
+
+
+def notes_of(image):
+    """Text chunks of a PNG, plain and international."""
+    return dict(_notes(image))
+
+
+def _notes(image):
+    place = 8
+    while place < len(image):
+        length, kind = struct.unpack(">I4s", image[place : place + 8])
+        chunk = image[place + 8 : place + 8 + length]
+        if kind == b"tEXt":
+            key, text = chunk.split(b"\0", 1)
+            yield key.decode(), text.decode("latin-1")
+        elif kind == b"iTXt":
+            key, rest = chunk.split(b"\0", 1)
+            text = rest[2:].split(b"\0", 2)[2]
+            yield key.decode(), (zlib.decompress(text) if rest[0] else text).decode()
+        place += length + 12
+
+
+# ---- source
+
+
+def test_source_displays_the_source_that_runs(shown):
+    show.source(finetune.fit, finetune.Finetune.learn)
+    (data, _), (method, _) = shown
+    first = inspect.getsourcelines(finetune.fit)[1]
+    head, code = data["text/plain"].split("\n\n", 1)
+    last = first + len(code.splitlines()) - 1
+    assert code == inspect.getsource(finetune.fit).rstrip()
+    assert head == f"fit (clkit/methods/baselines/finetune.py, lines {first} to {last})"
+    assert method["text/plain"].startswith("Finetune.learn (clkit/methods/baselines/finetune.py, lines ")
+    assert "\n\ndef learn(self, task, trace):" in method["text/plain"]  # without the indentation of the class
+    seen = html.unescape(re.sub("<[^>]*>", "", data["text/html"]))
+    assert seen.strip() == head + code and 'style="color: #' in data["text/html"]
+
+
+def test_source_takes_classes_modules_properties_and_wrapped_functions(shown):
+    show.source(finetune.Config, finetune, type(made()).tasks, functools.lru_cache(interval))
+    heads = [data["text/plain"].partition("\n")[0] for data, _ in shown]
+    assert heads[0].startswith("Config (clkit/methods/baselines/finetune.py") and heads[1].startswith(
+        "clkit.methods.baselines.finetune (clkit/methods"
+    )
+    assert heads[2].startswith("Result.tasks (clkit/result/") and heads[3].startswith(
+        "interval (clkit/result/"
+    )
+
+
+def test_source_of_a_package_names_its_file_and_escapes_code(shown):
+    import clkit.methods
+
+    show.source(clkit.methods)
+    assert "(clkit/methods/__init__.py, lines 1 to " in shown[0][0]["text/plain"]
+
+    def marked():
+        return "<b>"
+
+    show.source(marked)
+    assert (
+        "&lt;b&gt;" in shown[1][0]["text/html"]
+        and "(tests/book/test_show.py, lines " in shown[1][0]["text/plain"]
+    )
+
+
+@pytest.mark.parametrize(
+    "thing, says", [(len, "no Python source of len"), (3, "not a int"), ("text", "not a str")]
+)
+def test_source_refuses_what_has_no_source(thing, says):
+    with pytest.raises(show.ShowError, match=says):
+        show.source(thing)
+
+
+# ---- figures
+
+
+def test_figure_shows_alt_text_in_metadata_and_as_text(shown):
+    ax = plots.plot_forgetting(seeds())
+    show.figure(ax, ALT, id="forgetting-bars", caption="Forgetting of *ER*.")
+    (picture, metadata), (words, _) = shown
+    image = base64.b64decode(picture["image/png"])
+    assert (
+        metadata["image/png"]["alt"] == ALT and metadata["image/png"]["width"] == size_of(image)[0] * 2 // 3
+    )
+    assert words["text/markdown"] == f"**forgetting-bars.** Forgetting of *ER*.\n\n*Description:* {ALT}"
+    facts = notes_of(image)
+    assert facts["Title"] == "forgetting-bars" and facts["Description"] == ALT and "Software" not in facts
+    assert facts["Comment"].startswith("split-digits") and "torch" in facts["Comment"]
+    assert not plt.get_fignums()
+
+
+def test_figure_gives_the_same_bytes_for_the_same_results(shown):
+    for _ in range(2):
+        show.figure(plots.plot_averages(several()), ALT, id="same", caption="Twice.")
+    assert shown[0][0]["image/png"] == shown[2][0]["image/png"]
+
+
+@pytest.mark.parametrize("alt", ["", None, "A plot.", "x " * 19 + " " * 30])
+def test_figure_wants_a_description(shown, alt):
+    with pytest.raises(show.ShowError, match="in 40 or more what it shows"):
+        show.figure(plots.plot_forgetting(seeds()), alt, id="bars", caption="Bars.")
+    assert not shown
+
+
+def test_figure_wants_a_plain_id(shown):
+    with pytest.raises(show.ShowError, match="not 'My Figure'"):
+        show.figure(plots.plot_forgetting(seeds()), ALT, id="My Figure", caption="Bars.")
+
+
+def test_a_view_brings_its_own_description(shown):
+    view = explore.confusion_view(seeds())
+    show.figure(view, id="confusion", caption="Confusion.")
+    assert shown[0][1]["image/png"]["alt"] == view.text
+
+
+# ---- text and tables
+
+
+def test_a_sentence_is_markdown_and_plain(shown):
+    show.text("*Look* at `x`.")
+    assert shown == [({"text/markdown": "*Look* at `x`.", "text/plain": "Look at x."}, {})]
+
+
+def test_table_is_markdown_and_plain(shown):
+    show.table([{"method": "a|b", "score": 1.5}, {"method": "c", "score": float("nan")}])
+    data = shown[0][0]
+    assert data["text/markdown"] == "| method | score |\n| --- | ---: |\n| a\\|b | 1.50 |\n| c | - |"
+    assert data["text/plain"] == "method  score\na|b     1.50\nc       -"
+    with pytest.raises(show.ShowError, match="at least one row"):
+        show.table([])
+
+
+def test_rows_need_not_have_the_same_columns(shown):
+    show.table([{"a": 1}, {"b": 2}])
+    assert shown[0][0]["text/plain"] == "a  b\n1\n   2"
+    assert show.as_text([{"a": 1, "b": 2}], ["b"]) == "b\n2"
+
+
+def test_latex_is_a_tabular_with_escaped_cells():
+    assert show.as_latex([{"method": "a_b & c", "score (%)": "1.0 ± 0.5"}]) == (
+        "\\begin{tabular}{ll}\n\\toprule\nmethod & score (\\%) \\\\\n\\midrule\n"
+        "a\\_b \\& c & 1.0 $\\pm$ 0.5 \\\\\n\\bottomrule\n\\end{tabular}"
+    )
+
+
+def test_a_figure_of_the_book_is_shown_with_its_records(shown, monkeypatch, capsys):
+    results = seeds()
+    spec = FigureSpec(plots.plot_averages(results).figure, "A caption.", ALT, {"er_digits_teach": results})
+    monkeypatch.setitem(show.FIGURES, "averages", lambda: spec)
+    show.from_records("averages")
+    assert shown[0][1]["image/png"]["alt"] == ALT and "A caption." in shown[1][0]["text/markdown"]
+    said = capsys.readouterr().out
+    assert "`python -m clkit figures averages`" in said and "er_digits_teach" in said
+
+
+def test_a_figure_that_is_made_already_is_not_made_again(shown):
+    spec = FigureSpec(plots.plot_averages(seeds()).figure, "A caption.", ALT)
+    show.from_records("made-already", spec)
+    assert "**made-already.** A caption." in shown[1][0]["text/markdown"]

@@ -1,0 +1,213 @@
+"""Results made by hand for tests: random answers of the right shapes, with trace tables where asked for.
+
+And what finds the parts of a drawing.
+"""
+
+import matplotlib
+import numpy as np
+
+from clkit.plots import TERMS
+from clkit.result import Result
+
+SIZES, PER_CLASS = (2, 2, 2), 10
+
+
+def made(
+    method="er",
+    seed=0,
+    *,
+    benchmark="split-digits",
+    data="digits",
+    preset="teach",
+    sizes=SIZES,
+    joint=False,
+    groups=None,
+    memory=100,
+    skill=0.6,
+    per_class=PER_CLASS,
+):
+    """A Result of random answers, right with chance `skill` and else among the seen classes.
+
+    per_class: test images of each class, a number or one for each.
+    """
+    random = np.random.default_rng([seed, sum(map(ord, method)), memory])
+    K = sum(sizes)
+    labels = np.repeat(np.arange(K), per_class).astype(np.int16)
+    seen = np.array([K]) if joint else np.cumsum(sizes)
+    own = np.searchsorted(np.cumsum(sizes), labels, side="right")
+    first = (np.cumsum(sizes) - sizes)[own]
+    predictions = np.array(
+        [
+            np.where(random.random(len(labels)) < skill, labels, random.integers(0, s, len(labels)))
+            for s in seen
+        ]
+    )
+    predictions = np.where(labels < seen[:, None], predictions, -1).astype(np.int16)
+    task_aware = np.array([first + random.integers(0, np.array(sizes)[own]) for _ in range(len(seen) + 1)])
+    R = len(seen)
+    about = {
+        "experiment": f"{method}/{benchmark}",
+        "method": method,
+        "benchmark": benchmark,
+        "preset": preset,
+        "seed": seed,
+        "config": {"memory": memory},
+        "stream": {"data": data, "checksum": "0f" * 32},
+        "key": "abc",
+        "commit": "1234567",
+        "date": "2024-02-03",
+        "device": "cpu",
+        "threads": 1,
+        "versions": {"clkit": "0.1.0", "torch": "2.13.0"},
+    }
+    losses = {
+        "task": np.repeat(np.arange(R), 4),
+        "epoch": np.tile(np.arange(4), R),
+        "loss": random.random(4 * R),
+    }
+    return Result(
+        about,
+        sizes,
+        [f"c{k}" for k in range(K)],
+        groups,
+        seen,
+        labels,
+        predictions,
+        task_aware,
+        np.where(predictions == labels, 0, 1),
+        np.ones(R),
+        np.ones(R),
+        np.full(R, 100),
+        np.full(R, 5),
+        memory_bytes={"weights": np.full(R, 2_000_000), "exemplars": np.arange(1, R + 1) * 500_000},
+        trace={"loss": losses},
+    )
+
+
+def seeds(method="er", n=3, **options):
+    """`made` for the seeds from 0 to n - 1."""
+    return [made(method, seed, **options) for seed in range(n)]
+
+
+def several():
+    """{method: three seeds} of two methods and joint training."""
+    return {"finetune": seeds("finetune"), "er": seeds("er"), "joint": seeds("joint", joint=True)}
+
+
+def sparse(method="spacenet", seed=0, *, pixels=36, chosen=8, hidden=12, epochs=2, **options):
+    """A Result with the trace table "masks" of a network with two hidden layers: random connections."""
+    result = made(method, seed, **options)
+    random = np.random.default_rng([seed, sum(map(ord, method)), pixels])
+    rows = []
+    for task, classes in enumerate(result.classes_per_task):
+        first = sum(result.classes_per_task[:task])
+        layers = [
+            np.arange(pixels),
+            *(random.permutation(hidden)[:chosen] for _ in range(2)),
+            np.arange(first, first + classes),
+        ]
+        rows += [
+            (
+                task,
+                layer,
+                epoch,
+                layers[layer + 1],
+                layers[layer],
+                random.random((len(layers[layer + 1]), len(layers[layer]))) < 0.3,
+            )
+            for epoch in range(epochs + 1)
+            for layer in range(3)
+        ]
+    columns = zip(*rows, strict=True)
+    names = ("task", "layer", "epoch", "targets", "sources", "mask")
+    result.trace["masks"] = dict(zip(names, map(list, columns), strict=True))
+    return result
+
+
+# ---- learning online, and recall
+
+BATCHES, STEPS, RECALLED = (4, 4, 3), 3, 5  # batches a task, steps on the images, images a batch
+
+
+def online(method="arm", seed=0, *, lag=None, batches=BATCHES, side=8, counts=None, **options):
+    """A Result with the trace tables of ARM: random numbers of the right shapes."""
+    result = made(method, seed, **options)
+    random, K, T = np.random.default_rng([seed, 7]), sum(result.classes_per_task), result.tasks
+    task = np.repeat(np.arange(T), batches)
+    step = np.concatenate([np.arange(b) for b in batches])
+    rows = np.flatnonzero(step % 2 == 0)
+    output = random.dirichlet(np.ones(K), len(task)).astype(np.float32)
+    output[task == 0] = np.nan
+    result.about["config"] = {
+        "lag": lag,
+        "recall": "arm",
+        "divergence_weight": 2.0,
+        "local_old": 1.0,
+        "local_new": 0.1,
+        "diversity": 16.0,
+        "confidence": 0.0,
+        "l2": 1.0,
+        "tv": 1.0,
+        "target": 1.0,
+        "bn_loss": 0.0,
+    }
+    terms = {t: random.random((len(task), STEPS)).astype(np.float32) for t in TERMS}
+    terms["target"][:] = terms["bn_loss"][:] = 0
+    for values in terms.values():
+        values[task == 0] = np.nan
+    n = [0 if t == 0 else RECALLED for t in task[rows]]
+    result.trace = {
+        "loss": {"task": task, "step": step, "loss": random.random(len(task))},
+        "progress": {"task": task[rows], "step": step[rows], "accuracy": random.random((len(rows), T))},
+        "recall": {"task": task, "step": step, "output": output},
+        "objective": {"task": task, "step": step, **terms},
+        "images": {
+            "task": task[rows],
+            "step": step[rows],
+            "start": [random.random((k, 1, side, side)) for k in n],
+            "recalled": [random.normal(size=(k, 1, side, side)) for k in n],
+            "origins": [random.integers(0, K, k) for k in n],
+            "counts": [np.ones(k) if counts is None else np.array(counts[:k]) for k in n],
+            "probs": [random.dirichlet(np.ones(K), k) for k in n],
+        },
+        "gradients": cosines(random),
+    }
+    return result
+
+
+CONDITIONS = ("hard", "soft", "control hard", "control soft")
+
+
+def cosines(random, groups=("FC1", "FC2", "All")):
+    """A trace table "gradients" of random numbers."""
+    rows = [
+        (condition, which, group)
+        for condition in CONDITIONS
+        for which in ("class 1", "class 2")
+        for group in groups
+    ]
+    columns = {name: np.array(column) for name, column in zip(("condition", "which", "group"), zip(*rows))}
+    return columns | {
+        "mean": random.random(len(rows)),
+        "deviation": random.random(len(rows)),
+        "values": np.array([600 if g == "All" else 200 for *_, g in rows]),
+        "left_out": np.zeros(len(rows), int),
+    }
+
+
+def several_online(n=3, **options):
+    """`online` for the seeds from 0 to n - 1."""
+    return [online(seed=seed, **options) for seed in range(n)]
+
+
+# ---- parts of a drawing
+
+
+def line(ax, label):
+    """The line of that label on the axes."""
+    return next(one for one in ax.get_lines() if one.get_label() == label)
+
+
+def stamp_of(figure):
+    """The Text that `plots.stamp` put on a figure, or None."""
+    return next((t for t in figure.findobj(matplotlib.text.Text) if t.get_gid() == "stamp"), None)

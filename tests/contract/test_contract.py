@@ -1,0 +1,208 @@
+"""What every method promises, tested on all of them at the smoke preset. A new method is covered by its line
+in the registry of methods.
+
+On a machine with a GPU, ``CLKIT_DEVICE=cuda make test`` runs the same tests there.
+"""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from clkit import experiments
+from clkit.experiments.benchmark import _stream
+from clkit.methods import LEARNERS
+from clkit.engine.run import run
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace
+from tests.modes import DeviceFactories
+from tests import golden
+from tests.soak import smallest
+
+DEVICE = os.environ.get("CLKIT_DEVICE", "cpu")
+EXACT = dict(rtol=0, atol=0) if DEVICE == "cpu" else dict(rtol=1e-3, atol=1e-3)
+
+
+def stream_of(experiment):
+    """A stream of its own for a test that writes into it."""
+    _stream.cache_clear()
+    stream = experiments.stream(experiment.benchmark, "smoke")
+    _stream.cache_clear()
+    return stream
+
+
+@pytest.fixture(scope="module", params=LEARNERS)
+def experiment(request):
+    return experiments.experiment(smallest(request.param), "smoke")
+
+
+def go(experiment, stream=None, learner=None, seed=0, **options):
+    options = {"device": DEVICE, "threads": 1, "progress": False, **options}
+    return run(learner or experiment.learner, experiment.config, stream or stream_of(experiment), seed=seed, **options)
+
+
+@pytest.fixture(scope="module")
+def once(experiment):
+    """One run of each method, shared by the tests that only look at it."""
+    learner, result = go(experiment, record="*")
+    return learner, result
+
+
+def same(a, b):
+    """Whether two results hold the same predictions (exact on a CPU)."""
+    if DEVICE == "cpu":
+        return (
+            np.array_equal(a.predictions, b.predictions)
+            and np.array_equal(a.predictions_task_aware, b.predictions_task_aware)
+            and np.array_equal(a.rank, b.rank)
+        )
+    return np.mean(a.predictions == b.predictions) > 0.95
+
+
+def test_a_seed_gives_the_same_predictions_and_another_seed_others(experiment, once):
+    assert same(go(experiment)[1], once[1])
+    assert not np.array_equal(go(experiment, seed=1)[1].rank, once[1].rank)
+
+
+def test_recording_and_looking_do_not_disturb(experiment, once):
+    silent = go(experiment)[1]
+    probes = {
+        "*": {
+            "shaken": lambda m: (torch.rand(3, device=DEVICE), m(torch.rand(2, *m.shape, device=DEVICE)))[
+                1
+            ].sum()
+        }
+    }
+    watched = go(experiment, record="*", probes=probes)[1]
+    assert same(silent, watched) and same(silent, once[1])
+    assert all("shaken" in columns for columns in watched.trace.values())
+
+
+def test_only_documented_tables_are_reported(experiment, once):
+    tables = experiment.learner.tables
+    assert once[1].trace.keys() == tables.keys(), "every documented table is reported, and no other"
+    for table, columns in once[1].trace.items():
+        for column in columns.keys() - {"task"}:
+            assert column in tables[table], (
+                f"{table}.{column} is not in the learner's description of its tables"
+            )
+        assert {len(rows) for rows in columns.values()} == {len(columns["task"])}
+
+
+def test_scores_cover_the_classes_seen_and_are_finite(experiment, once):
+    learner, result = once
+    x = torch.rand(5, *learner.shape, device=DEVICE)
+    with torch.no_grad():
+        scores = learner.eval()(x)
+    assert scores.shape[0] == 5 and scores.shape[1] >= result.seen[-1] and scores.isfinite().all()
+
+
+def test_a_restored_learner_predicts_the_same(experiment, once):
+    learner, _ = once
+    seed_everything(99)
+    twin = experiment.learner(experiment.config, learner.shape, learner.classes).to(DEVICE)
+    x = torch.rand(7, *learner.shape, device=DEVICE)
+    state = learner.snapshot()
+    twin.restore(state)
+    with torch.no_grad():
+        torch.testing.assert_close(twin.eval()(x), learner.eval()(x), **EXACT)
+    learner.train()
+    again = twin.snapshot()
+    for kind in ("parameters", "buffers"):
+        assert all(torch.equal(state[kind][k], again[kind][k]) for k in state[kind])
+
+
+def test_the_stream_is_not_written_to(experiment):
+    stream = stream_of(experiment)
+    before = [(t.train.images.clone(), t.train.labels.clone()) for t in stream], stream.test.images.clone()
+    go(experiment, stream)
+    after = [(t.train.images, t.train.labels) for t in stream]
+    assert all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(before[0], after))
+    assert torch.equal(before[1], stream.test.images)
+
+
+def test_no_old_data_is_needed(experiment, once):
+    """A task's images are blackened once its turn is over. A method that keeps images must say so, and is not
+    held to it."""
+    class Forgetful(experiment.learner):
+        def learn(self, task, trace):
+            super().learn(task, trace)
+            task.train.images.zero_()
+            task.train.labels.zero_()
+
+    result = go(experiment, learner=Forgetful)[1]
+    assert same(result, once[1]), "the learner reached for images of a task that was over"
+
+
+def test_who_keeps_images_says_so(experiment, once):
+    """Bytes of kind "exemplars" and stores_images belong together; joint training keeps none but sees all at
+    once."""
+    learner, result = once
+    assert bool(result.memory_bytes.get("exemplars", np.zeros(1))[-1]) == (learner.stores_images and not learner.joint)
+    assert not learner.joint or learner.stores_images
+
+
+def test_kept_bytes_are_those_of_the_state(experiment, once):
+    learner, result = once
+    state = learner.snapshot()
+    whole = sum(
+        t.numel() * t.element_size() for kind in ("parameters", "buffers") for t in state[kind].values()
+    )
+    assert sum(learner.memory_bytes().values()) == whole
+    assert (result.n_samples > 0).all(), "images drawn are counted, for samples per second"
+    assert {k: int(v[-1]) for k, v in result.memory_bytes.items()} == learner.memory_bytes()
+
+
+def test_tensors_are_made_on_the_right_device(experiment):
+    """Every tensor that clkit makes says on which device, which shows on a CPU what would fail on a GPU."""
+    with DeviceFactories() as mode:
+        go(experiment)
+    assert mode.found == []
+
+
+def test_the_constructor_only_builds(experiment, once, capsys):
+    """Same random state, same weights; the config is kept as given; nothing is printed; a plain Trace is
+    enough."""
+    shape, classes = once[0].shape, once[0].classes
+    seed_everything(1)
+    a = experiment.learner(experiment.config, shape, classes)
+    seed_everything(1)
+    b = experiment.learner(experiment.config, shape, classes)
+    assert a.config is experiment.config and capsys.readouterr() == ("", "")
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+    stream = stream_of(experiment)
+    stream = stream.merged() if experiment.learner.joint else stream
+    a.learn(stream[0], Trace())
+    assert any(not torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters()))
+
+
+def test_the_config_is_frozen_and_documented(experiment):
+    config = experiment.config
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.epochs = 0
+    assert type(config)() == type(config)(), "defaults are complete"
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"net": "lenet"}])
+def test_settings_that_cannot_work_are_refused(name, wrong):
+    found = experiments.experiment(smallest(name), "smoke")
+    with pytest.raises(ValueError) as error:
+        found.learner(experiments.config_class(found.learner)(**{**found.row, **wrong}), (1, 8, 8), 4)
+    assert next(iter(wrong)) in str(error.value) or "network" in str(error.value)
+
+
+def test_a_seed_gives_what_it_always_gave(experiment, once):
+    """The digests of tests/golden, for methods that are there; what probes and studies add is not among them."""
+    kept = golden.read("smoke")
+    row, same = kept["results"].get(experiment.name), golden.same_machine(kept)
+    differing = golden.differences(row, once[1], same) if row else []
+    now = golden.digests(once[1])
+    assert [name for name in differing if not same or name in now] == []
+
+
+def test_every_method_of_the_book_has_golden_digests():
+    assert set(golden.read("smoke")["results"]) <= set(experiments.names())
+    assert len({name.partition("/")[0] for name in golden.read("smoke")["results"]}) >= 28

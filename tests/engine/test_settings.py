@@ -1,0 +1,89 @@
+"""What a Config refuses, by the types of its fields; and copies of networks whose weights are buffers."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+
+from clkit.engine.learner import LearnerError, check_config, teacher
+
+
+@dataclass(frozen=True)
+class Config:
+    word: Literal["left", "right"] = "left"
+    three: Literal["a", "b", "c"] = "a"
+    count: int = 3
+    zero: int = 0
+    few: int | None = None
+    rate: float = 0.5
+    weight: float = 0.0
+    share: float = 1.0
+    offset: float = -1.0
+    sizes: tuple = (4, 5)
+    flag: bool = False
+    name: str = "mlp"
+    mixed: tuple | float = 0.5
+
+    def __post_init__(self):
+        check_config(self, above_0="rate", from_0="zero", up_to_1="share", signed="offset", own="mixed")
+
+
+@pytest.mark.parametrize("right", [
+    {}, {"word": "right"}, {"count": 1}, {"zero": 0}, {"few": 1}, {"rate": 1}, {"rate": 5e-324}, {"share": 0.0},
+    {"offset": -1e9}, {"sizes": ()}, {"flag": True}, {"mixed": (0,)}])
+def test_settings_that_can_work(right):
+    Config(**right)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"word": "up"}, "word must be 'left' or 'right', not 'up'"),
+    ({"three": None}, "three must be 'a', 'b' or 'c', not None"),
+    ({"count": 0}, "count must be a whole number of at least 1, not 0"),
+    ({"count": 2.0}, "count must be a whole number of at least 1, not 2.0"),
+    ({"count": True}, "count must be a whole number of at least 1, not True"),
+    ({"count": None}, "count must be a whole number of at least 1, not None"),
+    ({"zero": -1}, "zero must be a whole number of at least 0, not -1"),
+    ({"few": 0}, "few must be a whole number of at least 1, not 0"),
+    ({"rate": 0.0}, "rate must be a finite number above 0, not 0.0"),
+    ({"rate": math.nan}, "rate must be a finite number above 0, not nan"),
+    ({"rate": "fast"}, "rate must be a finite number above 0, not 'fast'"),
+    ({"weight": -1.0}, "weight must be a finite number of at least 0, not -1.0"),
+    ({"weight": math.inf}, "weight must be a finite number of at least 0, not inf"),
+    ({"share": 1.5}, "share must be a finite number of at least 0 and at most 1, not 1.5"),
+    ({"offset": math.inf}, "offset must be a finite number, not inf"),
+    ({"sizes": (4, 0)}, r"sizes must be a tuple of whole numbers of at least 1, not (4, 0)"),
+    ({"sizes": [4]}, r"sizes must be a tuple of whole numbers of at least 1, not [4]"),
+    ({"flag": 1}, "flag must be of the type bool, not 1"), ({"name": 3}, "name must be of the type str, not 3")])
+def test_settings_that_cannot_work_are_refused_in_one_sentence(wrong, message):
+    with pytest.raises(LearnerError) as error:
+        Config(**wrong)
+    assert str(error.value) == message
+
+
+class Pair(nn.Module):
+    """Weights, a running mean, and a buffer that is no part of the state."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 2, bias=False), nn.BatchNorm1d(2)
+        self.register_buffer("scratch", torch.ones(1, device="cpu"), persistent=False)
+
+    def forward(self, x):
+        return self.norm(self.linear(x)) * self.scratch
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_teacher_is_a_copy_without_parameters(persistent):
+    net, x = Pair(), torch.rand(4, 3, device="cpu")
+    net(x)
+    copy = teacher(net, persistent)
+    assert not list(copy.parameters()) and torch.equal(copy.eval()(x), net.eval()(x))
+    assert not copy(x).requires_grad
+    assert copy.state_dict().keys() == (net.state_dict().keys() if persistent else set())
+    with torch.no_grad():
+        net.linear.weight.zero_()
+    assert copy.linear.weight.any() and list(net.parameters())[0] is net.linear.weight
+    assert copy.double()(x.double()).dtype == torch.float64

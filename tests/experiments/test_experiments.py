@@ -1,0 +1,281 @@
+"""Experiments: names, settings, streams, own data, and results that are loaded, computed or refused."""
+
+import json
+
+import pytest
+
+from clkit import experiments, papers
+from clkit.experiments import PresetError, experiment, load_or_run, places, run_experiment
+from clkit.experiments.benchmark import _stream
+from clkit.experiments.runner import _seed_result
+from clkit.methods import LEARNERS
+from clkit.result import load, save
+
+EMBEDDED = ("digits", "digits28", "shapes")
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(places, "RECORDS", tmp_path / "records")
+    monkeypatch.delenv("CLKIT_DATA", raising=False)
+
+
+# ---- the rows
+
+@pytest.mark.parametrize("name", experiments.names())
+@pytest.mark.parametrize("preset", experiments.PRESETS)
+def test_every_row_makes_sense(name, preset):
+    row = experiment(name, preset)
+    assert row.method in LEARNERS and row.benchmark in papers.benchmarks() and name == name.lower()
+    assert row.preset == preset or preset == "laptop", "a size may only stand for the paper's"
+    assert preset in ("laptop", "paper") or row.data in EMBEDDED, "smoke and teach need no download"
+    assert row.config == experiments.config_class(row.learner)(**row.settings), "a Config that can be built"
+
+
+@pytest.mark.parametrize("name", papers.benchmarks())
+@pytest.mark.parametrize("preset", experiments.PRESETS)
+def test_embedded_streams_can_be_had(name, preset):
+    row = papers.benchmark(name, preset)
+    if row.data in EMBEDDED:
+        assert experiments.stream(name, preset).classes_per_task == row.classes_per_task
+
+
+def test_every_method_has_an_experiment_and_a_learner():
+    assert {n.partition("/")[0] for n in experiments.names()} == LEARNERS.keys() == papers.methods().keys()
+
+
+def test_every_method_has_a_look_of_its_own():
+    looks = [tuple(map(str, (s["color"], s["marker"], s["linestyle"]))) for s in map(papers.style, papers.methods())]
+    assert len(set(looks)) == len(looks)
+    mine, yours = papers.style("mine"), papers.style("yours")
+    assert mine == papers.style("mine") and mine != yours and mine["label"] == "mine"
+    assert tuple(map(str, (mine["color"], mine["marker"], mine["linestyle"]))) not in looks
+
+
+def test_mixed_tasks_hold_one_of_each_family_and_family_tasks_one_family():
+    for task in experiments.stream("split-shapes", "teach"):
+        groups = task.train.groups[task.first:task.seen]
+        assert len(set(groups)) == len(groups) == 4
+    for task in experiments.stream("shapes-families", "teach"):
+        assert len(set(task.train.groups[task.first:task.seen])) == 1
+
+
+# ---- settings
+
+@pytest.mark.parametrize("text, value", [("epochs=3", 3), ("lr=1", 1.0), ("lr=0.5", 0.5), ("heads=multi", "multi"),
+                                         ("balance=false", False), ("balance=False", False)])
+def test_settings_are_read_as_their_type(text, value):
+    key, _, words = text.partition("=")
+    config = experiment("lwf/split-digits", "smoke", {key: words}).config
+    assert getattr(config, key) == value and type(getattr(config, key)) is type(value)
+
+
+@pytest.mark.parametrize("key, value, message", [
+    ("epoch", "3", "no setting 'epoch'; did you mean epochs"), ("epochs", "many", "'epochs' takes int, not 'many'"),
+    ("epochs", "1.5", "takes int"), ("epochs", "True", "takes int"), ("balance", "1", "takes bool"),
+    ("heads", "three", "heads"), ("epochs", "0", "at least 1")])
+def test_wrong_settings_are_told(key, value, message):
+    with pytest.raises(PresetError, match=message):
+        experiment("lwf/split-digits", "smoke", {key: value})
+
+
+@pytest.mark.parametrize("name, preset, message", [
+    ("finetun/split-mnist", "smoke", "did you mean finetune/split-mnist"),
+    ("finetune/split-mnist", "papers", "did you mean paper"), ("nothing", "smoke", "clkit list"),
+    ("er/split-mnis", "smoke", "did you mean er/split-mnist")])
+def test_unknown_names_are_told(name, preset, message):
+    with pytest.raises(PresetError, match=message):
+        experiment(name, preset)
+
+
+def test_an_override_that_changes_nothing_is_none():
+    plain = experiment("arm/mnist-5k-5", "paper")
+    same = experiment("arm/mnist-5k-5", "paper", {"n_steps": "10", "lr": plain.config.lr})
+    assert same == plain and same.stem == plain.stem and same.tables == plain.tables
+    other = experiment("arm/mnist-5k-5", "paper", {"n_steps": "10", "n_images": "20"})
+    assert other.overrides == {"n_images": 20} and "objective" not in other.tables and "objective" in plain.tables
+
+
+@pytest.mark.parametrize("settings, stem, command", [
+    ({"reserved": "(20, 20)"}, "reserved-20-20", "--set 'reserved=(20, 20)' --out"),
+    ({"mean": (0.0,), "std": (1.0,)}, "mean-0.0_std-1.0", "--set 'std=(1.0,)' --out"),
+    ({"connections": 0.1}, "connections-0.1", "--set connections=0.1 --out")])
+def test_settings_of_several_numbers_have_plain_file_names(settings, stem, command):
+    found = experiment("spacenet/split-mnist", "paper", settings)
+    assert found.stem == f"spacenet_split-mnist_paper_{stem}"
+    assert command in found.command and "--seeds 0-9" in found.command
+
+
+def test_the_laptop_size_is_a_row_of_its_own_or_the_paper_s():
+    assert experiment("er/split-mnist", "laptop") == experiment("er/split-mnist", "paper")
+    small = experiment("spacenet/cifar10-100", "laptop")
+    assert small.preset == "laptop" and small.stem == "spacenet_cifar10-100_laptop"
+    assert small.stream_row.stream == {"max_per_class": 500} and small.seeds == (0,)
+
+
+def test_a_shuffled_benchmark_has_an_order_for_each_seed():
+    orders = [experiments.stream("split-mnist-shuffled", "smoke", seed).order for seed in (0, 1, 0)]
+    assert orders[0] == orders[2] != orders[1] and sorted(orders[1]) == list(range(10))
+    assert experiments.stream("split-mnist", "smoke", 1).order == tuple(range(10))
+    a, b = run_experiment("spacenet/split-mnist-shuffled", "smoke", (0, 1), out=places.RECORDS)
+    assert a.names != b.names
+    found = load(places.RECORDS / "spacenet_split-mnist-shuffled_smoke")
+    assert [r.about["stream"]["order"] for r in found] == [list(o) for o in orders[:2]]
+
+
+# ---- running
+
+def test_absent_data_are_told_once_before_any_process_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLKIT_DATA", str(tmp_path))
+    _stream.cache_clear()
+    with pytest.raises(ValueError, match="data get mnist"):
+        run_experiment("finetune/split-mnist", "paper", (0, 1), jobs=2)
+
+
+def test_results_do_not_depend_on_the_number_of_processes():
+    one = run_experiment("er/split-digits", "smoke", (0, 1), progress=False)
+    found = experiment("er/split-digits", "smoke")
+    again = [_seed_result(found, s, "cpu", "*", 60.0) for s in (1, 0)][::-1]
+    two = run_experiment("er/split-digits", "smoke", (0, 1), jobs=2, record=("loss", "memory"))
+    for a, b, c in zip(one, two, again, strict=True):
+        assert (a.rank == b.rank).all() and (a.rank == c.rank).all()
+        assert (a.trace["loss"]["loss"] == b.trace["loss"]["loss"]).all()
+    assert not (one[0].rank == one[1].rank).all()
+
+
+def test_activations_are_those_of_test_images_of_the_first_two_classes():
+    learner, result = experiments.run_seed("spacenet/split-digits", "smoke", 0)
+    test = experiments.stream("split-digits", "smoke").test
+    index = [i for k in (0, 1) for i in (test.labels == k).nonzero()[:50, 0].tolist()]
+    found = result.trace["network"]["activations"]
+    expected = learner.activations(test.select(index).images / 255).numpy()
+    assert (abs(found[-1] - expected) < 1e-2).all() and found[0].any() and (found[0] != found[-1]).any()
+
+
+@pytest.mark.parametrize("record, message", [("los", "records no table 'los'; did you mean loss"),
+                                             (("loss", "maks"), "no table 'maks'")])
+def test_a_table_that_no_method_records_is_told(record, message):
+    with pytest.raises(PresetError, match=message):
+        run_experiment("er/split-digits", "smoke", record=record)
+
+
+# ---- records
+
+def test_computed_then_read_back_then_loaded_then_stale():
+    said = []
+    first = load_or_run("finetune/split-digits", "smoke", say=said.append)
+    load_or_run("finetune/split-digits", "smoke", say=said.append)
+    run_experiment("finetune/split-digits", "smoke", (0, 1), out=places.RECORDS)
+    loaded = load_or_run("finetune/split-digits", "smoke", say=said.append)
+    assert [line.split(" finetune_split-digits_smoke (")[0] for line in said] == ["computed", "read back", "loaded"]
+    assert "n = 2 seeds" in said[-1] and (loaded[0].rank == first[0].rank).all()
+    for change, fault in (({"key": "0" * 16}, "its key"), ({"revision": 99}, "another revision"),
+                          ({"config": {**loaded[0].about["config"], "epochs": 3}}, "other settings made it: epochs")):
+        spoilt = [dataclass_with(r, change) for r in loaded]
+        save(spoilt, places.RECORDS / "finetune_split-digits_smoke", replace=True)
+        with pytest.raises(PresetError, match=rf"is stale \({fault}.*python -m clkit run finetune/split-digits "
+                                              "--preset smoke --seeds 0 --out"):
+            load_or_run("finetune/split-digits", "smoke", say=said.append)
+    assert len(said) == 3
+
+
+def dataclass_with(result, change):
+    """A result that says something else about itself."""
+    import dataclasses
+
+    return dataclasses.replace(result, about={**result.about, **change})
+
+
+def test_overrides_have_records_of_their_own():
+    run_experiment("er/split-digits", "smoke", overrides={"memory": "20"}, out=places.RECORDS)
+    [result] = load_or_run("er/split-digits", "smoke", overrides={"memory": 20}, say=str)
+    assert result.about["config"]["memory"] == 20
+    assert (places.RECORDS / "er_split-digits_smoke_memory-20.json").is_file()
+    assert "--set memory=20" in experiment("er/split-digits", "smoke", {"memory": 20}).command
+
+
+def test_hours_of_work_are_not_begun_unasked():
+    with pytest.raises(PresetError, match="no record of er/split-mnist at the paper preset: make it with "
+                                          "`python -m clkit run"):
+        load_or_run("er/split-mnist", "paper")
+
+
+def test_records_hold_what_the_paper_says_unless_more_is_asked_for():
+    results = run_experiment("er/split-digits", "smoke", out=places.RECORDS)
+    assert load(places.RECORDS / "er_split-digits_smoke")[0].trace.keys() == results[0].trace.keys() == {"loss"}
+    run_experiment("er/split-digits", "smoke", record="*", out=places.RECORDS, replace=True)
+    assert load(places.RECORDS / "er_split-digits_smoke")[0].trace.keys() == {"loss", "memory"}
+
+
+def test_records_hold_large_tables_of_the_first_seed_only():
+    results = run_experiment("spacenet/split-digits", "smoke", (0, 1), out=places.RECORDS)
+    first, second = load(places.RECORDS / "spacenet_split-digits_smoke")
+    assert set(results[1].trace) == set(experiment("spacenet/split-digits", "smoke").tables)
+    assert set(first.trace) - set(second.trace) == {"masks"} and "importance" not in first.trace
+    assert set(first.trace["network"]) - set(second.trace["network"]) == {"activations"}
+    assert first.trace["network"]["activations"].shape[::2] == (5, 800)
+    assert (first.rank == results[0].rank).all() and (second.rank == results[1].rank).all()
+
+
+def test_minutes_are_those_of_the_record():
+    assert experiment("finetune/split-digits", "smoke").minutes is None
+    run_experiment("finetune/split-digits", "smoke", out=places.RECORDS)
+    text = json.loads((places.RECORDS / "finetune_split-digits_smoke.json").read_text())
+    assert experiment("finetune/split-digits", "smoke").minutes == text["summary"]["seconds"]["per_seed"][0] / 60
+
+
+# ---- own data
+
+@pytest.fixture
+def flowers(tmp_path):
+    """A folder of six classes, 12x12 colour images each of one brightness."""
+    import numpy as np
+    from PIL import Image
+
+    for part, n in (("train", 8), ("test", 4)):
+        for k, name in enumerate(("aster", "bluebell", "crocus", "daisy", "erica", "foxglove")):
+            folder = tmp_path / "flowers" / part / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                Image.fromarray(np.full((12, 12, 3), 40 * k + i, np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "flowers"
+
+
+def test_a_folder_is_an_experiment(flowers, tmp_path):
+    found = experiment(f"er/folder:{flowers}", overrides={"side": "16", "memory": "20"}, tasks=(2, 2, 2))
+    assert (found.preset, found.config.net, found.config.memory) == ("own", "convnet", 20)
+    assert found.stem == "er_flowers_own_memory-20_side-16_tasks-2-2-2"
+    results = run_experiment(f"er/folder:{flowers}", seeds=(0, 1), out=tmp_path / "mine", tasks=(2, 2, 2),
+                             overrides={"side": "16", "memory": "20", "epochs": 1}, progress=False)
+    assert results[0].classes_per_task == (2, 2, 2) and results[0].names[:2] == ["aster", "bluebell"]
+    assert load(tmp_path / "mine" / "er_flowers_own_epochs-1_memory-20_side-16_tasks-2-2-2")[1].about["seed"] == 1
+
+
+def test_a_set_in_the_data_root_is_an_experiment(flowers, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLKIT_DATA", str(tmp_path))
+    found = experiment("finetune/flowers")
+    assert found.stream_row.classes_per_task == (2, 2, 2) and found.data == "flowers"
+    assert experiments.stream_of(found.stream_row).classes == 6
+
+
+def test_the_order_of_own_classes(flowers):
+    names = ["foxglove", "aster", "erica", "bluebell", "crocus", "daisy"]
+    given = experiment(f"er/folder:{flowers}", tasks=(3, 3), order=names)
+    assert list(experiments.stream_of(given.stream_row).names) == names
+    drawn = experiment(f"er/folder:{flowers}", tasks=(3, 3), order=7)
+    assert sorted(experiments.stream_of(drawn.stream_row).names) == sorted(names)
+    assert given.stem != drawn.stem
+
+
+@pytest.mark.parametrize("tasks, message", [((4, 4), "8"), ((1, 1, 1, 1, 1, 1, 1), "7")])
+def test_tasks_that_do_not_add_up_are_told(flowers, tasks, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.stream_of(experiment(f"er/folder:{flowers}", tasks=tasks).stream_row)
+
+
+def test_tasks_belong_to_own_data_only():
+    with pytest.raises(PresetError, match="has its own tasks"):
+        experiment("er/split-digits", tasks=(2, 2))
+    with pytest.raises(PresetError, match="side is the height and width"):
+        experiment("er/folder:nowhere", overrides={"side": "big"})

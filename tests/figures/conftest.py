@@ -1,0 +1,111 @@
+"""A folder of records for all figures: made by hand, each with its own skill and the facts of a record."""
+
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from clkit import experiments, figures, papers
+from clkit.engine.provenance import record_key, revision_of, settings_of
+from clkit.experiments import places
+from clkit.figures import arm, baselines, spacenet
+from clkit.result import save
+from tests.builders import cosines, made, online, sparse
+
+SHORT = {"train_per_class": 1, "test_per_class": 2}  # of each class of the shapes
+
+
+def wanted():
+    """[(experiment, preset, overrides)] that the figures read."""
+    mnist = "finetune lwf lwf-multihead er cumulative joint ewc si mas dgr icarl rehearsal spacenet static"
+    fashion = "ewc si lwf dgr icarl rehearsal static spacenet"
+    found = [(f"{m}/split-mnist", "paper", None) for m in mnist.split()]
+    found += [
+        ("er/split-mnist", "paper", {"memory": m}) for m in baselines.MEMORIES if m != baselines.OWN_MEMORY
+    ]
+    found += [("joint/split-shapes", "paper", None), ("rehearsal/split-mnist", "paper", {"lr": 0.01})]
+    found += [(f"{m}/split-fashion", "paper", None) for m in fashion.split()]
+    found += [(name, "paper", o) for _, name, o in spacenet.ABLATIONS + spacenet.PIXELS]
+    found += [(f"{m}/cifar10-100", "laptop", None) for m in spacenet.CIFAR["methods"]]
+    found += [(name, "paper", o) for _, _, name, o in arm.TABLE_1 + arm.TABLE_6 + arm.TABLE_7]
+    found += [(arm.SWEEP[0], "paper", arm.with_diversity(w)) for w in arm.SWEEP[1]]
+    return list({(n, p, str(o)): (n, p, o) for n, p, o in found}.values())
+
+
+def put(folder, name, preset, overrides, skill, seeds=(0, 1)):
+    """A record of random answers, right with chance `skill`, that counts as an experiment's; its stem."""
+    found = experiments.exact_experiment(name, preset, overrides)
+    typed = experiments.experiment(name, preset, overrides)
+    row, stream = found.stream_row, {"data": found.data, "checksum": "0f" * 32, **found.stream_row.stream}
+    settings, revision = settings_of(typed.config), revision_of(typed.learner)
+    results = []
+    for seed in seeds:
+        result = _made(found, seed, skill)
+        result.about |= {
+            "experiment": name,
+            "method": found.method,
+            "benchmark": found.benchmark,
+            "preset": preset,
+            "learner": typed.learner.__name__,
+            "revision": revision,
+            "settings": settings,
+            "config": dataclasses.asdict(typed.config),
+            "stream": stream,
+            "key": record_key(typed.learner.__name__, revision, settings, stream),
+        }
+        results.append(result)
+    assert row.classes_per_task == results[0].classes_per_task
+    save(results, folder / found.stem)
+    return found.stem
+
+
+def _made(found, seed, skill):
+    """A Result with the trace tables that figures of its method read."""
+    sizes = found.stream_row.classes_per_task
+    options = {"sizes": sizes, "skill": skill, "per_class": 30 + np.arange(sum(sizes)) % 4 * 13}
+    if found.method in ("arm", "naive"):
+        result = online(found.method, seed, batches=(6,) * len(sizes), **options)
+        if found.benchmark == arm.CIFAR:
+            result.trace["gradients"] = cosines(np.random.default_rng(seed), ("Conv1", "Conv2", "All"))
+        return result
+    if found.method in ("spacenet", "static"):
+        result = sparse(found.method, seed, pixels=784, **options)
+        active = np.random.default_rng(seed).normal(size=(2, 80, 800)).clip(0).astype(np.float16)
+        counts = {"weights": np.array([500, 600 + seed]), "biases": np.array([30, 30])}
+        result.trace["network"] = {"task": np.arange(2), "activations": active, **counts}
+        return result
+    groups = [f"g{k // 5}" for k in range(sum(options["sizes"]))] if "shapes" in found.data else None
+    return made(found.method, seed, joint=found.method in ("joint", "stationary"), groups=groups, **options)
+
+
+@pytest.fixture(scope="package")
+def records(tmp_path_factory):
+    """A folder of records of every experiment that a figure reads, in the place of the committed ones."""
+    folder, patch = tmp_path_factory.mktemp("records"), pytest.MonkeyPatch()
+    rows = papers.PAPERS["baselines"].benchmarks
+    short = dataclasses.replace(rows["shapes-families"]["paper"], options=SHORT)
+    patch.setitem(rows, "shapes-families", rows["shapes-families"] | {"paper": short})
+    for n, (name, preset, overrides) in enumerate(wanted()):
+        single = preset == "laptop" or arm.CIFAR in name
+        put(folder, name, preset, overrides, 0.3 + 0.618 * n % 0.6, seeds=(0,) if single else (0, 1))
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def _use(request, monkeypatch):
+    if "records" in request.fixturenames:
+        monkeypatch.setattr(places, "RECORDS", request.getfixturevalue("records"))
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="package")
+def built(records, tmp_path_factory):
+    """(folder, paths) of all figures, as PNG."""
+    out, patch = tmp_path_factory.mktemp("figures"), pytest.MonkeyPatch()
+    patch.setattr(places, "RECORDS", records)
+    paths = figures.build(out=out)
+    patch.undo()
+    return out, paths

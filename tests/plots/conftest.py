@@ -1,0 +1,10 @@
+"""Figures made by a test are closed after it."""
+
+import matplotlib.pyplot as plt
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")

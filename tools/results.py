@@ -1,0 +1,338 @@
+"""Write the tables of README.md and RESULTS.md from the records: ``python -m tools.results [--check]``.
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` and is replaced whole; the prose around
+it is written by hand. TABLES says what is in each. --check writes nothing and fails where a page says
+something else than the records.
+"""
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "RESULTS.md")
+BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
+ACCURACY, FORGETTING = "average accuracy", "forgetting"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one record and the printed number beside it are.
+
+    printed: (paper, table, method) as in clkit/papers/published, or None.   over: of `Result.average`.
+    reason: why the accuracies differ, where that is known.
+    """
+
+    experiment: str
+    printed: tuple | None = None
+    overrides: dict = field(default_factory=dict)
+    preset: str = "paper"
+    over: str = "tasks"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """columns: (title, what, which of the row's runs).   rows: (label, runs); None stands for no run.
+
+    task_mean: how the accuracy of a task is counted, as in `Result.accuracy`.
+    """
+
+    columns: tuple
+    rows: tuple
+    task_mean: str = "images"
+
+
+# ---- what the tables show
+
+OFFLINE = (
+    ("published", "place", 0),
+    ("another source", "second", 0),
+    ("clkit: average accuracy", "average", 0),
+    ("verdict", "verdict", 0),
+    ("task-aware", "aware", 0),
+    ("n", "n", 0),
+    ("record", "record", 0),
+)
+ONLINE = (
+    ("accuracy, published", "published", 0),
+    ("clkit: average accuracy", "average", 0),
+    ("verdict", "verdict", 0),
+    ("forgetting, published", "published forgetting", 0),
+    ("clkit: forgetting", "forgetting", 0),
+    ("task-aware", "aware", 0),
+    ("n", "n", 0),
+    ("record", "record", 0),
+)
+REDUCED = (
+    ("clkit: average accuracy", "average", 0),
+    ("forgetting", "forgetting", 0),
+    ("task-aware", "aware", 0),
+    ("n", "n", 0),
+    ("record", "record", 0),
+)
+
+
+def _spacenet(table, benchmark):
+    """Run of a method on a benchmark of SpaceNet's paper, with the number that its table prints."""
+
+    def run(method, printed=True, reason="", **overrides):
+        name = {"static": "spacenet-static", "rehearsal": "spacenet-rehearsal"}.get(method, method)
+        return Run(
+            f"{method}/{benchmark}", ("spacenet", table, name) if printed else None, overrides, reason=reason
+        )
+
+    return run
+
+
+def _arm(table, benchmark):
+    """Run of a method on a benchmark of ARM's paper, with the number that its table prints."""
+
+    def run(method, printed=None, over="tasks", **overrides):
+        return Run(
+            f"{method}/{benchmark}", ("arm", table, printed) if printed else None, overrides, over=over
+        )
+
+    return run
+
+
+_mnist, _fashion = _spacenet("Table 2", "split-mnist"), _spacenet("Table 3", "split-fashion")
+_online, _cifar = _arm("Table 6", "mnist-5k-5"), _arm("Table 1", "cifar10-5")
+
+TABLES = {
+    # README: the head rows
+    "spacenet": Table(
+        (
+            ("split MNIST, published", "published", 0),
+            ("clkit", "average with n", 0),
+            ("split Fashion-MNIST, published", "published", 1),
+            ("clkit", "average with n", 1),
+        ),
+        (
+            ("Finetune", (_mnist("finetune", printed=False), _fashion("finetune", printed=False))),
+            ("LwF, one head", (_mnist("lwf"), _fashion("lwf"))),
+            ("SpaceNet, static", (_mnist("static"), _fashion("static"))),
+            ("**SpaceNet**", (_mnist("spacenet"), _fashion("spacenet"))),
+            ("DGR", (_mnist("dgr"), _fashion("dgr"))),
+            ("iCaRL, 2,000 images", (_mnist("icarl"), _fashion("icarl"))),
+            ("SpaceNet, rehearsal", (_mnist("rehearsal"), _fashion("rehearsal"))),
+            ("Joint", (_mnist("joint", printed=False), _fashion("joint", printed=False))),
+        ),
+    ),
+    "arm": Table(
+        (
+            ("MNIST, published", "published", 0),
+            ("clkit", "average with n", 0),
+            ("forgetting, published", "published forgetting", 0),
+            ("clkit", "forgetting", 0),
+            ("CIFAR10, published", "published", 1),
+            ("clkit", "average with n", 1),
+        ),
+        (
+            ("Naive", (_online("naive", "naive"), _cifar("naive", "naive"))),
+            ("Distillation of the batch", (_online("distill", "distill"), _cifar("distill", "distill"))),
+            (
+                "ER, 50 images (CIFAR10: 200)",
+                (_online("er-online", "er-online-50"), _cifar("er-online", "er-online-200")),
+            ),
+            ("**ARM**", (_online("arm", "arm"), _cifar("arm", "arm"))),
+            ("ADI", (_online("adi", "adi"), None)),
+            (
+                "Stationary",
+                (_online("stationary", "stationary", "images"), _cifar("stationary", "stationary", "images")),
+            ),
+        ),
+        "classes",
+    ),
+    # RESULTS: every row
+    "split-mnist": Table(
+        OFFLINE,
+        (
+            ("Finetune", (_mnist("finetune", printed=False),)),
+            ("EWC", (_mnist("ewc"),)),
+            ("SI", (_mnist("si"),)),
+            ("MAS", (_mnist("mas"),)),
+            ("LwF, one head", (_mnist("lwf", reason="another loss, see below"),)),
+            ("LwF, one head, mean over classes", (_mnist("lwf", reduction="mean"),)),
+            ("LwF, a head per task", (_mnist("lwf-multihead", printed=False),)),
+            ("SpaceNet, static", (_mnist("static"),)),
+            ("SpaceNet", (_mnist("spacenet"),)),
+            ("ER, 50 images", (_mnist("er", printed=False, memory=50),)),
+            ("ER, 100 images", (_mnist("er", printed=False, memory=100),)),
+            ("ER, 200 images", (_mnist("er", printed=False, memory=200),)),
+            ("ER, 500 images", (_mnist("er", printed=False),)),
+            ("ER, 1,000 images", (_mnist("er", printed=False, memory=1000),)),
+            ("ER, 2,000 images", (_mnist("er", printed=False, memory=2000),)),
+            ("DGR", (_mnist("dgr"),)),
+            ("iCaRL, 2,000 images", (_mnist("icarl"),)),
+            ("SpaceNet, rehearsal", (_mnist("rehearsal"),)),
+            ("Cumulative", (_mnist("cumulative", printed=False),)),
+            ("Joint", (_mnist("joint", printed=False),)),
+        ),
+    ),
+    "split-fashion": Table(
+        OFFLINE,
+        (
+            ("Finetune", (_fashion("finetune", printed=False),)),
+            ("EWC", (_fashion("ewc"),)),
+            ("SI", (_fashion("si"),)),
+            ("MAS", (_fashion("mas", printed=False),)),
+            ("LwF, one head", (_fashion("lwf"),)),
+            ("SpaceNet, static", (_fashion("static"),)),
+            ("SpaceNet", (_fashion("spacenet"),)),
+            ("DGR", (_fashion("dgr"),)),
+            ("iCaRL, 2,000 images", (_fashion("icarl"),)),
+            ("SpaceNet, rehearsal", (_fashion("rehearsal"),)),
+            ("Joint", (_fashion("joint", printed=False),)),
+        ),
+    ),
+    "cifar10-100": Table(
+        REDUCED,
+        (
+            ("SpaceNet, static", (Run("static/cifar10-100", preset="laptop"),)),
+            ("SpaceNet", (Run("spacenet/cifar10-100", preset="laptop"),)),
+            ("Finetune", (Run("finetune/cifar10-100", preset="laptop"),)),
+            ("CWR+", (Run("cwr-plus/cifar10-100", preset="laptop"),)),
+        ),
+    ),
+    "mnist-5k-5": Table(
+        ONLINE,
+        (
+            ("Naive", (_online("naive", "naive"),)),
+            ("Distillation of the batch (LwF, online)", (_online("distill", "distill"),)),
+            ("GEM, 50 images", (_online("gem"),)),
+            ("iCaRL, 50 images", (_online("icarl-online"),)),
+            ("ER, 25 images", (_online("er-online", "er-online-25", memory=25),)),
+            ("ER-MIR, 25 images", (_online("er-mir", "er-mir-25", memory=25),)),
+            ("ARM", (_online("arm", "arm"),)),
+            ("ADI", (_online("adi", "adi"),)),
+            ("ER, 50 images", (_online("er-online", "er-online-50"),)),
+            ("ER-MIR, 50 images", (_online("er-mir", "er-mir-50"),)),
+            ("GEN", (_online("gen", "gen"),)),
+            ("GEN-MIR", (_online("gen-mir", "gen-mir"),)),
+            ("Stationary", (_online("stationary", "stationary", "images"),)),
+        ),
+        "classes",
+    ),
+    "cifar10-5": Table(
+        ONLINE,
+        (
+            ("Naive", (_cifar("naive", "naive"),)),
+            ("Naive, ARM's learning rate", (_cifar("naive", lr=0.01),)),
+            ("Distillation of the batch (LwF, online)", (_cifar("distill", "distill"),)),
+            ("ER, 200 images", (_cifar("er-online", "er-online-200"),)),
+            ("ARM", (_cifar("arm", "arm"),)),
+            ("Stationary", (_cifar("stationary", "stationary", "images"),)),
+        ),
+        "classes",
+    ),
+}
+
+
+# ---- from records to Markdown
+
+
+def markdown(table):
+    """A Table as lines of Markdown. PresetError where a record is missing or stale."""
+    lines = [["method", *(title for title, _, _ in table.columns)], ["---"] * (len(table.columns) + 1)]
+    for label, runs in table.rows:
+        lines.append([label, *(_cell(what, runs[i], table.task_mean) for _, what, i in table.columns)])
+    return (
+        "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+        .replace("| --- ", "|---")
+        .replace("--- |", "---|")
+    )
+
+
+def _cell(what, run, task_mean):
+    """The text of one cell."""
+    if run is None:
+        return "not run"
+    if what in ("place", "second", "published", "published forgetting"):
+        return _printed(what, run)
+    from clkit import experiments
+
+    results = experiments.load_record(run.experiment, run.preset, run.overrides)
+    if what == "n":
+        return str(len(results))
+    if what == "record":
+        stem = experiments.exact_experiment(run.experiment, run.preset, run.overrides).stem
+        return f"[json](figures/results/{stem}.json)"
+    if what == "forgetting":
+        return "-" if len(results[0].seen) == 1 else _percent([r.forgetting(task_mean) for r in results])
+    if what == "aware":
+        return _percent([r.task_aware_average(task_mean) for r in results])
+    over = {"over": "images"} if run.over == "images" else {"task_mean": task_mean}
+    averages = [r.average(**over) for r in results]
+    if what == "verdict":
+        from clkit.book import compare
+        from clkit.result import interval
+
+        return str(compare.verdict(_published(run, ACCURACY), interval(averages), run.preset, run.reason))
+    return _percent(averages) + (f" (n = {len(results)})" if what == "average with n" else "")
+
+
+def _printed(what, run):
+    """What a paper prints, or what another source reports for it."""
+    if run.printed is None:
+        return "none found" if what == "second" else "not printed"
+    row = _published(run, FORGETTING if what == "published forgetting" else ACCURACY)
+    if row is None:  # forgetting, of what has a single stage
+        return "-"
+    return {"place": f"{row.text} ({row.place})", "second": row.second_source}.get(what, row.text)
+
+
+def _published(run, metric):
+    """The Published number of a run, or None."""
+    from clkit.papers import published
+
+    if run.printed is None:
+        return None
+    paper, table, method = run.printed
+    benchmark = run.experiment.partition("/")[2]
+    found = published.published(paper=paper, table=table, method=method, benchmark=benchmark, metric=metric)
+    return found[0] if found else None
+
+
+def _percent(values):
+    """Mean and half-width of the interval, in percent; the mean alone for a single seed."""
+    from clkit.result import interval
+
+    found = interval(values)
+    return f"{100 * found.mean:.2f}" + (f" ± {100 * found.half:.2f}" if found.n > 1 else "")
+
+
+# ---- the pages
+
+
+def page(path):
+    """The text of a page with its tables, and the rule of their verdicts, made anew."""
+    return BLOCK.sub(lambda m: m[1] + _block(m[2]) + m[3], path.read_text(encoding="utf-8"))
+
+
+def _block(name):
+    if name != "rule":
+        return markdown(TABLES[name])
+    from clkit.book import compare
+
+    return compare.RULE + "\n"
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m tools.results", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail where a page is out of date"
+    )
+    options = parser.parse_args(arguments)
+    stale = [path for path in PAGES if page(path) != path.read_text(encoding="utf-8")]
+    for path in stale:
+        print(f"{path.name} {'differs from' if options.check else 'written from'} the records")
+        if not options.check:
+            path.write_text(page(path), encoding="utf-8")
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
