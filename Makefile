@@ -10,6 +10,8 @@ CLEAN_ENV = CLKIT_RUNS="$(BUILD)/runs" IPYTHONDIR="$(BUILD)/ipython" MPLCONFIGDI
 	JUPYTER_PREFER_ENV_PATH=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 # An IPython profile in which a deprecation warning raised by clkit or by a notebook's own cell is an error.
 STRICT := $(BUILD)/ipython-strict
+# Each file's tests stay in one process, because they share what is slow to make.
+ON_ALL_CORES := -n auto --dist loadfile
 NBVAL_OPTIONS := -p no:python --nbval-lax --nbval-current-env --nbval-cell-timeout 120 \
 	--nbval-sanitize-with tests/nbval.cfg
 
@@ -44,10 +46,10 @@ workbook: setup
 	@echo "open: make lab"
 
 test: lint
-	$(CLEAN_ENV) $(PY) -m pytest tests
+	OMP_NUM_THREADS=1 $(CLEAN_ENV) $(PY) -m pytest $(ON_ALL_CORES) tests
 	@mkdir -p "$(STRICT)/profile_default/startup"
 	@cp tests/strict_warnings.py "$(STRICT)/profile_default/startup/"
-	CLKIT_PRESET=smoke $(CLEAN_ENV) IPYTHONDIR="$(STRICT)" $(PY) -m pytest $(NBVAL_OPTIONS) notebooks
+	CLKIT_PRESET=smoke $(CLEAN_ENV) IPYTHONDIR="$(STRICT)" $(PY) -m pytest $(NBVAL_OPTIONS) $(ON_ALL_CORES) notebooks
 
 lint: setup
 	@$(PY) -m ruff check .

@@ -20,30 +20,39 @@ def main(arguments=None):
         print(f"clkit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        how = "the same command goes on from there" if options.command is _run else "nothing was left half-written"
+        how = (
+            "the same command goes on from there"
+            if options.command is _run
+            else "nothing was left half-written"
+        )
         print(f"\nclkit: {str(stop) or 'stopped'}; {how}", file=sys.stderr)
         return 130
-    except BrokenPipeError:                             # `| head` has seen enough
+    except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:                            # a folder that cannot be made, a full disk
+    except OSError as error:  # a folder that cannot be made, a full disk
         print(f"clkit: {error}", file=sys.stderr)
         return 2
 
 
 # ---- what can be asked
 
+
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="python -m clkit", description="Class-incremental learning: experiments, records and figures.",
+        prog="python -m clkit",
+        description="Class-incremental learning: experiments, records and figures.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="first steps:\n  python -m clkit run finetune/split-digits\n"
-               "  python -m clkit list\n  python -m clkit doctor")
+        "  python -m clkit list\n  python -m clkit doctor",
+    )
     parser.add_argument("--version", action="version", version=f"clkit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     for add in (_add_list, _add_run, _add_report, _add_figures, _add_data):
         add(commands)
-    one = commands.add_parser("doctor", help="versions, device, data, free disk, known problems and their cure")
+    one = commands.add_parser(
+        "doctor", help="versions, device, data, free disk, known problems and their cure"
+    )
     one.set_defaults(command=_doctor)
     return parser
 
@@ -59,20 +68,37 @@ def _add_list(commands):
 
 def _add_run(commands):
     one = commands.add_parser("run", help="run an experiment, or go on with it")
-    one.add_argument("experiment", metavar="METHOD/BENCHMARK",
-                     help="such as er/split-mnist; on your own images er/folder:PATH, or er/NAME of a set in the "
-                          "data root")
+    one.add_argument(
+        "experiment",
+        metavar="METHOD/BENCHMARK",
+        help="such as er/split-mnist; on your own images er/folder:PATH, or er/NAME of a set in the "
+        "data root",
+    )
     one.add_argument("--preset", help="smoke, teach (default), laptop or paper")
     one.add_argument("--seeds", type=_seeds, help="such as 0,1,2 or 0-9; the preset's own by default")
     one.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     one.add_argument("--jobs", type=int, default=1, metavar="N", help="processes to spread the seeds over")
-    one.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", type=_setting,
-                     help="a setting of the method's Config; may be repeated (own data: also side=N)")
+    one.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        type=_setting,
+        help="a setting of the method's Config; may be repeated (own data: also side=N)",
+    )
     one.add_argument("--tasks", type=_tasks, help="own data: classes of each task, such as 6,6,6,6")
-    one.add_argument("--order", metavar="SEED | natural | FILE",
-                     help="own data: order of the classes: drawn from a seed, by name, or a file with a name a line")
-    one.add_argument("--keep", metavar="TABLES", help="trace tables to record, such as loss,masks; '*' for all")
-    one.add_argument("--every", type=_seconds, default=60.0, metavar="SECONDS", help="between checkpoints (60)")
+    one.add_argument(
+        "--order",
+        metavar="SEED | natural | FILE",
+        help="own data: order of the classes: drawn from a seed, by name, or a file with a name a line",
+    )
+    one.add_argument(
+        "--keep", metavar="TABLES", help="trace tables to record, such as loss,masks; '*' for all"
+    )
+    one.add_argument(
+        "--every", type=_seconds, default=60.0, metavar="SECONDS", help="between checkpoints (60)"
+    )
     one.add_argument("--out", metavar="DIR", help="write the record of all seeds to this folder")
     one.add_argument("--replace", action="store_true", help="let --out replace a record of other seeds")
     one.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -80,7 +106,9 @@ def _add_run(commands):
 
 
 def _add_report(commands):
-    one = commands.add_parser("report", help="a table of methods from records: n, interval, forgetting, memory")
+    one = commands.add_parser(
+        "report", help="a table of methods from records: n, interval, forgetting, memory"
+    )
     one.add_argument("benchmark", nargs="?", help="only this benchmark; all that are there by default")
     one.add_argument("--records", metavar="DIR", help="another folder than figures/results")
     one.add_argument("--preset", help="only this size: laptop or paper, for instance")
@@ -91,7 +119,9 @@ def _add_report(commands):
 def _add_figures(commands):
     one = commands.add_parser("figures", help="write figures/ from the records")
     one.add_argument("names", nargs="*", metavar="NAME", help="some of them; all by default")
-    one.add_argument("--records", metavar="DIR", help="draw what the records in this folder show, of any experiment")
+    one.add_argument(
+        "--records", metavar="DIR", help="draw what the records in this folder show, of any experiment"
+    )
     one.add_argument("--out", metavar="DIR", help="another folder than figures/")
     one.add_argument("--format", default="png", metavar="pdf,svg,png", help="kinds of files (png)")
     one.set_defaults(command=_figures)
@@ -109,6 +139,7 @@ def _add_data(commands):
 
 
 # ---- values
+
 
 def _seeds(text):
     """0,1,2 or 0-9 or 0-4,7 as a tuple of whole numbers."""
@@ -163,12 +194,16 @@ def _order(text):
 
 # ---- the commands
 
+
 def _list(options):
     from clkit import data, experiments
 
-    rows = [experiments.exact_experiment(name, preset) for name in _wanted(options.words)
-            for preset in experiments.PRESETS]
-    rows = list({(row.name, row.preset): row for row in rows}.values())         # a size may stand for another
+    rows = [
+        experiments.exact_experiment(name, preset)
+        for name in _wanted(options.words)
+        for preset in experiments.PRESETS
+    ]
+    rows = list({(row.name, row.preset): row for row in rows}.values())  # a size may stand for another
     if options.preset:
         from clkit.experiments.benchmark import checked_preset
 
@@ -176,16 +211,39 @@ def _list(options):
     here = {name: data.present(name) for name in {row.data for row in rows}}
     rows = [row for row in rows if here[row.data] or not options.present]
     if options.json:
-        print(json.dumps({"experiments": [
-            {"experiment": r.name, "preset": r.preset, "data": r.data, "present": here[r.data],
-             "minutes_per_seed": r.minutes, "seeds": list(r.seeds)} for r in rows]}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "experiments": [
+                        {
+                            "experiment": r.name,
+                            "preset": r.preset,
+                            "data": r.data,
+                            "present": here[r.data],
+                            "minutes_per_seed": r.minutes,
+                            "seeds": list(r.seeds),
+                        }
+                        for r in rows
+                    ]
+                },
+                indent=1,
+            )
+        )
     elif options.words or options.preset or options.present:
         print(f"{'experiment':32} {'preset':7} {'data':14} {'seeds':>5}  minutes a seed, one core")
         for r in rows:
-            print(f"{r.name:32} {r.preset:7} {r.data + ('' if here[r.data] else ' *'):14} {len(r.seeds):5}  "
-                  f"{_minutes(r.minutes)}")
-        print(f"{len(rows)} experiments" + ("" if all(here[r.data] for r in rows) else
-                                            "; * its data are not here: python -m clkit data list"))
+            print(
+                f"{r.name:32} {r.preset:7} {r.data + ('' if here[r.data] else ' *'):14} {len(r.seeds):5}  "
+                f"{_minutes(r.minutes)}"
+            )
+        print(
+            f"{len(rows)} experiments"
+            + (
+                ""
+                if all(here[r.data] for r in rows)
+                else "; * its data are not here: python -m clkit data list"
+            )
+        )
     else:
         _overview()
 
@@ -199,11 +257,19 @@ def _wanted(words):
     known = [*papers.methods(), *papers.benchmarks()]
     for word in words:
         if word not in known and word not in every:
-            raise ClkitError(f"there is no method, benchmark or experiment '{word}'"
-                             f"{did_you_mean(word, [*known, *every])}")
+            raise ClkitError(
+                f"there is no method, benchmark or experiment '{word}'{did_you_mean(word, [*known, *every])}"
+            )
     wanted = [[name for name in every if word in (name, *name.split("/"))] for word in words]
-    methods = [name for word, names in zip(words, wanted, strict=True) if word in papers.methods() for name in names]
-    streams = [name for word, names in zip(words, wanted, strict=True) if word in papers.benchmarks() for name in names]
+    methods = [
+        name for word, names in zip(words, wanted, strict=True) if word in papers.methods() for name in names
+    ]
+    streams = [
+        name
+        for word, names in zip(words, wanted, strict=True)
+        if word in papers.benchmarks()
+        for name in names
+    ]
     named = [word for word in words if word in every]
     both = [name for name in methods if name in streams] if methods and streams else [*methods, *streams]
     return [name for name in every if not words or name in both or name in named]
@@ -217,9 +283,13 @@ def _overview():
         print(f"{paper.name} ({paper.citation})")
         for method, variant in paper.variants.items():
             print(f"  {method:14} {variant.label:22} {' '.join(paper.benchmarks_of(method))}")
-    print(f"\n{len(experiments.names())} experiments METHOD/BENCHMARK, each at the presets "
-          f"{', '.join(experiments.PRESETS)}; smoke and teach need no download")
-    print("python -m clkit list WORD ...       rows of a method, a benchmark or both (--preset P, --present, --json)")
+    print(
+        f"\n{len(experiments.names())} experiments METHOD/BENCHMARK, each at the presets "
+        f"{', '.join(experiments.PRESETS)}; smoke and teach need no download"
+    )
+    print(
+        "python -m clkit list WORD ...   rows of a method, benchmark or both (--preset P, --present, --json)"
+    )
     print("python -m clkit run er/split-digits --preset teach")
 
 
@@ -236,38 +306,60 @@ def _run(options):
     overrides, preset = dict(options.settings), options.preset or "teach"
     found = experiments.experiment(options.experiment, preset, overrides, **own)
     if found.preset == "own" and options.preset:
-        raise ClkitError("--preset is for the experiments of the book: your own data come in the size they have")
+        raise ClkitError(
+            "--preset is for the experiments of the book: your own data come in the size they have"
+        )
     record = tuple(table.strip() for table in options.keep.split(",")) if options.keep else None
     results = experiments.run_experiment(
-        options.experiment, preset, options.seeds, options.device, options.jobs, overrides, options.out, record,
-        every=options.every, replace=options.replace, **own)
+        options.experiment,
+        preset,
+        options.seeds,
+        options.device,
+        options.jobs,
+        overrides,
+        options.out,
+        record,
+        every=options.every,
+        replace=options.replace,
+        **own,
+    )
     summary = result.summary(results)
     if options.json:
         print(json.dumps(summary, indent=1, ensure_ascii=False))
         return
     about = results[0].about
-    print(f"{found.name}, preset {found.preset}, data {about['stream']['data']}, "
-          f"seeds {', '.join(map(str, summary['seeds']))}")
-    for title, scores in (("average accuracy (%)", [r.average() for r in results]),
-                          ("task-aware accuracy (%)", [r.task_aware_average() for r in results]),
-                          ("forgetting (%)", [r.forgetting() for r in results])):
+    print(
+        f"{found.name}, preset {found.preset}, data {about['stream']['data']}, "
+        f"seeds {', '.join(map(str, summary['seeds']))}"
+    )
+    for title, scores in (
+        ("average accuracy (%)", [r.average() for r in results]),
+        ("task-aware accuracy (%)", [r.task_aware_average() for r in results]),
+        ("forgetting (%)", [r.forgetting() for r in results]),
+    ):
         print(f"  {title:24} {result.interval(scores)}")
     kept = ", ".join(f"{kind} {size / 1e6:.2f} MB" for kind, size in summary["memory_bytes"].items())
     seconds = summary["seconds"]["learn"] + summary["seconds"]["test"]
     place = f"; record {options.out}/{found.stem}.json" if options.out else ""
-    print(f"  {'kept between tasks':24} {kept}\n  {'time':24} {seconds:.1f} s on {about['device']}\n"
-          f"  {'run folders':24} {experiments.runs_root()}{place}")
+    print(
+        f"  {'kept between tasks':24} {kept}\n  {'time':24} {seconds:.1f} s on {about['device']}\n"
+        f"  {'run folders':24} {experiments.runs_root()}{place}"
+    )
 
 
 def _report(options):
     from clkit.book import compare
     from clkit.experiments import places
 
-    print(compare.report_of(options.records or places.RECORDS, options.benchmark, options.preset, options.format))
+    print(
+        compare.report_of(
+            options.records or places.RECORDS, options.benchmark, options.preset, options.format
+        )
+    )
 
 
 def _figures(options):
-    os.environ.setdefault("MPLBACKEND", "Agg")          # files only: no display is needed, nor a working one
+    os.environ.setdefault("MPLBACKEND", "Agg")  # files only: no display is needed, nor a working one
     from clkit import figures
 
     formats = tuple(kind.strip() for kind in options.format.split(","))

@@ -9,6 +9,6 @@ class ClkitError(ValueError):
 
 
 def did_you_mean(word: object, words: Iterable[object], n: int = 3, cutoff: float = 0.5) -> str:
-    """"; did you mean a or b?" with the `n` nearest of `words`, or "" where none is as near as `cutoff`."""
+    """ "; did you mean a or b?" with the `n` nearest of `words`, or "" where none is as near as `cutoff`."""
     near = difflib.get_close_matches(str(word), [str(w) for w in words], n=n, cutoff=cutoff)
     return f"; did you mean {' or '.join(near)}?" if near else ""

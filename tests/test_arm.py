@@ -11,14 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from clkit.blocks import nets
+from clkit.blocks.losses import soft_cross_entropy
 from clkit.blocks.shared_norm import SharedNorm, norms
 from clkit.data import ImageSet
 from clkit.engine.learner import LearnerError
-from clkit.blocks.losses import soft_cross_entropy
-from clkit.methods.arm import arm, fast
-from clkit.methods.arm.recalled import NonFiniteGuard
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Trace, copied
+from clkit.methods.arm import arm, fast
+from clkit.methods.arm.recalled import NonFiniteGuard
 from tests.fakes import small_stream
 from tests.modes import DeviceFactories, HostSyncs
 from tests.reference.arm import Reference
@@ -74,7 +74,8 @@ def same(a, b, tolerance=1e-10):
 
 # ---- the terms, by their exact values
 
-@pytest.mark.parametrize("s, expected", [(1, .120114), (5, 1.813568), (10, 4.306898), (20, 9.306853)])
+
+@pytest.mark.parametrize("s, expected", [(1, 0.120114), (5, 1.813568), (10, 4.306898), (20, 9.306853)])
 def test_the_divergence_has_no_upper_bound(s, expected):
     value = float(apart(numbers(s, 0), numbers(0, s)))
     assert value == pytest.approx(expected, abs=1e-6)
@@ -82,7 +83,7 @@ def test_the_divergence_has_no_upper_bound(s, expected):
 
 
 def test_jensen_shannon_is_bounded():
-    assert float(apart(numbers(5, 0), numbers(0, 5), "js")) == pytest.approx(.652968, abs=1e-6)
+    assert float(apart(numbers(5, 0), numbers(0, 5), "js")) == pytest.approx(0.652968, abs=1e-6)
     assert float(apart(numbers(50, 0), numbers(0, 50), "js")) == pytest.approx(LN2, abs=1e-12)
     for seed in range(20):
         a, b = doubles(2, 6, scale=4, seed=seed)
@@ -98,8 +99,10 @@ def test_the_divergence_is_symmetric_and_zero_for_equal_outputs(kind):
     assert value.abs().max() < 1e-15
     p, q = a.softmax(0), b.softmax(0)
     m = (p + q) / 2
-    slow = {"ag": (m * (m / p).log() + m * (m / q).log()) / 2,
-            "js": (p * (p / m).log() + q * (q / m).log()) / 2}
+    slow = {
+        "ag": (m * (m / p).log() + m * (m / q).log()) / 2,
+        "js": (p * (p / m).log() + q * (q / m).log()) / 2,
+    }
     same(apart(a, b, kind), slow[kind].sum())
 
 
@@ -109,15 +112,16 @@ def test_the_cross_entropy_as_divergence():
 
 
 def test_diversity_is_minus_the_entropy_of_the_mean_output():
-    tenth = numbers(*[.1] * 10)
-    assert float(arm.diversity(torch.full((10, 10), .1, dtype=torch.float64), tenth)) == \
-        pytest.approx(-math.log(10), abs=1e-6)
+    tenth = numbers(*[0.1] * 10)
+    assert float(arm.diversity(torch.full((10, 10), 0.1, dtype=torch.float64), tenth)) == pytest.approx(
+        -math.log(10), abs=1e-6
+    )
     ones = torch.eye(10, dtype=torch.float64)
     assert float(arm.diversity(ones, tenth)) == pytest.approx(-math.log(10), abs=1e-6)
     assert float(arm.diversity(ones[:1].expand(10, 10), tenth)) == pytest.approx(0, abs=1e-6)
     p = torch.stack([numbers(10, 0), numbers(0, 2)]).softmax(1)
-    assert float(arm.diversity(p, numbers(.5, .5))) == pytest.approx(-.686031, abs=1e-6)
-    same(arm.diversity(p, numbers(.75, .25)), arm.diversity(p[[0, 0, 0, 1]], numbers(*[.25] * 4)))
+    assert float(arm.diversity(p, numbers(0.5, 0.5))) == pytest.approx(-0.686031, abs=1e-6)
+    same(arm.diversity(p, numbers(0.75, 0.25)), arm.diversity(p[[0, 0, 0, 1]], numbers(*[0.25] * 4)))
 
 
 def test_away_from_batch_classes_is_a_mean_over_them():
@@ -125,8 +129,10 @@ def test_away_from_batch_classes_is_a_mean_over_them():
     one = torch.eye(10, dtype=torch.float64)
     same(arm.away_from_batch_classes(uniform, one[4]), torch.full((3,), -math.log(10), dtype=torch.float64))
     log_p = doubles(3, 10, scale=2).log_softmax(1)
-    same(arm.away_from_batch_classes(log_p, (one[2] + one[7]) / 2),
-         (arm.away_from_batch_classes(log_p, one[2]) + arm.away_from_batch_classes(log_p, one[7])) / 2)
+    same(
+        arm.away_from_batch_classes(log_p, (one[2] + one[7]) / 2),
+        (arm.away_from_batch_classes(log_p, one[2]) + arm.away_from_batch_classes(log_p, one[7])) / 2,
+    )
     expected = -F.nll_loss(log_p, torch.tensor([2, 2, 2]), reduction="none")
     same(arm.away_from_batch_classes(log_p, one[2]), expected)
 
@@ -137,19 +143,23 @@ def test_confidence_and_soft_cross_entropy():
     assert float(arm.confidence(torch.zeros(1, 10).log_softmax(1))) == pytest.approx(math.log(10), abs=1e-6)
     assert float(arm.confidence(torch.eye(10)[:1].mul(60).log_softmax(1))) == pytest.approx(0, abs=1e-6)
     target = doubles(4, 10, seed=1).softmax(1)
-    same(soft_cross_entropy(torch.zeros_like(target), target),
-         torch.full((4,), math.log(10), dtype=torch.float64))
+    same(
+        soft_cross_entropy(torch.zeros_like(target), target),
+        torch.full((4,), math.log(10), dtype=torch.float64),
+    )
     scores.requires_grad_()
-    ours, = torch.autograd.grad(soft_cross_entropy(scores, target).sum(), scores)
-    divergence, = torch.autograd.grad(F.kl_div(scores.log_softmax(1), target, reduction="sum"), scores)
+    (ours,) = torch.autograd.grad(soft_cross_entropy(scores, target).sum(), scores)
+    (divergence,) = torch.autograd.grad(F.kl_div(scores.log_softmax(1), target, reduction="sum"), scores)
     same(ours, divergence)
-    same(arm.wanted_class(scores.log_softmax(1), torch.tensor([1, 0, 9, 1])),
-         F.cross_entropy(scores, torch.tensor([1, 0, 9, 1]), reduction="none"))
+    same(
+        arm.wanted_class(scores.log_softmax(1), torch.tensor([1, 0, 9, 1])),
+        F.cross_entropy(scores, torch.tensor([1, 0, 9, 1]), reduction="none"),
+    )
 
 
 def test_l2():
     ones = torch.ones(2, 3, 4, 4, dtype=torch.float64)
-    assert arm.l2(ones).tolist() == pytest.approx([.144338] * 2, abs=1e-6)
+    assert arm.l2(ones).tolist() == pytest.approx([0.144338] * 2, abs=1e-6)
     same(arm.l2(2 * ones), 2 * arm.l2(ones))
     assert arm.l2(0 * ones).tolist() == [0, 0]
 
@@ -164,19 +174,30 @@ def test_tv():
     same(arm.tv(2 * ramp), 4 * arm.tv(ramp))
     x = doubles(2, 3, 5, 4)
     for image, value in zip(x.tolist(), arm.tv(x).tolist(), strict=True):
-        down = [(plane[h + 1][w] - plane[h][w])**2 for plane in image for h in range(4) for w in range(4)]
-        across = [(plane[h][w + 1] - plane[h][w])**2 for plane in image for h in range(5) for w in range(3)]
+        down = [(plane[h + 1][w] - plane[h][w]) ** 2 for plane in image for h in range(4) for w in range(4)]
+        across = [(plane[h][w + 1] - plane[h][w]) ** 2 for plane in image for h in range(5) for w in range(3)]
         assert value == pytest.approx(2 * sum(down) / (3 * 4 * 4) + 2 * sum(across) / (3 * 5 * 3))
 
 
 # ---- gradients in closed form
 
 SETTINGS = {
-    "usual": {}, "js": {"divergence": "js"}, "ce": {"divergence": "ce", "divergence_weight": 3.0},
-    "heavy": {"divergence_weight": 8.0, "local_old": 2.0, "local_new": 3.0, "diversity": 0.7,
-              "confidence": 1.3, "l2": 20.0, "tv": 0.5},
-    "adi": {"recall": "adi", "target": 1.7}, "adi-js": {"recall": "adi", "divergence": "js"},
-    **{f"no {name}": {name: 0.0} for name in ("divergence_weight", *arm.TERMS[1:7])}}
+    "usual": {},
+    "js": {"divergence": "js"},
+    "ce": {"divergence": "ce", "divergence_weight": 3.0},
+    "heavy": {
+        "divergence_weight": 8.0,
+        "local_old": 2.0,
+        "local_new": 3.0,
+        "diversity": 0.7,
+        "confidence": 1.3,
+        "l2": 20.0,
+        "tv": 0.5,
+    },
+    "adi": {"recall": "adi", "target": 1.7},
+    "adi-js": {"recall": "adi", "divergence": "js"},
+    **{f"no {name}": {name: 0.0} for name in ("divergence_weight", *arm.TERMS[1:7])},
+}
 
 
 def recalled_batch(n=4, classes=5, shape=(2, 5, 4), adi=False, counts=None):
@@ -190,8 +211,9 @@ def recalled_batch(n=4, classes=5, shape=(2, 5, 4), adi=False, counts=None):
 def objective(learner, logits, recalled):
     """What a recall minimises but for the statistics, by the terms."""
     weights = learner.weights()
-    return sum(weights[name] * term for name, term in
-               learner.terms(logits, recalled.images, recalled).items())
+    return sum(
+        weights[name] * term for name, term in learner.terms(logits, recalled.images, recalled).items()
+    )
 
 
 def closed_form(config):
@@ -199,15 +221,16 @@ def closed_form(config):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("counts", [None, (3., 1., 2., 4.)])
+@pytest.mark.parametrize("counts", [None, (3.0, 1.0, 2.0, 4.0)])
 def test_closed_forms_are_the_gradients_of_the_terms(name, counts):
     learner = arm.ARM(arm.Config(net="tiny", **SETTINGS[name], n_images=10 if counts else 4), (2, 5, 4), 5)
     counts = None if counts is None else numbers(*counts)
     recalled = recalled_batch(adi=learner.config.recall == "adi", counts=counts)
     logits = doubles(2, 4, 5, scale=3, seed=1).requires_grad_()
     recalled = recalled._replace(images=recalled.images.requires_grad_())
-    by_logits, by_pixels = torch.autograd.grad(objective(learner, logits, recalled),
-                                               (logits, recalled.images), allow_unused=True)
+    by_logits, by_pixels = torch.autograd.grad(
+        objective(learner, logits, recalled), (logits, recalled.images), allow_unused=True
+    )
     by_pixels = torch.zeros_like(recalled.images) if by_pixels is None else by_pixels
     share = recalled.image_weights.detach()
     with torch.no_grad():
@@ -228,7 +251,7 @@ def test_a_gradient_through_the_softmax_is_its_jacobian():
 
 
 def test_gradients_stay_finite_where_a_probability_is_zero_in_both_networks():
-    logits = torch.tensor([[[200., 0, -150]], [[0., 200, -150]]])
+    logits = torch.tensor([[[200.0, 0, -150]], [[0.0, 200, -150]]])
     for kind in ("ag", "js", "ce"):
         form = closed_form(arm.Config(divergence=kind))
         zeros = {"images": torch.zeros(1, 2, 5, 4), "class_weights": torch.zeros(3)}
@@ -248,11 +271,13 @@ def test_an_image_of_zeros_has_no_gradient():
 
 # ---- one recall
 
+
 def made(net="tiny", shape=(1, 6, 6), classes=6, seed=0, **settings):
     """A learner in double precision whose networks differ."""
     seed_everything(seed)
-    learner = arm.ARM(arm.Config(net=net, batch_size=5, **{"n_images": 5, "n_steps": 3} | settings), shape,
-                      classes).double()
+    learner = arm.ARM(
+        arm.Config(net=net, batch_size=5, **{"n_images": 5, "n_steps": 3} | settings), shape, classes
+    ).double()
     learner.update_teacher()
     with torch.no_grad():
         for p in learner.net.parameters():
@@ -283,7 +308,7 @@ def test_recall_changes_no_weights(net):
     assert all(norm.mode is norm.multiplicity is None for norm in norms(learner))
 
 
-@pytest.mark.parametrize("name", ("divergence_weight", *arm.TERMS[1:7]))
+@pytest.mark.parametrize("name", ["divergence_weight", *arm.TERMS[1:7]])
 @pytest.mark.parametrize("net", ["tiny", "norm"])
 def test_one_step_down_one_term(name, net):
     weights = dict.fromkeys(("divergence_weight", *arm.TERMS[1:7]), 0.0) | {name: 1.5}
@@ -294,7 +319,7 @@ def test_one_step_down_one_term(name, net):
     leaf = x.clone().requires_grad_()
     logits = torch.stack([network(leaf) for network in networks])
     value = objective(learner, logits, found._replace(images=leaf))
-    step, = torch.autograd.grad(value, leaf)
+    (step,) = torch.autograd.grad(value, leaf)
     assert step.abs().max() > 1e-9
     same(found.images, x - 3.0 * step)
     again = made(net, n_steps=1, image_lr=6.0, **weights).recall_for(x, y)
@@ -325,6 +350,7 @@ def test_twice_the_images_at_twice_the_rate_are_the_same_images():
 
 # ---- batch normalisation
 
+
 @pytest.mark.parametrize("distill", [1.0, 0.0])
 @pytest.mark.parametrize("images", [5, 8])
 def test_how_often_running_statistics_are_updated(distill, images):
@@ -333,6 +359,7 @@ def test_how_often_running_statistics_are_updated(distill, images):
 
     def passes(net):
         return {int(m.num_batches_tracked) for m in net.modules() if isinstance(m, SharedNorm)}
+
     path.fit(sgd, x, y)
     assert passes(learner.net) == {1} and passes(learner.old) == {0}
     learner.rehearse(path, sgd, x, y, watch(), 0)
@@ -353,6 +380,7 @@ def test_recall_can_leave_running_statistics_alone(norm):
 
 # ---- whole tasks, beside the code of the authors and step by step beside the fast path
 
+
 class InDouble(list):
     def __init__(self, batches):
         super().__init__((x.double(), y) for x, y in batches)
@@ -370,24 +398,46 @@ def tasks_of(shape=(1, 6, 6), count=3, n=13):
         draw = torch.Generator("cpu").manual_seed(t)
         images = torch.randint(0, 256, (n, *shape), generator=draw, dtype=torch.uint8, device="cpu")
         labels = torch.arange(n, device="cpu") % 2 + 2 * t
-        yield SimpleNamespace(index=t, first=2 * t, seen=2 * t + 2,
-                              train=Doubles(images, labels, [str(k) for k in range(2 * count)]))
+        yield SimpleNamespace(
+            index=t,
+            first=2 * t,
+            seen=2 * t + 2,
+            train=Doubles(images, labels, [str(k) for k in range(2 * count)]),
+        )
 
 
 RUNS = {
-    "usual": {}, "few": {"n_images": 3}, "many": {"n_images": 9}, "noise": {"start": "noise", "n_images": 4},
-    "js": {"divergence": "js"}, "ce": {"divergence": "ce"}, "unit lag": {"lag": 1}, "lag": {"lag": 2},
-    "no distillation": {"distill": 0.0}, "distillation": {"recall": "none"},
+    "usual": {},
+    "few": {"n_images": 3},
+    "many": {"n_images": 9},
+    "noise": {"start": "noise", "n_images": 4},
+    "js": {"divergence": "js"},
+    "ce": {"divergence": "ce"},
+    "unit lag": {"lag": 1},
+    "lag": {"lag": 2},
+    "no distillation": {"distill": 0.0},
+    "distillation": {"recall": "none"},
     "naive": {"recall": "none", "distill": 0.0},
     "union": {"reduction": "union", "distill": 2.0, "n_images": 9},
-    "accumulate": {"repeats": 3}, "zeroed": {"repeats": 3, "repeat": "zeroed"},
-    "afresh": {"repeats": 2, "repeat": "afresh", "n_images": 3}, "passes": {"epochs": 2},
-    "adi": {"recall": "adi", "distill": 0.5}, "adi many": {"recall": "adi", "n_images": 9}}
-CASES = [("tiny", name, {}) for name in RUNS] + [
-    ("norm", name, {"lr": 0.01}) for name in ("usual", "many", "accumulate", "distillation", "unit lag")] + [
-    ("norm", "usual", {"norm": "batch", "n_images": 9}), ("norm", "no distillation", {"norm": "running"}),
-    ("norm", "no distillation", {"stem_average": False}), ("norm", "adi", {"bn_loss": 0.1}),
-    ("conv", "many", {}), ("deep", "many", {"lr": 0.01})]
+    "accumulate": {"repeats": 3},
+    "zeroed": {"repeats": 3, "repeat": "zeroed"},
+    "afresh": {"repeats": 2, "repeat": "afresh", "n_images": 3},
+    "passes": {"epochs": 2},
+    "adi": {"recall": "adi", "distill": 0.5},
+    "adi many": {"recall": "adi", "n_images": 9},
+}
+CASES = (
+    [("tiny", name, {}) for name in RUNS]
+    + [("norm", name, {"lr": 0.01}) for name in ("usual", "many", "accumulate", "distillation", "unit lag")]
+    + [
+        ("norm", "usual", {"norm": "batch", "n_images": 9}),
+        ("norm", "no distillation", {"norm": "running"}),
+        ("norm", "no distillation", {"stem_average": False}),
+        ("norm", "adi", {"bn_loss": 0.1}),
+        ("conv", "many", {}),
+        ("deep", "many", {"lr": 0.01}),
+    ]
+)
 
 
 def of_case(net, name, more):
@@ -409,6 +459,7 @@ def test_tasks_are_learned_as_by_the_code_of_the_authors(net, name, more):
     def noted(values, value):
         values.append(value)
         return value
+
     learner.fit = lambda sgd, x, y: fit(sgd, *noted(seen, (x, y)))
     learner.start_images = lambda x, y: noted(draws, start(x, y))
     for task in tasks:
@@ -435,7 +486,7 @@ class Both:
     def begin(self):
         self.twin.load_state_dict(self.learner.state_dict())
         for mine, theirs in zip(self.twin.old.buffers(), self.learner.old.buffers(), strict=True):
-            mine.copy_(theirs)                          # with unit lag they are no part of the state
+            mine.copy_(theirs)  # with unit lag they are no part of the state
         self.calls += 1
 
     def compare(self, *pairs):
@@ -455,20 +506,27 @@ class Both:
         recalled = self.fast.start_images(x, y)
         torch.set_rng_state(state)
         self.recalled = self.twin.start_images(x, y)
-        self.index = self.recalled.index if recalled.multiplicity is not None else torch.arange(
-            len(recalled.start), device="cpu")          # which of the fast images each readable one is
-        self.compare((recalled.start[self.index], self.recalled.start),
-                     (recalled.origins[self.index], self.recalled.origins),
-                     (recalled.class_weights, self.recalled.class_weights))
+        self.index = (
+            self.recalled.index
+            if recalled.multiplicity is not None
+            else torch.arange(len(recalled.start), device="cpu")
+        )  # which of the fast images each readable one is
+        self.compare(
+            (recalled.start[self.index], self.recalled.start),
+            (recalled.origins[self.index], self.recalled.origins),
+            (recalled.class_weights, self.recalled.class_weights),
+        )
         return recalled
 
     def optimize_images(self, recalled, old, norm):
         self.begin()
         recalled = self.fast.optimize_images(recalled, old, norm)
         self.recalled = self.twin.optimize_images(self.recalled, self.twin.old, norm)
-        self.compare((recalled.steps[:, self.index], self.recalled.steps),
-                     (recalled.logits[:, :, self.index], self.recalled.logits),
-                     (recalled.values, self.recalled.values))
+        self.compare(
+            (recalled.steps[:, self.index], self.recalled.steps),
+            (recalled.logits[:, :, self.index], self.recalled.logits),
+            (recalled.values, self.recalled.values),
+        )
         self.recalled = self.recalled._replace(images=recalled.images[self.index])
         return recalled
 
@@ -498,6 +556,9 @@ def test_the_fast_steps_are_taken_unless_the_readable_ones_are_asked_for():
     assert isinstance(learner.path(), fast.Fast)
     learner.readable = True
     assert learner.path() is learner
+    x, y = batch(learner)
+    found = learner.recall_for(x, y)
+    assert not any(part.requires_grad for part in (x, found.start, found.images, found.steps, found.values))
 
 
 def by_hand(config, tasks, classes):
@@ -551,6 +612,7 @@ def test_the_teacher_is_renewed_before_the_real_step(lag, changes):
         pairs = zip(learner.old.buffers(), learner.net.parameters(), strict=True)
         found.append((all(torch.equal(a, b) for a, b in pairs), learner.old.head.weight.clone()))
         return fit(sgd, x, y)
+
     learner.fit = watched
     learner.learn(list(tasks_of(n=20))[1], Trace())
     assert [i for i, (equal, _) in enumerate(found) if equal] == changes
@@ -565,12 +627,14 @@ def test_gradients_add_up_unless_they_are_zeroed():
         learner = made("conv", shape=(1, 8, 8), repeats=2, repeat=repeat, image_lr=1e-12, lr=1e-6)
         before = [p.detach().clone() for p in learner.net.parameters()]
         learner.rehearse(learner.path(), optimizer(learner), *batch(learner), watch(), 0)
-        steps[repeat] = torch.cat([(p - b).flatten() for p, b in zip(learner.net.parameters(), before,
-                                                                     strict=True)]).detach()
+        steps[repeat] = torch.cat(
+            [(p - b).flatten() for p, b in zip(learner.net.parameters(), before, strict=True)]
+        ).detach()
     same(steps["accumulate"] / 3e-6, steps["zeroed"] / 2e-6, 1e-3)
 
 
 # ---- what is drawn
+
 
 def test_where_images_begin():
     learner, seen = made(n_images=3), set()
@@ -621,8 +685,9 @@ def test_classes_are_met_batch_by_batch():
     learner.met[:2] = True
     task = list(tasks_of(n=10))[1]
     task.train = Doubles(task.train.images, torch.tensor([2] * 5 + [3] * 5), [str(k) for k in range(6)])
-    task.train.batches = lambda size, **_: [(task.train.images[i:i + 5].double(), task.train.labels[i:i + 5])
-                                            for i in (0, 5)]
+    task.train.batches = lambda size, **_: [
+        (task.train.images[i : i + 5].double(), task.train.labels[i : i + 5]) for i in (0, 5)
+    ]
     learner.learn(task, Trace())
     assert [m.tolist() for m in found] == [[True] * 2 + [False] * 4, [True] * 3 + [False] * 3]
 
@@ -638,14 +703,29 @@ def test_copies_of_an_image_stay_equal_and_are_counted():
 
 # ---- settings, records, memory, going on
 
-@pytest.mark.parametrize("wrong, word", [
-    ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch_size"), ({"lr": 0.0}, "lr"),
-    ({"lr": math.nan}, "lr"),
-    ({"n_images": 0}, "n_images"), ({"n_steps": 0}, "n_steps"), ({"lag": 0}, "lag"),
-    ({"repeats": 0}, "repeats"),
-    ({"divergence": "kl"}, "divergence"), ({"recall": "deep"}, "recall"), ({"start": "zero"}, "start"),
-    ({"norm": "eval"}, "norm"), ({"repeat": "twice"}, "repeat"), ({"reduction": "sum"}, "reduction"),
-    ({"image_lr": 0.0}, "image_lr"), ({"diversity": -1.0}, "diversity"), ({"replay": math.nan}, "replay")])
+
+@pytest.mark.parametrize(
+    "wrong, word",
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"lr": 0.0}, "lr"),
+        ({"lr": math.nan}, "lr"),
+        ({"n_images": 0}, "n_images"),
+        ({"n_steps": 0}, "n_steps"),
+        ({"lag": 0}, "lag"),
+        ({"repeats": 0}, "repeats"),
+        ({"divergence": "kl"}, "divergence"),
+        ({"recall": "deep"}, "recall"),
+        ({"start": "zero"}, "start"),
+        ({"norm": "eval"}, "norm"),
+        ({"repeat": "twice"}, "repeat"),
+        ({"reduction": "sum"}, "reduction"),
+        ({"image_lr": 0.0}, "image_lr"),
+        ({"diversity": -1.0}, "diversity"),
+        ({"replay": math.nan}, "replay"),
+    ],
+)
 def test_settings_that_cannot_work_are_refused(wrong, word):
     with pytest.raises(LearnerError, match=word):
         arm.Config(**wrong)
@@ -657,9 +737,11 @@ def test_images_and_networks_that_do_not_fit_are_refused():
     with pytest.raises(LearnerError, match="shape"):
         arm.ARM(arm.Config(net="tiny"), (36,), 6)
     learner = made()
-    for wrong in (lambda: learner(torch.zeros(2, 1, 5, 6)),
-                  lambda: learner.learn(next(tasks_of((1, 5, 5))), Trace()),
-                  lambda: learner.recall_for(torch.zeros(2, 1, 5, 6), torch.tensor([0, 1]))):
+    for wrong in (
+        lambda: learner(torch.zeros(2, 1, 5, 6)),
+        lambda: learner.learn(next(tasks_of((1, 5, 5))), Trace()),
+        lambda: learner.recall_for(torch.zeros(2, 1, 5, 6), torch.tensor([0, 1])),
+    ):
         with pytest.raises(LearnerError, match="shape"):
             wrong()
 
@@ -686,7 +768,7 @@ def test_a_recall_that_is_not_finite_is_noted_with_its_place():
     one, values = watch(), torch.ones(4, 9)
     one.look(1, values, torch.zeros(3))
     one.check()
-    values[1, 2], values[1, 3] = 200, 10                # with their weights 20 and 160
+    values[1, 2], values[1, 3] = 200, 10  # with their weights 20 and 160
     values[2, 6], values[3, 0] = float("inf"), float("nan")
     one.look(5, values, torch.zeros(3))
     one.look(6, values * float("nan"), torch.zeros(3))
@@ -725,13 +807,16 @@ def trained(record=(), per_class=12, **settings):
         seed_everything(1, task.index)
         learner.learn(task, trace)
         trace.end()
-    rows = {table: {name: [row for part in parts for row in part] for name, parts in columns.items()}
-            for table, columns in trace.tables.items()}
+    rows = {
+        table: {name: [row for part in parts for row in part] for name, parts in columns.items()}
+        for table, columns in trace.tables.items()
+    }
     return learner, stream, rows
 
 
-@pytest.mark.parametrize("settings", [{}, {"n_images": 12}, {"recall": "adi"}, {"recall": "none"},
-                                      {"start": "noise"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"n_images": 12}, {"recall": "adi"}, {"recall": "none"}, {"start": "noise"}]
+)
 def test_tables(settings):
     """24 images a task are 3 batches; nothing is recalled in the first task."""
     rows = trained("*", **settings)[2]
@@ -750,7 +835,8 @@ def test_tables(settings):
     assert [len(images) for images in rows["images"]["recalled"]] == [0] * empty + [8] * (9 - empty)
     for row in range(9):
         start, recalled, origins, counts, probs = (
-            rows["images"][name][row] for name in ("start", "recalled", "origins", "counts", "probs"))
+            rows["images"][name][row] for name in ("start", "recalled", "origins", "counts", "probs")
+        )
         n, task = len(start), row // 3
         assert recalled.shape == start.shape == (n, 1, 6, 6) and probs.shape == (n, 6)
         if n:
@@ -774,8 +860,8 @@ def test_bytes_kept_and_parameters():
 
 def test_defaults_are_those_of_table_4():
     c = arm.Config()
-    assert (c.lr, c.image_lr, c.replay, c.distill) == (.05, 25, 1, 1)
-    assert (c.local_old, c.local_new, c.diversity, c.confidence, c.l2, c.tv) == (1, .1, 16, .1, 1, 1)
+    assert (c.lr, c.image_lr, c.replay, c.distill) == (0.05, 25, 1, 1)
+    assert (c.local_old, c.local_new, c.diversity, c.confidence, c.l2, c.tv) == (1, 0.1, 16, 0.1, 1, 1)
     assert (c.n_steps, c.n_images, c.batch_size, c.epochs, c.lag, c.divergence) == (10, 10, 10, 1, None, "ag")
 
 
@@ -796,9 +882,16 @@ def halves(state=None, start=None, saved=None, **settings):
     return learner, saved, trace.end(), start
 
 
-@pytest.mark.parametrize("settings", [
-    {"net": "tiny"}, {"net": "tiny", "recall": "adi", "epochs": 2}, {"net": "tiny", "lag": 2, "n_images": 5},
-    {"net": "norm", "n_images": 10}, {"net": "norm", "lag": 1, "recall": "adi", "bn_loss": 0.1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"net": "tiny"},
+        {"net": "tiny", "recall": "adi", "epochs": 2},
+        {"net": "tiny", "lag": 2, "n_images": 5},
+        {"net": "norm", "n_images": 10},
+        {"net": "norm", "lag": 1, "recall": "adi", "bn_loss": 0.1},
+    ],
+)
 def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
     whole, saved, rows, start = halves(**settings)
     assert len(saved) == 3 * settings.get("epochs", 1)
@@ -806,8 +899,9 @@ def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
         again, _, more, _ = halves(state, start, **settings)
         expected = whole.state_dict()
         assert all(torch.equal(v, expected[k]) for k, v in again.state_dict().items())
-        assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(more["loss"][c]))
-                   for c, v in rows["loss"].items())
+        assert all(
+            torch.equal(torch.as_tensor(v), torch.as_tensor(more["loss"][c])) for c, v in rows["loss"].items()
+        )
 
 
 def test_where_a_recall_diverged_is_known_after_a_stop():
@@ -818,9 +912,15 @@ def test_where_a_recall_diverged_is_known_after_a_stop():
     assert len(saved) == 1
 
 
-@pytest.mark.parametrize("settings", [
-    {"net": "tiny"}, {"net": "tiny", "recall": "adi", "n_images": 20}, {"net": "norm", "n_images": 12},
-    {"net": "norm", "recall": "adi", "bn_loss": 0.1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"net": "tiny"},
+        {"net": "tiny", "recall": "adi", "n_images": 20},
+        {"net": "norm", "n_images": 12},
+        {"net": "norm", "recall": "adi", "bn_loss": 0.1},
+    ],
+)
 def test_steps_wait_for_no_value_and_make_tensors_on_their_device(settings):
     """A task of ten batches brings as many values to the host as one of five."""
     counts = []
@@ -842,6 +942,6 @@ def test_a_stream_is_learned():
     for settings in ({"image_lr": 5.0, "n_steps": 5}, {"recall": "none", "distill": 0.0}):
         settings = {"net": "small", "lr": 0.1, "batch_size": 10, "n_images": 10} | settings
         learner, stream, _ = trained(per_class=100, **settings)
-        (x, y), = stream.test.batches(len(stream.test), shuffle=False)
+        ((x, y),) = stream.test.batches(len(stream.test), shuffle=False)
         right.append(float((learner(x).argmax(1) == y).double().mean()))
     assert right[0] > 0.6 > 0.4 > right[1]

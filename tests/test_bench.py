@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from clkit.data import ImageSet
 from clkit.methods import LEARNERS
 from clkit.methods.baselines.finetune import Finetune
 from tests.bench import __main__ as bench
@@ -25,6 +24,7 @@ def report(capsys, monkeypatch, tmp_path):
     def run(*words):
         assert bench.main([*words, "--repeats", "1", "--data", "made"], SMALL) == 0
         return capsys.readouterr().out
+
     return run
 
 
@@ -34,15 +34,28 @@ LINES = {
     "batches": ["ImageSet.batches", "DataLoader(TensorDataset)", "DataLoader(torchvision MNIST)"],
     "finetune": ["hand-written loop (floor)", "Finetune.learn"],
     "imports": ["import torch", "import clkit, clkit.result", "torch modules that clkit, clkit.result load"],
-    "memory": ["import torch", "finetune/split-mnist", "beyond torch, against 60 float32 images",
-               "beyond torch, against 40 float32 images"],
+    "memory": [
+        "import torch",
+        "finetune/split-mnist",
+        "beyond torch, against 60 float32 images",
+        "beyond torch, against 40 float32 images",
+    ],
     "syncs": COUNTED,
-    "spacenet": ["SpaceNet.learn", "readable: whole matrices, masks, autograd",
-                 "bare products of the compact blocks", "a task, stream of 5 tasks",
-                 "a task, stream of 10 tasks", "a task, stream of 20 tasks"],
-    "arm": ["fast: MLP, M = 10, five tasks", "readable: MLP, M = 10, five tasks",
-            "bare products: MLP, M = 10, five tasks", "fast: ResNet-18, M = 100, one batch",
-            "readable: ResNet-18, M = 100, one batch"],
+    "spacenet": [
+        "SpaceNet.learn",
+        "readable: whole matrices, masks, autograd",
+        "bare products of the compact blocks",
+        "a task, stream of 5 tasks",
+        "a task, stream of 10 tasks",
+        "a task, stream of 20 tasks",
+    ],
+    "arm": [
+        "fast: MLP, M = 10, five tasks",
+        "readable: MLP, M = 10, five tasks",
+        "bare products: MLP, M = 10, five tasks",
+        "fast: ResNet-18, M = 100, one batch",
+        "readable: ResNet-18, M = 100, one batch",
+    ],
 }
 
 
@@ -59,7 +72,7 @@ def test_a_row_gives_well_formed_numbers(name, report):
         if one["ratio"]:
             assert 0 < one["ratio"]["low"] <= one["ratio"]["median"] <= one["ratio"]["high"] < math.inf
     assert any(one["target"] for one in found["lines"])
-    if name in ("imports", "syncs"):                    # these are exact: the same on any machine
+    if name in ("imports", "syncs"):  # these are exact: the same on any machine
         assert all(one["reached"] for one in found["lines"] if one["target"])
 
 
@@ -94,6 +107,7 @@ def test_threads_are_put_back(report):
 
 # ---- the arithmetic
 
+
 def test_a_line_takes_the_median_and_compares_it():
     one = line("row", "label", [3.0, 1.0, 2.0], "s", [6.0, 4.0, 5.0], ">= 5")
     assert (one.median, one.low, one.high, one.n) == (2.0, 1.0, 3.0, 3)
@@ -107,15 +121,18 @@ def test_a_line_takes_the_median_and_compares_it():
 
 def test_repeats_are_interleaved_and_the_first_turn_is_not_counted():
     calls = []
-    parts = {name: lambda name=name: calls.append(("prepare", name)) or (lambda: calls.append(name))
-             for name in "ab"}
+    parts = {
+        name: lambda name=name: calls.append(("prepare", name)) or (lambda: calls.append(name))
+        for name in "ab"
+    }
     seconds = interleaved(parts, 3)
-    assert [c for c in calls if isinstance(c, str)] == list("ab" "ba" "ab" "ba")
+    assert [c for c in calls if isinstance(c, str)] == list("abbaabba")
     assert all(calls[i] == ("prepare", calls[i + 1]) for i in range(0, len(calls), 2))
     assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
 
 
 # ---- calls without device
+
 
 def _as_if_in(path, code):
     """Run code as if it stood in a file."""
@@ -123,19 +140,26 @@ def _as_if_in(path, code):
 
 
 # What a factory needs to be called at all, where it is not one whole number.
-NEEDS = {"empty_permuted": "(2, 3), (0, 1)", "empty_strided": "(2, 3), (3, 1)", "full": "(3,), 1.0",
-         "linspace": "0, 1, 3",
-         "logspace": "0, 1, 3", "normal": "0.0, 1.0, (3,)", "randint": "9, (3,)", "tril_indices": "3, 3",
-         "triu_indices": "3, 3"}
+NEEDS = {
+    "empty_permuted": "(2, 3), (0, 1)",
+    "empty_strided": "(2, 3), (3, 1)",
+    "full": "(3,), 1.0",
+    "linspace": "0, 1, 3",
+    "logspace": "0, 1, 3",
+    "normal": "0.0, 1.0, (3,)",
+    "randint": "9, (3,)",
+    "tril_indices": "3, 3",
+    "triu_indices": "3, 3",
+}
 SPARSE = {name for name in FACTORIES.values() if name.startswith("sparse_")}
 
 
 @pytest.mark.parametrize("name", sorted(set(FACTORIES.values()) - SPARSE))
 def test_a_factory_without_device_is_caught_in_the_package_only(name):
     call = f"{name}({NEEDS.get(name, 3)})"
-    with DeviceFactories() as mode:
-        with pytest.raises(AssertionError, match=rf"example.py:2 torch.{name}\(...\) without device="):
-            _as_if_in(PACKAGE / "methods" / "example.py", f"\ntorch.{call}")
+    says = rf"example.py:2 torch.{name}\(...\) without device="
+    with DeviceFactories() as mode, pytest.raises(AssertionError, match=says):
+        _as_if_in(PACKAGE / "methods" / "example.py", f"\ntorch.{call}")
     assert mode.found == [f"example.py:2 torch.{name}"]
     with DeviceFactories() as mode:
         _as_if_in(PACKAGE.parent / "elsewhere.py", f"torch.{call}")
@@ -144,18 +168,29 @@ def test_a_factory_without_device_is_caught_in_the_package_only(name):
 
 def test_every_factory_that_torch_itself_knows_is_watched():
     from torch.utils._device import _device_constructors
+
     unwatched = {f.__name__ for f in _device_constructors()} - {f.__name__ for f in FACTORIES}
     assert unwatched == {"empty_quantized", "nested_tensor", "range"}  # not dispatched, or nothing for us
 
 
-@pytest.mark.parametrize("code", [
-    "torch.zeros(2, 3, device='cpu')", "torch.zeros(2, device=x.device)", "torch.zeros_like(x)",
-    "x.new_zeros(2)",
-    "torch.tensor([1], device=x.device)",
-    "torch.randperm(3, out=torch.empty(3, dtype=torch.int64, device='cpu'))",
-    "torch.normal(x, x + 1)", "torch.nn.Linear(2, 2)", "torch.optim.Adam([x.requires_grad_()], fused=True)",
-    "torch.nn.functional.dropout(x)", "torch.nn.BatchNorm2d(3)(torch.ones(1, 3, 2, 2, device='cpu'))",
-    "[torch.ones(1, device='cpu') for _ in range(2)]", "torch.cat([x, x]).cumsum(0).topk(1)"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "torch.zeros(2, 3, device='cpu')",
+        "torch.zeros(2, device=x.device)",
+        "torch.zeros_like(x)",
+        "x.new_zeros(2)",
+        "torch.tensor([1], device=x.device)",
+        "torch.randperm(3, out=torch.empty(3, dtype=torch.int64, device='cpu'))",
+        "torch.normal(x, x + 1)",
+        "torch.nn.Linear(2, 2)",
+        "torch.optim.Adam([x.requires_grad_()], fused=True)",
+        "torch.nn.functional.dropout(x)",
+        "torch.nn.BatchNorm2d(3)(torch.ones(1, 3, 2, 2, device='cpu'))",
+        "[torch.ones(1, device='cpu') for _ in range(2)]",
+        "torch.cat([x, x]).cumsum(0).topk(1)",
+    ],
+)
 def test_good_calls_and_those_that_torch_makes_are_left_alone(code):
     with DeviceFactories() as mode:
         _as_if_in(PACKAGE / "methods" / "example.py", code)
@@ -168,8 +203,10 @@ def test_no_device_at_all_and_none_are_the_same():
 
 
 def test_a_call_from_an_optimizer_step_of_the_package_is_torch_s_own():
-    code = "layer = torch.nn.Linear(3, 1)\no = torch.optim.Adam(layer.parameters(), fused=True)\n" \
-           "layer(x).backward()\no.step()"
+    code = (
+        "layer = torch.nn.Linear(3, 1)\no = torch.optim.Adam(layer.parameters(), fused=True)\n"
+        "layer(x).backward()\no.step()"
+    )
     with DeviceFactories() as mode:
         _as_if_in(PACKAGE / "example.py", code)
     assert mode.found == []
@@ -181,31 +218,49 @@ T = torch.arange(6.0, device="cpu")
 ONE = torch.ones((), dtype=torch.int64, device="cpu")
 
 
-@pytest.mark.parametrize("name, wait", [
-    ("item", lambda: ONE.item()), ("tolist", lambda: T.tolist()), ("cpu", lambda: T.cpu()),
-    ("numpy", lambda: T.numpy()),
-    ("__array__", lambda: np.asarray(T)), ("__bool__", lambda: bool(ONE)),
-    ("__bool__", lambda: 1 if ONE > 0 else 0),
-    ("__bool__", lambda: max(ONE, ONE)), ("__float__", lambda: float(ONE)), ("__int__", lambda: int(ONE)),
-    ("__index__", lambda: [0, 1][ONE]), ("__index__", lambda: range(ONE)), ("__contains__", lambda: 1.0 in T),
-    ("__repr__", lambda: repr(T)), ("__format__", lambda: f"{ONE}"), ("nonzero", lambda: T.nonzero()),
-    ("nonzero", lambda: torch.nonzero(T)), ("where", lambda: torch.where(T > 2)),
-    ("argwhere", lambda: torch.argwhere(T)),
-    ("masked_select", lambda: T.masked_select(T > 2)), ("unique", lambda: T.unique()),
-    ("equal", lambda: torch.equal(T, T)),
-    ("__getitem__", lambda: T[T > 2]), ("__getitem__", lambda: T[None][:, T > 2]),
-    ("__getitem__", lambda: T[ONE]),
-    ("__getitem__", lambda: T[:ONE]), ("__getitem__", lambda: T[[True] * 6]),
-    ("__setitem__", lambda: T.clone().__setitem__(T > 2, T[:3].clone())), ("to", lambda: T.to("cpu")),
-    ("index_put", lambda: T.index_put((T > 9,), T[0])),
-    ("one_hot", lambda: torch.nn.functional.one_hot(ONE[None])),
-    ("repeat_interleave", lambda: T.repeat_interleave(T.long())),
-    ("multinomial", lambda: torch.multinomial(T, 2))])
+@pytest.mark.parametrize(
+    "name, wait",
+    [
+        ("item", lambda: ONE.item()),
+        ("tolist", lambda: T.tolist()),
+        ("cpu", lambda: T.cpu()),
+        ("numpy", lambda: T.numpy()),
+        ("__array__", lambda: np.asarray(T)),
+        ("__bool__", lambda: bool(ONE)),
+        ("__bool__", lambda: 1 if ONE > 0 else 0),
+        ("__bool__", lambda: max(ONE, ONE)),
+        ("__float__", lambda: float(ONE)),
+        ("__int__", lambda: int(ONE)),
+        ("__index__", lambda: [0, 1][ONE]),
+        ("__index__", lambda: range(ONE)),
+        ("__contains__", lambda: 1.0 in T),
+        ("__repr__", lambda: repr(T)),
+        ("__format__", lambda: f"{ONE}"),
+        ("nonzero", lambda: T.nonzero()),
+        ("nonzero", lambda: torch.nonzero(T)),
+        ("where", lambda: torch.where(T > 2)),
+        ("argwhere", lambda: torch.argwhere(T)),
+        ("masked_select", lambda: T.masked_select(T > 2)),
+        ("unique", lambda: T.unique()),
+        ("equal", lambda: torch.equal(T, T)),
+        ("__getitem__", lambda: T[T > 2]),
+        ("__getitem__", lambda: T[None][:, T > 2]),
+        ("__getitem__", lambda: T[ONE]),
+        ("__getitem__", lambda: T[:ONE]),
+        ("__getitem__", lambda: T[[True] * 6]),
+        ("__setitem__", lambda: T.clone().__setitem__(T > 2, T[:3].clone())),
+        ("to", lambda: T.to("cpu")),
+        ("index_put", lambda: T.index_put((T > 9,), T[0])),
+        ("one_hot", lambda: torch.nn.functional.one_hot(ONE[None])),
+        ("repeat_interleave", lambda: T.repeat_interleave(T.long())),
+        ("multinomial", lambda: torch.multinomial(T, 2)),
+    ],
+)
 def test_what_makes_the_host_wait_is_counted_once(name, wait):
     with HostSyncs() as counter:
         wait()
     assert counter.counts == {name: 1} and counter.total == 1
-    (place, times), = counter.places.items()
+    ((place, times),) = counter.places.items()
     assert place.startswith("test_bench.py:") and place.endswith(f" {name}") and times == 1
 
 
@@ -242,7 +297,8 @@ def test_the_bench_counts_per_step_and_leaves_out_what_an_epoch_costs(monkeypatc
                 scores = self(x)
                 scores.detach().sum().item(), scores[y > 0], float(scores.detach().max())
             y.tolist(), y.numpy()
-    monkeypatch.setattr(Waiting, "__module__", Finetune.__module__)      # where its Config is
+
+    monkeypatch.setattr(Waiting, "__module__", Finetune.__module__)  # where its Config is
     monkeypatch.setitem(LEARNERS, "finetune", Waiting)
     few, many = _count("finetune", 4), _count("finetune", 8)
     assert (few, many, (many - few) / 4) == (4 * 3 + 2, 8 * 3 + 2, 3)

@@ -37,13 +37,15 @@ def apart(tmp_path, monkeypatch):
 @pytest.fixture
 def command(capsys):
     """command(words...) -> (status, stdout, stderr), in this process."""
+
     def call(*words):
         try:
             status = main([str(w) for w in words])
-        except SystemExit as stop:                      # argparse ends the process itself
+        except SystemExit as stop:  # argparse ends the process itself
             status = stop.code
         out, err = capsys.readouterr()
         return status, out, err
+
     return call
 
 
@@ -57,6 +59,7 @@ def refused(answer, *parts):
 
 # ---- list
 
+
 def test_list_is_an_overview_of_methods_and_benchmarks(command):
     status, out, err = command("list")
     assert (status, err) == (0, "") and len(out.splitlines()) < 50
@@ -65,11 +68,17 @@ def test_list_is_an_overview_of_methods_and_benchmarks(command):
     assert f"{len(experiments.names())} experiments METHOD/BENCHMARK" in out
 
 
-@pytest.mark.parametrize("words, expected", [
-    (["er"], [n for n in experiments.names() if n.startswith("er/")]),
-    (["split-mnist"], [n for n in experiments.names() if n.endswith("/split-mnist")]),
-    (["er", "split-mnist"], ["er/split-mnist"]), (["split-mnist", "er", "lwf"], ["lwf/split-mnist", "er/split-mnist"]),
-    (["er/split-mnist"], ["er/split-mnist"]), (["er/split-mnist", "si"], ["er/split-mnist", *experiments.names("si")])])
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["er"], [n for n in experiments.names() if n.startswith("er/")]),
+        (["split-mnist"], [n for n in experiments.names() if n.endswith("/split-mnist")]),
+        (["er", "split-mnist"], ["er/split-mnist"]),
+        (["split-mnist", "er", "lwf"], ["lwf/split-mnist", "er/split-mnist"]),
+        (["er/split-mnist"], ["er/split-mnist"]),
+        (["er/split-mnist", "si"], ["er/split-mnist", *experiments.names("si")]),
+    ],
+)
 def test_list_of_methods_and_benchmarks(command, words, expected):
     status, out, _ = command("list", *words, "--preset", "teach")
     titles, *rows, last = out.splitlines()
@@ -85,9 +94,15 @@ def test_list_of_what_is_present(command):
     assert "mnist" not in [row.split()[2] for row in here.splitlines()[1:-1]] and "*" not in here
 
 
-@pytest.mark.parametrize("words, part", [
-    (["err"], "'err'; did you mean er"), (["split-mnis"], "did you mean split-mnist"),
-    (["er", "--preset", "papr"], "did you mean paper"), (["er/nothing"], "no method, benchmark or experiment")])
+@pytest.mark.parametrize(
+    "words, part",
+    [
+        (["err"], "'err'; did you mean er"),
+        (["split-mnis"], "did you mean split-mnist"),
+        (["er", "--preset", "papr"], "did you mean paper"),
+        (["er/nothing"], "no method, benchmark or experiment"),
+    ],
+)
 def test_list_of_what_there_is_not(command, words, part):
     refused(command("list", *words), part)
 
@@ -108,9 +123,19 @@ def test_list_as_json(command):
 
 # ---- run
 
-KEYS = {"experiment", "preset", "config", "seeds", "average_accuracy", "forgetting", "task_aware_accuracy",
-        "accuracy_matrix",
-        "memory_bytes", "seconds", "versions"}
+KEYS = {
+    "experiment",
+    "preset",
+    "config",
+    "seeds",
+    "average_accuracy",
+    "forgetting",
+    "task_aware_accuracy",
+    "accuracy_matrix",
+    "memory_bytes",
+    "seconds",
+    "versions",
+}
 
 
 def test_run_json_is_one_object_and_progress_goes_to_stderr(command, monkeypatch):
@@ -119,8 +144,11 @@ def test_run_json_is_one_object_and_progress_goes_to_stderr(command, monkeypatch
     found = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert status == 0 and KEYS <= set(found)
     assert err.count("task 5/5 · classifier") >= 2 and "epoch" in err and "Traceback" not in err
-    assert (found["experiment"], found["preset"], found["seeds"]) == ("finetune/split-digits", "smoke",
-                                                                      [0, 2])
+    assert (found["experiment"], found["preset"], found["seeds"]) == (
+        "finetune/split-digits",
+        "smoke",
+        [0, 2],
+    )
     assert found["config"] == {**dataclasses.asdict(experiments.experiment(*SMOKE[1::2]).config)}
     for score in ("average_accuracy", "forgetting", "task_aware_accuracy"):
         assert {"mean", "interval", "per_seed"} <= set(found[score]) and len(found[score]["per_seed"]) == 2
@@ -138,8 +166,14 @@ def test_run_without_json_says_the_scores_and_no_bars_off_a_terminal(command, tm
     assert (status, err) == (0, "")
     lines = [line.strip() for line in out.splitlines()]
     assert lines[0] == "finetune/split-digits, preset smoke, data digits, seeds 0"
-    for title in ("average accuracy (%)", "task-aware accuracy (%)", "forgetting (%)", "kept between tasks",
-                  "time", "run folders"):
+    for title in (
+        "average accuracy (%)",
+        "task-aware accuracy (%)",
+        "forgetting (%)",
+        "kept between tasks",
+        "time",
+        "run folders",
+    ):
         assert sum(line.startswith(title) for line in lines) == 1
     assert str(tmp_path / "runs") in lines[-1]
 
@@ -165,12 +199,22 @@ def test_two_jobs_give_exactly_what_one_gives(command, tmp_path, monkeypatch):
         records.append(load(tmp_path / jobs / "finetune_split-digits_smoke"))
     for one, two in zip(*records, strict=True):
         identical(one, two)
-    assert not np.array_equal(records[0][0].predictions_task_aware, records[0][1].predictions_task_aware), "seeds differ"
+    assert not np.array_equal(records[0][0].predictions_task_aware, records[0][1].predictions_task_aware), (
+        "seeds differ"
+    )
 
 
 def identical(a, b):
     """Bit for bit the same answers and traces."""
-    for name in ("predictions", "predictions_task_aware", "rank", "labels", "seen", "n_samples", "parameters"):
+    for name in (
+        "predictions",
+        "predictions_task_aware",
+        "rank",
+        "labels",
+        "seen",
+        "n_samples",
+        "parameters",
+    ):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
     assert a.about["seed"] == b.about["seed"] and a.trace.keys() == b.trace.keys() == {"loss"}
     for column, values in a.trace["loss"].items():
@@ -179,9 +223,19 @@ def identical(a, b):
 
 # ---- seeds
 
-@pytest.mark.parametrize("text, seeds", [("0", (0,)), ("0,1,2", (0, 1, 2)), ("0-9", tuple(range(10))),
-                                         ("3-3", (3,)),
-                                         ("0-2,7", (0, 1, 2, 7)), ("5, 4", (5, 4)), ("10,0-1", (10, 0, 1))])
+
+@pytest.mark.parametrize(
+    "text, seeds",
+    [
+        ("0", (0,)),
+        ("0,1,2", (0, 1, 2)),
+        ("0-9", tuple(range(10))),
+        ("3-3", (3,)),
+        ("0-2,7", (0, 1, 2, 7)),
+        ("5, 4", (5, 4)),
+        ("10,0-1", (10, 0, 1)),
+    ],
+)
 def test_forms_of_seeds(text, seeds):
     assert _seeds(text) == seeds
 
@@ -202,6 +256,7 @@ def test_without_seeds_the_preset_says(command):
 
 
 # ---- settings
+
 
 def config(*settings, experiment="finetune/split-digits"):
     """The Config that a command line with these settings runs."""
@@ -230,38 +285,72 @@ class Fields:
     fast: bool = False
 
 
-@pytest.mark.parametrize("key, text, value", [
-    ("hidden", "(10, 20)", (10, 20)), ("hidden", "10,20", (10, 20)), ("hidden", "[10]", (10,)),
-    ("hidden", "()", ()),
-    ("share", "0.5", 0.5), ("share", "2", 2.0), ("share", "none", None), ("share", "None", None),
-    ("steps", "-3", -3),
-    ("name", "3", "3"), ("name", "None", "None"), ("fast", "TRUE", True), ("fast", "False", False)])
+@pytest.mark.parametrize(
+    "key, text, value",
+    [
+        ("hidden", "(10, 20)", (10, 20)),
+        ("hidden", "10,20", (10, 20)),
+        ("hidden", "[10]", (10,)),
+        ("hidden", "()", ()),
+        ("share", "0.5", 0.5),
+        ("share", "2", 2.0),
+        ("share", "none", None),
+        ("share", "None", None),
+        ("steps", "-3", -3),
+        ("name", "3", "3"),
+        ("name", "None", "None"),
+        ("fast", "TRUE", True),
+        ("fast", "False", False),
+    ],
+)
 def test_text_is_read_as_the_field_s_type(key, text, value):
     found = typed_setting(Fields, key, text)
     assert found == value and type(found) is type(value)
 
 
-@pytest.mark.parametrize("key, text, kinds", [
-    ("hidden", "10", "tuple"), ("hidden", "wide", "tuple"), ("share", "half", "float or NoneType"),
-    ("share", "true", "float"),
-    ("steps", "1.0", "int"), ("steps", "true", "int"), ("steps", "none", "int"), ("steps", "", "int"),
-    ("fast", "1", "bool"),
-    ("fast", "yes", "bool"), ("steps", "__import__('os')", "int")])
+@pytest.mark.parametrize(
+    "key, text, kinds",
+    [
+        ("hidden", "10", "tuple"),
+        ("hidden", "wide", "tuple"),
+        ("share", "half", "float or NoneType"),
+        ("share", "true", "float"),
+        ("steps", "1.0", "int"),
+        ("steps", "true", "int"),
+        ("steps", "none", "int"),
+        ("steps", "", "int"),
+        ("fast", "1", "bool"),
+        ("fast", "yes", "bool"),
+        ("steps", "__import__('os')", "int"),
+    ],
+)
 def test_text_of_another_type_is_refused(key, text, kinds):
     with pytest.raises(experiments.PresetError, match=f"the setting '{key}' takes {kinds}"):
         typed_setting(Fields, key, text)
 
 
-@pytest.mark.parametrize("setting, parts", [
-    ("epoch=3", ["there is no setting 'epoch'; did you mean epochs?",
-                 "the settings are net, epochs, batch_size, lr, restart"]),
-    ("zzz=3", ["there is no setting 'zzz'", "the settings are net"]),
-    ("epochs=many", ["the setting 'epochs' takes int, not 'many'"]), ("epochs=1.5", ["takes int"]),
-    ("lr=fast", ["takes float"]),
-    ("restart=1", ["takes bool"]), ("epochs=0", ["finetune/split-digits: epochs must be a whole number of at least 1, not 0"]),
-    ("lr=-1", ["lr must be a finite number above 0"]), ("epochs", ["'epochs' is no setting: write KEY=VALUE"]),
-    ("=3", ["write KEY=VALUE"]),
-    ("net=resnett", ["no network", "resnett", "resnet18"])])
+@pytest.mark.parametrize(
+    "setting, parts",
+    [
+        (
+            "epoch=3",
+            [
+                "there is no setting 'epoch'; did you mean epochs?",
+                "the settings are net, epochs, batch_size, lr, restart",
+            ],
+        ),
+        ("zzz=3", ["there is no setting 'zzz'", "the settings are net"]),
+        ("epochs=many", ["the setting 'epochs' takes int, not 'many'"]),
+        ("epochs=1.5", ["takes int"]),
+        ("lr=fast", ["takes float"]),
+        ("restart=1", ["takes bool"]),
+        ("epochs=0", ["finetune/split-digits: epochs must be a whole number of at least 1, not 0"]),
+        ("lr=-1", ["lr must be a finite number above 0"]),
+        ("epochs", ["'epochs' is no setting: write KEY=VALUE"]),
+        ("=3", ["write KEY=VALUE"]),
+        ("net=resnett", ["no network", "resnett", "resnet18"]),
+    ],
+)
 def test_bad_settings_are_refused_before_anything_is_written(command, tmp_path, setting, parts):
     refused(command(*SMOKE, "--set", setting), *parts)
     assert not list((tmp_path / "runs").rglob("*.npz"))
@@ -269,18 +358,29 @@ def test_bad_settings_are_refused_before_anything_is_written(command, tmp_path, 
 
 # ---- other bad input
 
-@pytest.mark.parametrize("words, parts", [
-    (["fintune/split-digits"],
-     ["there is no experiment 'fintune/split-digits'; did you mean finetune/split-digits"]),
-    (["finetune"], ["there is no experiment 'finetune'", "python -m clkit list"]),
-    (["finetune/split-digits", "--preset", "smok"], ["there is no preset 'smok'; did you mean smoke"]),
-    (["finetune/split-digits", "--preset", "smoke", "--device", "gpu"],
-     ["there is no device 'gpu': use auto, cpu or cuda"]),
-    (["finetune/split-digits", "--preset", "smoke", "--jobs", "0"], ["jobs of 1 or more"]),
-    (["finetune/split-digits", "--preset", "smoke", "--jobs", "two"], ["--jobs"]),
-    (["finetune/split-mnist", "--preset", "paper"],
-     ["mnist is not here", "python -m clkit data get mnist", "CLKIT_DATA"]),
-    ([], ["METHOD/BENCHMARK"])])
+
+@pytest.mark.parametrize(
+    "words, parts",
+    [
+        (
+            ["fintune/split-digits"],
+            ["there is no experiment 'fintune/split-digits'; did you mean finetune/split-digits"],
+        ),
+        (["finetune"], ["there is no experiment 'finetune'", "python -m clkit list"]),
+        (["finetune/split-digits", "--preset", "smok"], ["there is no preset 'smok'; did you mean smoke"]),
+        (
+            ["finetune/split-digits", "--preset", "smoke", "--device", "gpu"],
+            ["there is no device 'gpu': use auto, cpu or cuda"],
+        ),
+        (["finetune/split-digits", "--preset", "smoke", "--jobs", "0"], ["jobs of 1 or more"]),
+        (["finetune/split-digits", "--preset", "smoke", "--jobs", "two"], ["--jobs"]),
+        (
+            ["finetune/split-mnist", "--preset", "paper"],
+            ["mnist is not here", "python -m clkit data get mnist", "CLKIT_DATA"],
+        ),
+        ([], ["METHOD/BENCHMARK"]),
+    ],
+)
 def test_bad_runs_are_refused(command, words, parts):
     refused(command("run", *words), *parts)
 
@@ -304,16 +404,26 @@ def test_damage_in_a_run_folder_is_named_with_its_cure(command, tmp_path):
     refused(command(*SMOKE), str(folder / "run.json"), "is damaged: delete the folder")
 
 
-@pytest.mark.parametrize("words, part", [([], "command"), (["frobnicate"], "frobnicate"),
-                                         (["data"], "list | get"),
-                                         (["data", "get"], "name"), (["list", "--jsn"], "--jsn")])
+@pytest.mark.parametrize(
+    "words, part",
+    [
+        ([], "command"),
+        (["frobnicate"], "frobnicate"),
+        (["data"], "list | get"),
+        (["data", "get"], "name"),
+        (["list", "--jsn"], "--jsn"),
+    ],
+)
 def test_bad_commands_are_refused(command, words, part):
     refused(command(*words), part)
 
 
 def test_a_figure_that_is_not_there(command, tmp_path):
-    refused(command("figures", "memory-kep", "--out", tmp_path / "out"),
-            "there is no figure 'memory-kep' among the", "did you mean memory-kept?")
+    refused(
+        command("figures", "memory-kep", "--out", tmp_path / "out"),
+        "there is no figure 'memory-kep' among the",
+        "did you mean memory-kept?",
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -324,6 +434,7 @@ def test_version_and_help(command):
 
 
 # ---- data, doctor
+
 
 def test_data_list(command, tmp_path):
     status, out, err = command("data", "list")
@@ -341,15 +452,29 @@ def test_data_list_as_json(command, tmp_path):
     found = json.loads(out)
     assert (status, err, found["root"]) == (0, "", str(tmp_path / "data"))
     sets = {row["name"]: row for row in found["sets"]}
-    assert {"digits", "digits28", "shapes", "mnist", "fashion_mnist", "svhn", "cifar10",
-            "cifar100", "cifar10-100"} == sets.keys()
+    assert {
+        "digits",
+        "digits28",
+        "shapes",
+        "mnist",
+        "fashion_mnist",
+        "svhn",
+        "cifar10",
+        "cifar100",
+        "cifar10-100",
+    } == sets.keys()
     assert {name for name, row in sets.items() if row["present"]} == {"digits", "digits28", "shapes"}
     assert sets["cifar100"]["classes"] == 100 and sets["cifar10"]["shape"] == [3, 32, 32]
 
 
-@pytest.mark.parametrize("name, part", [("mnst", "did you mean mnist"),
-                                        ("nothing-like-it", "known are digits"),
-                                        ("digits", "digits needs no download")])
+@pytest.mark.parametrize(
+    "name, part",
+    [
+        ("mnst", "did you mean mnist"),
+        ("nothing-like-it", "known are digits"),
+        ("digits", "digits needs no download"),
+    ],
+)
 def test_data_get_of_what_cannot_be_downloaded(command, tmp_path, monkeypatch, name, part):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it reaches for the network"))
     refused(command("data", "get", name), part)
@@ -362,9 +487,13 @@ def test_doctor_reports_versions_device_data_and_disk(command, tmp_path):
     assert out.startswith(f"clkit {clkit.__version__}, Python ")
     for name in doctor.PACKAGES:
         assert f"{name} " in out
-    for part in ("device: ", f"data root: {tmp_path / 'data'} (not there yet)",
-                 "data sets present: digits, digits28, shapes",
-                 f"run folders: {tmp_path / 'runs'}, ", " GB free"):
+    for part in (
+        "device: ",
+        f"data root: {tmp_path / 'data'} (not there yet)",
+        "data sets present: digits, digits28, shapes",
+        f"run folders: {tmp_path / 'runs'}, ",
+        " GB free",
+    ):
         assert part in out
 
 
@@ -373,6 +502,7 @@ def test_doctor_finds_problems_and_says_their_cure(command, monkeypatch):
         if name == "nbval":
             raise importlib.metadata.PackageNotFoundError(name)
         return "1.0"
+
     disk = namedtuple("usage", "total used free")
     monkeypatch.setattr(doctor.importlib.metadata, "version", version)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: disk(10**12, 10**12, 10**8))
@@ -384,16 +514,23 @@ def test_doctor_finds_problems_and_says_their_cure(command, monkeypatch):
 
 # ---- as a process, and Ctrl-C
 
+
 def process(*words, runs, **options):
     """`python -m clkit ...` with run folders of its own."""
-    return subprocess.Popen([sys.executable, "-m", "clkit", *words], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env={**os.environ, "CLKIT_RUNS": str(runs)}, **options)
+    return subprocess.Popen(
+        [sys.executable, "-m", "clkit", *words],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "CLKIT_RUNS": str(runs)},
+        **options,
+    )
 
 
 @pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["data", "list"]])
 def test_a_reader_that_leaves_early_is_no_error(tmp_path, monkeypatch, words):
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)   # short output meets the closed pipe at the end
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # short output meets the closed pipe at the end
     running = process(*words, runs=tmp_path)
     running.stdout.close()
     err = running.stderr.read()
@@ -414,8 +551,17 @@ def wait_for(pattern, runs, running):
 
 
 def test_ctrl_c_stops_says_how_to_go_on_and_the_same_command_does(tmp_path, command, monkeypatch):
-    words = ["run", "finetune/split-digits", "--preset", "teach", "--seeds", "3", "--set", "epochs=25",
-             "--json"]
+    words = [
+        "run",
+        "finetune/split-digits",
+        "--preset",
+        "teach",
+        "--seeds",
+        "3",
+        "--set",
+        "epochs=25",
+        "--json",
+    ]
     runs = tmp_path / "stopped"
     running = process(*words, runs=runs)
     wait_for("*/seed-3/stage-1.npz", runs, running)
@@ -444,6 +590,7 @@ def test_ctrl_c_stops_says_how_to_go_on_and_the_same_command_does(tmp_path, comm
 
 # ---- own data
 
+
 @pytest.fixture
 def flowers(tmp_path):
     """A folder of six classes of small colour images, split into train and test."""
@@ -461,32 +608,70 @@ def flowers(tmp_path):
 def test_own_images_from_a_folder_to_a_report_and_figures(command, flowers, tmp_path):
     order, mine = tmp_path / "order.txt", tmp_path / "mine"
     order.write_text("# the warm ones first\ndaisy\ncrocus\n\naster\nbluebell\nerica\nfoxglove\n")
-    common = ["--tasks", "2,2,2", "--order", order, "--set", "epochs=1", "--set", "side=16", "--seeds", "0-1", "--out", mine]
+    common = [
+        "--tasks",
+        "2,2,2",
+        "--order",
+        order,
+        "--set",
+        "epochs=1",
+        "--set",
+        "side=16",
+        "--seeds",
+        "0-1",
+        "--out",
+        mine,
+    ]
     for method in ("finetune", "er"):
         status, out, _ = command("run", f"{method}/folder:{flowers}", *common)
         assert status == 0 and "preset own" in out and f"{method}_flowers_own_" in out
     [path] = mine.glob("er_*.json")
     result = load(path)[0]
     assert result.names[:2] == ["daisy", "crocus"] and result.classes_per_task == (2, 2, 2)
-    for form, parts in (("text", ["Finetune", "ER"]), ("markdown", ["| Finetune |", "| ER |"]),
-                        ("latex", ["Finetune &", "ER &"])):
+    for form, parts in (
+        ("text", ["Finetune", "ER"]),
+        ("markdown", ["| Finetune |", "| ER |"]),
+        ("latex", ["Finetune &", "ER &"]),
+    ):
         status, out, _ = command("report", "--records", mine, "--format", form)
         assert status == 0 and all(part in out for part in parts) and "2" in out
     status, out, _ = command("figures", "--records", mine, "--out", tmp_path / "drawn", "--format", "png,pdf")
     assert status == 0 and len(list((tmp_path / "drawn").glob("averages-*.pdf"))) == 1
 
 
-@pytest.mark.parametrize("words, part", [
-    (["--tasks", "2,2"], "6"), (["--tasks", "2;2"], "write 6,6,6,6"), (["--order", "nowhere.txt"], "nowhere.txt"),
-    (["--preset", "teach"], "--preset is for the experiments of the book"), (["--set", "side=0"], "side is the height"),
-    (["--set", "net=resnett"], "resnet18"), (["--keep", "los"], "did you mean loss"), (["--every", "soon"], "no number")])
+@pytest.mark.parametrize(
+    "words, part",
+    [
+        (["--tasks", "2,2"], "6"),
+        (["--tasks", "2;2"], "write 6,6,6,6"),
+        (["--order", "nowhere.txt"], "nowhere.txt"),
+        (["--preset", "teach"], "--preset is for the experiments of the book"),
+        (["--set", "side=0"], "side is the height"),
+        (["--set", "net=resnett"], "resnet18"),
+        (["--keep", "los"], "did you mean loss"),
+        (["--every", "soon"], "no number"),
+    ],
+)
 def test_own_images_with_options_that_cannot_work(command, flowers, words, part):
     refused(command("run", f"er/folder:{flowers}", *words), part)
 
 
 def test_what_is_asked_for_is_kept_and_written_often(command, tmp_path):
-    assert command("run", "er/split-digits", "--preset", "smoke", "--keep", "loss, memory", "--every", "0", "--out",
-                   tmp_path / "out")[0] == 0
+    assert (
+        command(
+            "run",
+            "er/split-digits",
+            "--preset",
+            "smoke",
+            "--keep",
+            "loss, memory",
+            "--every",
+            "0",
+            "--out",
+            tmp_path / "out",
+        )[0]
+        == 0
+    )
     assert load(tmp_path / "out" / "er_split-digits_smoke")[0].trace.keys() == {"loss", "memory"}
 
 

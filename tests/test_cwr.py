@@ -7,12 +7,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from clkit.engine.learner import LearnerError
-from clkit.methods.baselines.cwr import CWR, Config
-from clkit.methods.baselines.finetune import Config as FinetuneConfig
-from clkit.methods.baselines.finetune import Finetune
 from clkit.engine.run import run
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Trace
+from clkit.methods.baselines.cwr import CWR, Config
+from clkit.methods.baselines.finetune import Config as FinetuneConfig
+from clkit.methods.baselines.finetune import Finetune
 from tests.fakes import small_stream
 
 FEW = {"epochs": 2, "batch_size": 16}
@@ -116,8 +116,9 @@ def test_what_is_held_still_survives_a_snapshot(stream):
 # The second task against a linear classifier on features
 
 
-@pytest.mark.parametrize("softmax, outputs", [("task", slice(2, 5)), ("seen", slice(0, 5)),
-                                              ("all", slice(0, 6))])
+@pytest.mark.parametrize(
+    "softmax, outputs", [("task", slice(2, 5)), ("seen", slice(0, 5)), ("all", slice(0, 6))]
+)
 @pytest.mark.parametrize("plus", [False, True])
 def test_the_second_task_trains_a_new_linear_classifier(stream, softmax, outputs, plus):
     config = Config(plus=plus, softmax=softmax, lr=0.01, **FEW)
@@ -182,12 +183,12 @@ def test_the_mean_shift_by_hand(stream):
         for j in range(task.first, task.seen):
             for value in weight[j]:
                 total, count = total + value, count + 1
-        mean = sum(bias[task.first:task.seen]) / (task.seen - task.first)
+        mean = sum(bias[task.first : task.seen]) / (task.seen - task.first)
         for j in range(task.first, task.seen):
             expected = torch.tensor([value - total / count for value in weight[j]])
             torch.testing.assert_close(model.cw[j], expected)
             assert float(model.cw_bias[j]) == pytest.approx(bias[j] - mean)
-        assert not model.cw[task.seen:].any() and not model.cw_bias[task.seen:].any()
+        assert not model.cw[task.seen :].any() and not model.cw_bias[task.seen :].any()
     assert model.cw_bias.tolist() == [3.0, -3.0, -3.0, 3.0, 0.0, 0.0]
 
 
@@ -229,17 +230,28 @@ def test_a_run_tells_the_classes_of_a_task_apart(stream):
     loss = np.asarray(result.trace["loss"]["loss"])
     assert loss[20] > loss[39] and not loss[40:].any(), "a task of one class has nothing to tell apart"
     head = learner.net.head
-    assert learner.memory_bytes() == {"weights": 4 * (sum(p.numel() for p in learner.net.parameters())
-                                              + head.weight.numel() + head.bias.numel())}
+    assert learner.memory_bytes() == {
+        "weights": 4
+        * (sum(p.numel() for p in learner.net.parameters()) + head.weight.numel() + head.bias.numel())
+    }
 
 
 # Settings
 
 
-@pytest.mark.parametrize("wrong, word", [
-    ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch"), ({"lr": 0.0}, "lr"), ({"lr": float("nan")}, "lr"),
-    ({"softmax": "both"}, "softmax"), ({"first_weight": 0.0}, "first_weight"),
-    ({"first_weight": float("nan")}, "first_weight"), ({"plus": True, "first_weight": 1.25}, "plus")])
+@pytest.mark.parametrize(
+    "wrong, word",
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch"),
+        ({"lr": 0.0}, "lr"),
+        ({"lr": float("nan")}, "lr"),
+        ({"softmax": "both"}, "softmax"),
+        ({"first_weight": 0.0}, "first_weight"),
+        ({"first_weight": float("nan")}, "first_weight"),
+        ({"plus": True, "first_weight": 1.25}, "plus"),
+    ],
+)
 def test_settings_that_cannot_work_are_refused(wrong, word):
     with pytest.raises(LearnerError, match=word):
         Config(**wrong)

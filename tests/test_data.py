@@ -18,8 +18,17 @@ import torch
 from PIL import Image
 
 from clkit import data
-from clkit.data import DataError, ImageSet, cache, crop_and_flip, embedded, facts, folders, load
-from clkit.data import torchvision_sets
+from clkit.data import (
+    DataError,
+    ImageSet,
+    cache,
+    crop_and_flip,
+    embedded,
+    facts,
+    folders,
+    load,
+    torchvision_sets,
+)
 from clkit.errors import ClkitError, did_you_mean
 
 PACKAGE_ROOT = str(Path(data.__file__).parents[2])
@@ -59,14 +68,17 @@ def test_set_knows_its_size_and_names():
 TWO = torch.zeros(2, 1, 3, 3, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("images, labels, groups, words", [
-    (TWO.numpy(), torch.zeros(2).long(), None, ["torch tensors", "ndarray and Tensor", "from_numpy"]),
-    (TWO.float(), torch.zeros(2).long(), None, ["uint8", "float32"]),
-    (TWO[0], torch.zeros(1).long(), None, ["N, C, H, W"]),
-    (TWO, torch.zeros(3).long(), None, ["int64", "3"]),
-    (TWO, torch.zeros(2).int(), None, ["int64", "int32"]),
-    (TWO, torch.zeros(2).long(), ["g"], ["1 groups", "2 classes"]),
-])
+@pytest.mark.parametrize(
+    "images, labels, groups, words",
+    [
+        (TWO.numpy(), torch.zeros(2).long(), None, ["torch tensors", "ndarray and Tensor", "from_numpy"]),
+        (TWO.float(), torch.zeros(2).long(), None, ["uint8", "float32"]),
+        (TWO[0], torch.zeros(1).long(), None, ["N, C, H, W"]),
+        (TWO, torch.zeros(3).long(), None, ["int64", "3"]),
+        (TWO, torch.zeros(2).int(), None, ["int64", "int32"]),
+        (TWO, torch.zeros(2).long(), ["g"], ["1 groups", "2 classes"]),
+    ],
+)
 def test_wrong_tensors_are_refused(images, labels, groups, words):
     with says(*words):
         ImageSet(images, labels, ["a", "b"], groups)
@@ -117,7 +129,7 @@ def test_batches_equal_a_loop_over_images():
 
 def test_every_byte_is_scaled_as_totensor_does():
     every = ImageSet(torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16), torch.zeros(1).long(), ["a"])
-    (x, _), = every.batches(1)
+    ((x, _),) = every.batches(1)
     assert torch.equal(x.flatten(), torch.arange(256).float() / 255)
     assert not torch.equal(x.flatten(), torch.arange(256).float() * (1 / 255)), "so the test can fail"
 
@@ -249,7 +261,7 @@ def test_drop_last_that_drops_everything_is_refused():
 
 
 def slow_crop_and_flip(x, pad, flip):
-    B, C, H, W = x.shape
+    B, _C, H, W = x.shape
     down, right = torch.randint(0, 2 * pad + 1, (B, 1)), torch.randint(0, 2 * pad + 1, (B, 1))
     mirrored = torch.randint(0, 2, (B, 1)) if flip else torch.zeros(B, 1)
     out = torch.zeros_like(x)
@@ -374,8 +386,8 @@ def write_idx(folder, images=(6, 4), side=28, part="train", cut=0):
     pixels = random.integers(0, 256, (n, side, side), dtype=np.uint8)
     labels = np.arange(n, dtype=np.uint8) % 10
     head = np.array([2051, n, side, side], dtype=">i4").tobytes()
-    body = (head + pixels.tobytes())
-    (folder / f"{part}-images-idx3-ubyte").write_bytes(body[:len(body) - cut])
+    body = head + pixels.tobytes()
+    (folder / f"{part}-images-idx3-ubyte").write_bytes(body[: len(body) - cut])
     head = np.array([2049, n], dtype=">i4").tobytes()
     (folder / f"{part}-labels-idx1-ubyte").write_bytes(head + labels.tobytes())
     return pixels, labels
@@ -440,8 +452,9 @@ def test_cache_of_published_files_follows_them(small_mnist, home, monkeypatch, c
         os.utime(image, ns=(1, 1))
     else:
         expected = tuple(loaded.checksum() for loaded in first)
-        monkeypatch.setitem(facts.PUBLISHED, "mnist",
-                            dataclasses.replace(facts.PUBLISHED["mnist"], checksums=expected))
+        monkeypatch.setitem(
+            facts.PUBLISHED, "mnist", dataclasses.replace(facts.PUBLISHED["mnist"], checksums=expected)
+        )
     train, _ = load("mnist")
     said = capsys.readouterr().err
     assert said.startswith("mnist: the files in ") and "have changed since they were cached" in said
@@ -453,7 +466,7 @@ def test_cache_of_published_files_follows_them(small_mnist, home, monkeypatch, c
 
 def test_damaged_cache_of_published_files_is_said_and_read_again(small_mnist, home, capsys):
     first = load("mnist")
-    path, = cached(home)
+    (path,) = cached(home)
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 1
     path.write_bytes(whole)
@@ -521,6 +534,7 @@ def test_side_is_not_for_published_files(small_mnist):
 
 def test_svhn_is_read_through_torchvision(home, monkeypatch):
     from scipy.io import savemat
+
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (32, 32, 3, 5), dtype=np.uint8)
     labels = np.array([[10], [1], [2], [10], [9]])
@@ -547,8 +561,11 @@ def test_cifar100_is_read_through_torchvision_with_its_superclasses(home, monkey
     monkeypatch.setitem(facts.PUBLISHED, "cifar100", small)
     with says("cifar100", "cifar-100-python", "corrupt"):
         load("cifar100")
-    monkeypatch.setattr(sys.modules[data.torchvision().datasets.CIFAR100.__module__], "check_integrity",
-                        lambda *arguments: True)
+    monkeypatch.setattr(
+        sys.modules[data.torchvision().datasets.CIFAR100.__module__],
+        "check_integrity",
+        lambda *arguments: True,
+    )
     train, _ = load("cifar100")
     assert np.array_equal(train.images.numpy().reshape(4, -1), pixels)
     assert train.labels.tolist() == [0, 1, 99, 5]
@@ -600,24 +617,37 @@ def test_torchvision_beside_a_torch_without_its_operators(tmp_path):
     """A made-up torchvision that fails at import as the GPU build does beside a CPU-only torch."""
     package = tmp_path / "torchvision"
     package.mkdir()
-    (package / "__init__.py").write_text("from . import half\nimport torch\n"
-                                         "torch.library.register_fake('torchvision::nms')(lambda *a: None)\n"
-                                         "torch.library.register_fake('torchvision::qnms')(lambda *a: None)\n"
-                                         "value = half.made\n")
+    (package / "__init__.py").write_text(
+        "from . import half\nimport torch\n"
+        "torch.library.register_fake('torchvision::nms')(lambda *a: None)\n"
+        "torch.library.register_fake('torchvision::qnms')(lambda *a: None)\n"
+        "value = half.made\n"
+    )
     (package / "half.py").write_text("made = []\n")
-    done = run_python("import sys\nfrom clkit import data\n"
-                      "try:\n    import torchvision\nexcept RuntimeError as error:\n    print(error)\n"
-                      "old = sys.modules.get('torchvision.half')\n"
-                      "module = data.torchvision()\n"
-                      "print(module.value, module.half is not old, data.torchvision() is module)\n"
-                      "import gc, torch; gc.collect(); print(torch.ops.torchvision.nms)", tmp_path)
-    assert done.stdout.splitlines() == ["operator torchvision::nms does not exist", "[] True True",
-                                        "torchvision.nms"], done
+    done = run_python(
+        "import sys\nfrom clkit import data\n"
+        "try:\n    import torchvision\nexcept RuntimeError as error:\n    print(error)\n"
+        "old = sys.modules.get('torchvision.half')\n"
+        "module = data.torchvision()\n"
+        "print(module.value, module.half is not old, data.torchvision() is module)\n"
+        "import gc, torch; gc.collect(); print(torch.ops.torchvision.nms)",
+        tmp_path,
+    )
+    assert done.stdout.splitlines() == [
+        "operator torchvision::nms does not exist",
+        "[] True True",
+        "torchvision.nms",
+    ], done
 
 
-@pytest.mark.parametrize("source, answer", [
-    ("value = 1", "1 []"), ("raise RuntimeError('boom')", "DataError .*boom.*torch "),
-    ("raise ImportError('nothing here')", "DataError .*nothing here.*pip install torchvision")])
+@pytest.mark.parametrize(
+    "source, answer",
+    [
+        ("value = 1", "1 []"),
+        ("raise RuntimeError('boom')", "DataError .*boom.*torch "),
+        ("raise ImportError('nothing here')", "DataError .*nothing here.*pip install torchvision"),
+    ],
+)
 def test_any_other_torchvision_is_left_alone(tmp_path, monkeypatch, source, answer):
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, name)
@@ -753,10 +783,15 @@ def test_display_names_and_superclasses(animals):
     assert load("animals")[0].groups is None
 
 
-@pytest.mark.parametrize("text, words", [
-    ("a,b\n1,2\n", ["classes.csv", "no column"]), ("", ["classes.csv", "no column"]),
-    ("folder,name\ncat,Cat\n", ["classes.csv", "'dog'"]),
-    ("folder,name,group\ncat,Cat,x\ndog,Dog,\n", ["classes.csv", "'dog'"])])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("a,b\n1,2\n", ["classes.csv", "no column"]),
+        ("", ["classes.csv", "no column"]),
+        ("folder,name\ncat,Cat\n", ["classes.csv", "'dog'"]),
+        ("folder,name,group\ncat,Cat,x\ndog,Dog,\n", ["classes.csv", "'dog'"]),
+    ],
+)
 def test_bad_classes_csv_is_refused(animals, text, words):
     (animals / "classes.csv").write_text(text)
     with says(*words):
@@ -914,7 +949,7 @@ def test_cache_follows_its_source(animals, capsys, change):
 @pytest.mark.parametrize("damage", ["pixel", "cut", "empty", "text", "header"])
 def test_damaged_cache_is_rebuilt(animals, home, capsys, damage):
     first = load("animals")
-    path, = cached(home)
+    (path,) = cached(home)
     whole = bytearray(path.read_bytes())
     if damage == "pixel":
         whole[len(whole) // 2] ^= 1
@@ -958,10 +993,11 @@ def test_interrupt_while_caching_leaves_nothing(animals, home, monkeypatch):
 
 
 def test_kill_before_the_rename_is_harmless(animals, home, capsys):
-    done = run_python("import os\nfrom clkit import data\nos.replace = lambda *a: os._exit(9)\n"
-                      "data.load('animals')", "")
+    done = run_python(
+        "import os\nfrom clkit import data\nos.replace = lambda *a: os._exit(9)\ndata.load('animals')", ""
+    )
     assert done.returncode == 9
-    leftover, = cached(home)
+    (leftover,) = cached(home)
     assert leftover.name.endswith(".part")
     leftover.write_bytes(leftover.read_bytes()[:100])
     assert len(load("animals")[0]) == 6 and capsys.readouterr().err == ""
@@ -981,7 +1017,7 @@ def test_cache_goes_home_where_the_root_is_read_only(animals, home, tmp_path, mo
 
 def test_cache_is_no_pickle(animals, home):
     load("animals")
-    path, = cached(home)
+    (path,) = cached(home)
     with path.open("rb") as file:
         assert set(json.loads(file.readline())) == {"fingerprint", "checksums"}
         arrays = [np.load(file, allow_pickle=False) for _ in range(4)]
@@ -1001,12 +1037,30 @@ def test_what_is_present_is_told_without_torch(animals, home):
     for part in ("train", "t10k"):
         write_idx(home / "MNIST" / "raw", part=part)
     (home / "notes").mkdir()
-    names = ["digits", "mnist", "svhn", "cifar10", "cifar10-100", "animals", f"folder:{animals}", "notes",
-             f"folder:{home}/nowhere", "nosuch", "", "..", f"{home.name}/../{home.name}"]
-    done = run_python(f"import sys; from clkit import data; print(*(data.present(n) for n in {names}))\n"
-                      "print({'torch', 'numpy', 'PIL'} & set(sys.modules), data.root())", "")
-    assert done.stdout.splitlines() == ["True True False True False True True" + " False" * 6,
-                                        f"set() {home}"], done
+    names = [
+        "digits",
+        "mnist",
+        "svhn",
+        "cifar10",
+        "cifar10-100",
+        "animals",
+        f"folder:{animals}",
+        "notes",
+        f"folder:{home}/nowhere",
+        "nosuch",
+        "",
+        "..",
+        f"{home.name}/../{home.name}",
+    ]
+    done = run_python(
+        f"import sys; from clkit import data; print(*(data.present(n) for n in {names}))\n"
+        "print({'torch', 'numpy', 'PIL'} & set(sys.modules), data.root())",
+        "",
+    )
+    assert done.stdout.splitlines() == [
+        "True True False True False True True" + " False" * 6,
+        f"set() {home}",
+    ], done
 
 
 def test_presence_agrees_with_the_catalogue(cifars, animals):
@@ -1023,11 +1077,25 @@ def test_presence_agrees_with_the_catalogue(cifars, animals):
 
 def test_public_names_come_when_they_are_asked_for():
     assert all(hasattr(data, name) for name in data.__all__) and set(data.__all__) <= set(dir(data))
-    assert {"load", "get", "catalogue", "root", "ImageSet", "DataError", "Stream", "Task", "StreamError",
-            "stratified_split", "crop_and_flip", "torchvision", "present", "read_order"} <= set(data.__all__)
+    assert {
+        "load",
+        "get",
+        "catalogue",
+        "root",
+        "ImageSet",
+        "DataError",
+        "Stream",
+        "Task",
+        "StreamError",
+        "stratified_split",
+        "crop_and_flip",
+        "torchvision",
+        "present",
+        "read_order",
+    } <= set(data.__all__)
     assert data.load is data.sets.load and data.shapes.SIDE == 32
     with pytest.raises(AttributeError, match="'clkit.data' has no attribute 'lead'"):
-        data.lead
+        _ = data.lead
 
 
 def test_folder_that_may_not_be_entered_stops_nothing_else(animals, home, monkeypatch):
@@ -1040,10 +1108,11 @@ def test_folder_that_may_not_be_entered_stops_nothing_else(animals, home, monkey
         return opened(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    monkeypatch.setattr(Path, "is_dir", lambda self: bool(refuse(self) if "lost" in str(self) else
-                                                          os.path.isdir(self)))
+    monkeypatch.setattr(
+        Path, "is_dir", lambda self: bool(refuse(self) if "lost" in str(self) else os.path.isdir(self))
+    )
     assert len(load("digits")[0]) == 1438 and len(load("animals")[0]) == 6
-    row, = [row for row in data.catalogue() if row.name == "lost+found"]
+    (row,) = [row for row in data.catalogue() if row.name == "lost+found"]
     assert not row.present and not data.present("lost+found")
     assert f"{home}/lost+found" in row.how_to_get and "cannot be read (Permission denied)" in row.how_to_get
     with says("lost.found cannot be read", "Permission denied", "name another folder"):
@@ -1064,8 +1133,16 @@ def test_name_that_is_no_text(name):
         load(name)
 
 
-@pytest.mark.parametrize("name, near", [("minst", "mnist"), ("CIFAR-10", "cifar10"), ("digit", "digits"),
-                                        ("fashionmnist", "fashion_mnist"), ("animal", "animals")])
+@pytest.mark.parametrize(
+    "name, near",
+    [
+        ("minst", "mnist"),
+        ("CIFAR-10", "cifar10"),
+        ("digit", "digits"),
+        ("fashionmnist", "fashion_mnist"),
+        ("animal", "animals"),
+    ],
+)
 def test_unknown_name_offers_the_nearest(animals, name, near):
     with says(f"no data set '{name}'", "folder:PATH", rf"; did you mean .*{near}.*\?$"):
         load(name)
@@ -1078,10 +1155,14 @@ def test_unknown_name_without_a_neighbour_lists_all():
         load("../etc")
 
 
-@pytest.mark.parametrize("name, option, words", [
-    ("digits", "side", ["digits has no option 'side'", "none"]),
-    ("shapes", "dificulty", ["shapes has no option 'dificulty'", "did you mean difficulty"]),
-    ("animals", "sides", ["animals has no option 'sides'", "did you mean side"])])
+@pytest.mark.parametrize(
+    "name, option, words",
+    [
+        ("digits", "side", ["digits has no option 'side'", "none"]),
+        ("shapes", "dificulty", ["shapes has no option 'dificulty'", "did you mean difficulty"]),
+        ("animals", "sides", ["animals has no option 'sides'", "did you mean side"]),
+    ],
+)
 def test_unknown_option_offers_the_nearest(animals, name, option, words):
     with says(*words):
         load(name, **{option: 3})
@@ -1108,7 +1189,7 @@ def test_catalogue_lists_what_is_there_and_what_is_not(animals, small_mnist, hom
 
 def test_catalogue_says_what_is_wrong_with_a_folder(animals):
     remove(animals / "test")
-    row, = [row for row in data.catalogue() if row.name == "animals"]
+    (row,) = [row for row in data.catalogue() if row.name == "animals"]
     assert not row.present and "none in test/" in row.how_to_get
 
 
@@ -1160,24 +1241,37 @@ def test_cifar10_100_takes_class_folders_beside_published_files(home, monkeypatc
     (home / "cifar-100-python" / "meta").write_bytes(pickle.dumps({"fine_label_names": ["x"]}))
     small = dataclasses.replace(facts.PUBLISHED["cifar100"], train=6, test=6)
     monkeypatch.setitem(facts.PUBLISHED, "cifar100", small)
-    monkeypatch.setattr(sys.modules[data.torchvision().datasets.CIFAR100.__module__], "check_integrity",
-                        lambda *arguments: True)
+    monkeypatch.setattr(
+        sys.modules[data.torchvision().datasets.CIFAR100.__module__],
+        "check_integrity",
+        lambda *arguments: True,
+    )
     train, test = load("cifar10-100")
     assert train.labels.tolist() == [*range(10), 59, 10, 10]
     assert np.array_equal(train.images[10:].numpy().reshape(3, -1), pixels[[1, 2, 4]])
     assert test.labels.tolist() == [*range(10), 59, 11, 12, 13, 14]
 
 
-@pytest.mark.parametrize("there, missing, fetch", [
-    ((), "cifar10 and cifar100", "cifar10-100"), (["cifar10"], "cifar100", "cifar100"),
-    (["cifar100"], "cifar10", "cifar10")])
+@pytest.mark.parametrize(
+    "there, missing, fetch",
+    [
+        ((), "cifar10 and cifar100", "cifar10-100"),
+        (["cifar10"], "cifar100", "cifar100"),
+        (["cifar100"], "cifar10", "cifar10"),
+    ],
+)
 def test_cifar10_100_says_which_of_the_two_is_missing(home, monkeypatch, there, missing, fetch):
     for name in there:
         write_classes(home / name, facts.PUBLISHED[name].names)
-    monkeypatch.setattr(torchvision_sets, "load_published",
-                        lambda *_: pytest.fail("one was read for nothing"))
-    with says("cifar10-100 is made of cifar10 and cifar100", f"but {missing} cannot be found in {home}",
-              f"`python -m clkit data get {fetch}`", "CLKIT_DATA"):
+    monkeypatch.setattr(
+        torchvision_sets, "load_published", lambda *_: pytest.fail("one was read for nothing")
+    )
+    with says(
+        "cifar10-100 is made of cifar10 and cifar100",
+        f"but {missing} cannot be found in {home}",
+        f"`python -m clkit data get {fetch}`",
+        "CLKIT_DATA",
+    ):
         load("cifar10-100")
 
 
@@ -1196,7 +1290,7 @@ def test_cifar10_100_of_other_class_folders_is_refused(cifars, names, side):
     assert len(load("cifar10")[0]) == (2 if names else 10)
     with says("cifar10-100 cannot be made", str(cifars / "cifar10"), "airplane to truck", "32x32"):
         load("cifar10-100")
-    row, = [row for row in data.catalogue() if row.name == "cifar10-100"]
+    (row,) = [row for row in data.catalogue() if row.name == "cifar10-100"]
     assert not row.present and row.how_to_get == "python -m clkit data get cifar10-100"
 
 
@@ -1207,12 +1301,20 @@ def test_cifar10_100_has_no_options(cifars):
 
 def test_cifar10_100_stands_once_in_the_catalogue(cifars):
     write_classes(cifars / "cifar10-100", ("cat", "dog"))
-    row, = [row for row in data.catalogue() if row.name == "cifar10-100"]
-    assert row == data.Entry("cifar10-100", True, f"{cifars / 'cifar10'} and {cifars / 'cifar100'}", 60, 60,
-                             60, (3, 32, 32), "already here")
+    (row,) = [row for row in data.catalogue() if row.name == "cifar10-100"]
+    assert row == data.Entry(
+        "cifar10-100",
+        True,
+        f"{cifars / 'cifar10'} and {cifars / 'cifar100'}",
+        60,
+        60,
+        60,
+        (3, 32, 32),
+        "already here",
+    )
     assert load("cifar10-100")[0].classes == 60
     remove(cifars / "cifar100")
-    row, = [row for row in data.catalogue() if row.name == "cifar10-100"]
+    (row,) = [row for row in data.catalogue() if row.name == "cifar10-100"]
     assert (row.present, row.how_to_get) == (False, "python -m clkit data get cifar10-100")
     assert (row.train, row.test, row.classes, row.shape) == (75000, 15000, 60, (3, 32, 32))
 
@@ -1229,7 +1331,8 @@ def test_get_of_cifar10_100_fetches_both(home, monkeypatch):
         monkeypatch.setitem(facts.PUBLISHED, name, small)
     both = types.SimpleNamespace(
         CIFAR10=lambda *arguments, **named: fetched.append("cifar10") or dataset(*arguments, **named),
-        CIFAR100=lambda *arguments, **named: fetched.append("cifar100") or dataset(*arguments, **named))
+        CIFAR100=lambda *arguments, **named: fetched.append("cifar100") or dataset(*arguments, **named),
+    )
     monkeypatch.setattr(torchvision_sets, "torchvision", lambda: types.SimpleNamespace(datasets=both))
     assert data.get("cifar10-100") == home
     expected = [[name, True, name, True, name, False, name, False] for name in ("cifar10", "cifar100")]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from clkit.engine.learner import LearnerError
-from clkit.methods.baselines import dgr, finetune
-from clkit.methods.baselines.dgr import DGR, Config
 from clkit.blocks.nets import MLP
+from clkit.engine.learner import LearnerError
 from clkit.engine.run import run
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Trace
+from clkit.methods.baselines import dgr, finetune
+from clkit.methods.baselines.dgr import DGR, Config
 from tests.fakes import small_stream
 from tests.reference.nets import same
 from tests.reference.vae import vae_terms
@@ -37,6 +37,7 @@ def plain_sgd(monkeypatch):
 
 # ---- the autoencoder
 
+
 def test_the_size_of_the_usual_generator():
     """The protocol's code has 1,073,694, as it counts an output layer for classes that is not trained."""
     learner = DGR(Config(), (1, 28, 28), 10)
@@ -46,6 +47,7 @@ def test_the_size_of_the_usual_generator():
 
 
 # ---- a step
+
 
 def test_a_step_against_two_passes_and_two_optimizers(monkeypatch):
     """The third task in one step: new and replayed images weigh 1/3 and 2/3, in both networks."""
@@ -61,8 +63,9 @@ def test_a_step_against_two_passes_and_two_optimizers(monkeypatch):
     x_old = vae.sample(10).detach()
     y_old = solver(x_old)[:, :4].argmax(1)
     noise = torch.randn(58, 3, device="cpu")
-    new, old = (-torch.log_softmax(solver(a)[:, :6], 1)[range(len(b)), b].mean()
-                for a, b in ((x, y), (x_old, y_old)))
+    new, old = (
+        -torch.log_softmax(solver(a)[:, :6], 1)[range(len(b)), b].mean() for a, b in ((x, y), (x_old, y_old))
+    )
     both = [sum(vae_terms(vae, a, n)).mean() / 36 for a, n in ((x, noise[:48]), (x_old, noise[48:]))]
     for net, loss in ((solver, new / 3 + old * 2 / 3), (vae, both[0] / 3 + both[1] * 2 / 3)):
         optimizer = torch.optim.SGD(net.parameters(), 0.5)
@@ -76,8 +79,12 @@ def test_a_step_against_two_passes_and_two_optimizers(monkeypatch):
     for mine, theirs in ((learner.net, solver), (learner.generator, vae)):
         torch.testing.assert_close(mine.state_dict(), theirs.state_dict())
     row = {name: rows[0] for name, rows in trace.end()["loss"].items()}
-    expected = {"loss": new / 3 + old * 2 / 3, "new": new, "replayed": old,
-                "generator": both[0] / 3 + both[1] * 2 / 3}
+    expected = {
+        "loss": new / 3 + old * 2 / 3,
+        "new": new,
+        "replayed": old,
+        "generator": both[0] / 3 + both[1] * 2 / 3,
+    }
     expected = {name: value.item() for name, value in expected.items()} | {"task": 2, "epoch": 0}
     assert row == pytest.approx(expected, rel=1e-5)
 
@@ -93,12 +100,13 @@ def test_the_first_task_has_only_new_images(monkeypatch):
 def test_labels_are_the_old_solver_s_best_among_old_classes():
     learner = DGR(Config(**SMALL), SHAPE, CLASSES)
     logits = torch.zeros(10, CLASSES, device="cpu")
-    logits[:, 5] = 9                                    # a new class, which is not asked
+    logits[:, 5] = 9  # a new class, which is not asked
     logits[range(10), [0, 1, 2, 3, 0, 1, 2, 3, 3, 3]] = 1
 
     class Still:
         def sample(self, n):
             return images(n)
+
     x, y = learner.replayed(Still(), lambda x: logits, 4)
     assert torch.equal(x, images(10)) and y.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 3, 3]
 
@@ -106,11 +114,12 @@ def test_labels_are_the_old_solver_s_best_among_old_classes():
 def test_images_and_labels_come_from_before_the_task():
     """Generator and solver of the replay are those of the task's beginning in each of its steps, while the
     learner's own move on."""
+
     class Spy(DGR):
         def learn(self, task, trace):
             self.start, self.calls = [copy.deepcopy(self.generator), copy.deepcopy(self.net)], 0
             super().learn(task, trace)
-            assert self.calls == (6 if task.first else 0)   # 48 images, 3 steps an epoch
+            assert self.calls == (6 if task.first else 0)  # 48 images, 3 steps an epoch
 
         def replayed(self, generator, solver, known):
             assert all(same(a, b) for a, b in zip((generator, solver), self.start, strict=True))
@@ -124,6 +133,7 @@ def test_images_and_labels_come_from_before_the_task():
 
 
 # ---- beside finetuning
+
 
 def test_without_replay_it_is_finetuning():
     mine, a = go(replay_size=0)
@@ -148,14 +158,17 @@ def test_the_generator_does_not_touch_the_solver_but_replay_does():
 
 
 def test_replay_keeps_old_classes():
-    replayed, forgotten = (go(epochs=40, **settings)[1] for settings in (
-        {"hidden": (100,), "latent": 4, "replay_size": 48}, {"replay_size": 0}))
+    replayed, forgotten = (
+        go(epochs=40, **settings)[1]
+        for settings in ({"hidden": (100,), "latent": 4, "replay_size": 48}, {"replay_size": 0})
+    )
     old = np.isin(replayed.labels, [0, 1, 2, 3])
     score = [(r.predictions[-1] == r.labels)[old].mean() for r in (replayed, forgotten)]
     assert score[0] > score[1] + 0.3
 
 
 # ---- recall and memory
+
 
 @pytest.fixture(scope="module")
 def learned():
@@ -207,8 +220,10 @@ def test_what_it_keeps(learned):
     assert learner.memory_bytes() == {"weights": solver + 8, "generators": size} and not learner.stores_images
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"replay_size": -1}, {"latent": 0},
-                                   {"hidden": (400, 0)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"replay_size": -1}, {"latent": 0}, {"hidden": (400, 0)}],
+)
 def test_settings_that_cannot_work(wrong):
     with pytest.raises(LearnerError, match=next(iter(wrong))):
         dgr.Config(**wrong)

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from clkit.blocks import nets
 from clkit.data import ImageSet
 from clkit.engine.learner import LearnerError
-from clkit.errors import ClkitError
-from clkit.methods.online.gem import GEM, Config, least_squares, project
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Trace, copied
+from clkit.errors import ClkitError
+from clkit.methods.online.gem import GEM, Config, least_squares, project
 from tests.fakes import small_stream
 from tests.modes import DeviceFactories, HostSyncs
 from tests.reference.nets import Doubles, same, small_nets  # noqa: F401  a fixture
@@ -27,8 +27,10 @@ SMALL = {"net": "tiny", "memory": 20, "batch_size": 5}
 
 def tasks(per_class=7, kind=ImageSet):
     """Three tasks of two classes."""
-    return [dataclasses.replace(task, train=kind(task.train.images, task.train.labels, task.train.names))
-            for task in small_stream(per_class=per_class)]
+    return [
+        dataclasses.replace(task, train=kind(task.train.images, task.train.labels, task.train.names))
+        for task in small_stream(per_class=per_class)
+    ]
 
 
 def made(seed=0, **settings):
@@ -50,26 +52,28 @@ def learned(some, double=False, record=(), seed=1, **settings):
 
 # ---- the quadratic program
 
+
 def gradients(kind, t, seed, size=200):
     """Slopes of t past tasks (t, D) and one of a batch (D,) with which many disagree, float64."""
     draw = torch.Generator("cpu").manual_seed(100 * t + seed)
 
     def numbers(*shape):
         return torch.randn(shape, generator=draw, dtype=torch.float64, device="cpu")
+
     G = numbers(t, size)
     if kind == "alike":
         G = 0.05 * G + numbers(1, size)
     if kind == "of all lengths":
         G *= 10 ** (-6 * torch.rand(t, 1, generator=draw, dtype=torch.float64, device="cpu"))
     if kind == "dependent":
-        G[t // 2:] = G[:t - t // 2].clone()
+        G[t // 2 :] = G[: t - t // 2].clone()
     if kind == "some zero":
         G[::3] = 0
     return numbers(size) - G.sum(0) * torch.rand(1, generator=draw, dtype=torch.float64, device="cpu"), G
 
 
 def by_scipy(g, G, margin):
-    """The new gradient by a program for non-negative least squares: the shortest g + G' (margin + v), v >= 0."""
+    """The new gradient by non-negative least squares: the shortest g + G' (margin + v), v >= 0."""
     start = (g + margin * G.sum(0)).numpy()
     v, _ = nnls(G.T.numpy(), -start, maxiter=10_000)
     return torch.from_numpy(start + (G.T.numpy() @ v))
@@ -143,6 +147,7 @@ def test_tasks_without_a_gradient_do_no_harm():
 
 # ---- whole runs against a slow one
 
+
 class Slow:
     """The algorithm with lists as memory and scipy for the program."""
 
@@ -175,13 +180,26 @@ class Slow:
             if step < math.ceil(len(task.train) / config.batch_size):
                 for image, label in zip(x, y.tolist(), strict=True):
                     image = (image * 255).round().to(torch.uint8)
-                    self.rings[label] = [*self.rings[label], image][-self.share:]
+                    self.rings[label] = [*self.rings[label], image][-self.share :]
         self.old.append(range(task.first, task.seen))
 
 
-@pytest.mark.parametrize("settings", [
-    {}, {"margin": 0.0}, {"margin": 3.0}, {"centred": True}, {"memory": 6}, {"memory": 100}, {"epochs": 2},
-    {"batch_size": 14}, {"lr": 0.5, "batch_size": 3}, {"net": "norm"}, {"net": "norm", "margin": 0.0, "epochs": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"margin": 0.0},
+        {"margin": 3.0},
+        {"centred": True},
+        {"memory": 6},
+        {"memory": 100},
+        {"epochs": 2},
+        {"batch_size": 14},
+        {"lr": 0.5, "batch_size": 3},
+        {"net": "norm"},
+        {"net": "norm", "margin": 0.0, "epochs": 2},
+    ],
+)
 def test_a_stream_is_learned_as_by_the_slow_run(settings):
     learner, rows = learned(tasks(kind=Doubles), double=True, record="*", **settings)
     seed_everything(0)
@@ -193,7 +211,7 @@ def test_a_stream_is_learned_as_by_the_slow_run(settings):
     violated = [int(v) for found in rows for v in found["loss"]["violated"]]
     assert violated == slow.violated and any(violated)
     for label, ring in enumerate(slow.rings):
-        kept = learner.memory.images[label][:len(ring)].flatten(1).tolist()
+        kept = learner.memory.images[label][: len(ring)].flatten(1).tolist()
         assert sorted(kept) == sorted(torch.stack(ring).flatten(1).tolist())
 
 
@@ -209,6 +227,7 @@ def test_running_statistics_meet_past_tasks_first_and_then_the_batch():
 
 
 # ---- beside plain training
+
 
 @pytest.mark.parametrize("settings", [{}, {"net": "norm"}, {"centred": True}])
 def test_the_first_task_is_plain_gradient_descent(settings):
@@ -231,13 +250,17 @@ def test_the_first_step_of_the_second_task_is_another():
     seed_everything(1, 1)
     learner.learn(task, Trace())
     seed_everything(1, 1)
-    (x, y), = task.train.batches(learner.config.batch_size, epochs=learner.config.epochs)
+    ((x, y),) = task.train.batches(learner.config.batch_size, epochs=learner.config.epochs)
     sgd = torch.optim.SGD(twin.net.parameters(), lr=0.1)
     F.cross_entropy(twin(x), y).backward()
     sgd.step()
     assert not any(torch.equal(p, q) for p, q in zip(learner.parameters(), twin.parameters(), strict=True))
-    moved = [torch.cat([(p - q).detach().flatten() for p, q in
-                        zip(one.parameters(), before.parameters(), strict=True)]) for one in (learner, twin)]
+    moved = [
+        torch.cat(
+            [(p - q).detach().flatten() for p, q in zip(one.parameters(), before.parameters(), strict=True)]
+        )
+        for one in (learner, twin)
+    ]
     gain = [float(-(past @ way) / past.norm() / way.norm()) for way in moved]
     assert gain[1] < -0.05 and gain[0] == pytest.approx(0, abs=1e-4)
 
@@ -255,12 +278,13 @@ def test_the_order_of_the_batches_does_not_hang_on_what_is_drawn_between():
 
 # ---- the memory
 
+
 def remembered(learner, t):
     return learner.memory.of(learner.memory_task == t)
 
 
 def test_what_is_remembered_of_a_task():
-    learner, _ = learned(tasks()[:2], memory=60)        # 10 places a class, 7 images
+    learner, _ = learned(tasks()[:2], memory=60)  # 10 places a class, 7 images
     for t in (0, 1):
         images, labels = remembered(learner, t)
         assert labels.tolist() == [2 * t] * 7 + [2 * t + 1] * 7
@@ -275,18 +299,36 @@ def test_gradients_of_tasks_are_those_of_their_mean_loss():
     memories = [remembered(learner, t) for t in (0, 1)]
     G = learner.gradients(memories)
     for row, (images, labels) in zip(G, memories, strict=True):
-        each = [torch.cat([s.flatten() for s in torch.autograd.grad(
-            F.cross_entropy(learner(x[None] / 255), y[None]), list(learner.parameters()))])
-            for x, y in zip(images, labels)]
+        each = [
+            torch.cat(
+                [
+                    s.flatten()
+                    for s in torch.autograd.grad(
+                        F.cross_entropy(learner(x[None] / 255), y[None]), list(learner.parameters())
+                    )
+                ]
+            )
+            for x, y in zip(images, labels)
+        ]
         torch.testing.assert_close(row, torch.stack(each).mean(0), rtol=1e-4, atol=1e-6)
     assert all(p.grad is not None for p in learner.parameters()), "those of the last step"
 
 
 # ---- settings, records, going on
 
-@pytest.mark.parametrize("wrong, word", [
-    ({"memory": 0}, "memory"), ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch"), ({"lr": 0.0}, "lr"),
-    ({"lr": math.inf}, "lr"), ({"margin": -0.1}, "margin"), ({"margin": math.nan}, "margin")])
+
+@pytest.mark.parametrize(
+    "wrong, word",
+    [
+        ({"memory": 0}, "memory"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch"),
+        ({"lr": 0.0}, "lr"),
+        ({"lr": math.inf}, "lr"),
+        ({"margin": -0.1}, "margin"),
+        ({"margin": math.nan}, "margin"),
+    ],
+)
 def test_settings_that_cannot_work_are_refused(wrong, word):
     with pytest.raises(LearnerError, match=word):
         Config(**wrong)
@@ -300,7 +342,7 @@ def test_a_memory_without_room_for_each_class_is_refused():
 
 def test_defaults():
     c = Config()
-    assert (c.memory, c.margin, c.batch_size, c.epochs, c.lr, c.centred) == (200, .5, 10, 1, .1, False)
+    assert (c.memory, c.margin, c.batch_size, c.epochs, c.lr, c.centred) == (200, 0.5, 10, 1, 0.1, False)
 
 
 def test_tables():
@@ -375,6 +417,6 @@ def test_gem_remembers(margin, monkeypatch):
     for guard in (GEM.guard, lambda learner, G: 0):
         monkeypatch.setattr(GEM, "guard", guard)
         learner, _ = learned(tasks(100), net="small", batch_size=10, memory=60, margin=margin)
-        (x, y), = test.batches(len(test), shuffle=False)
+        ((x, y),) = test.batches(len(test), shuffle=False)
         right.append(float((learner(x).argmax(1) == y).double().mean()))
     assert right[0] > 0.8 > 0.6 > right[1]

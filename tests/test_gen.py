@@ -1,4 +1,4 @@
-"""GEN and GEN-MIR: terms and gradients against slow ones, tasks against a run with plain copies of networks."""
+"""GEN and GEN-MIR: terms and gradients against slow ones, tasks against a run with plain copies."""
 
 import copy
 import math
@@ -13,18 +13,26 @@ from clkit.blocks import nets
 from clkit.blocks.losses import soft_cross_entropy
 from clkit.data import ImageSet
 from clkit.engine.learner import LearnerError
-from clkit.methods.online import gen
-from clkit.methods.online.gen import GEN, Config
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Trace, copied
+from clkit.methods.online import gen
+from clkit.methods.online.gen import GEN, Config
 from tests.fakes import small_stream
 from tests.modes import DeviceFactories, HostSyncs
 from tests.reference.nets import Doubles, small_nets  # noqa: F401  a fixture
 from tests.reference.vae import vae_terms
 
 SHAPE, CLASSES = (1, 6, 6), 6
-SMALL = {"net": "tiny", "latent": 3, "hidden": (8, 7), "n_images": 6, "updates": 2, "batch_size": 8, "warmup": 20,
-         "n_steps": 2}
+SMALL = {
+    "net": "tiny",
+    "latent": 3,
+    "hidden": (8, 7),
+    "n_images": 6,
+    "updates": 2,
+    "batch_size": 8,
+    "warmup": 20,
+    "n_steps": 2,
+}
 MIR = {"choose": "interfered"}
 
 
@@ -55,6 +63,7 @@ def made(seed=0, **settings):
 
 # ---- the generator
 
+
 def test_sizes_are_those_of_the_authors_generators():
     """Twice the generator and their classifier make the published 1.14M and 1.08M; ours is smaller."""
     for hidden, count, published in (((128, 128), 254_068, 1.14), ((128,), 221_044, 1.08)):
@@ -62,8 +71,11 @@ def test_sizes_are_those_of_the_authors_generators():
         assert sum(p.numel() for p in learner.vae.parameters()) == count
         gated = 2 * (784 * 400 + 400 + 400 * 10 + 10)
         assert round((2 * count + gated) / 1e6, 2) == published
-        assert learner.memory_bytes() == {"weights": 4 * 478_410 + 8, "generators": 4 * count,
-                                  "teachers": 4 * (count + 478_410)}
+        assert learner.memory_bytes() == {
+            "weights": 4 * 478_410 + 8,
+            "generators": 4 * count,
+            "teachers": 4 * (count + 478_410),
+        }
         assert not learner.stores_images
 
 
@@ -83,20 +95,22 @@ def test_losses_of_the_generator(beta):
 
 # ---- terms
 
+
 def test_codes_are_pushed_from_all_others():
     z = doubles(5, 3)
     for i in range(5):
         own = z[i].clone().requires_grad_()
         pairs = [(own - z[j]).square().mean() for j in range(5) if j != i]
-        expected, = torch.autograd.grad(sum(pairs) / 4, own)
+        (expected,) = torch.autograd.grad(sum(pairs) / 4, own)
         leaf = z.clone().requires_grad_()
-        found, = torch.autograd.grad(gen.apart(leaf)[i], leaf)
+        (found,) = torch.autograd.grad(gen.apart(leaf)[i], leaf)
         same(found[i], expected)
         assert not found[[j for j in range(5) if j != i]].any(), "the others stay where they are"
     assert gen.apart(z[:1]).tolist() == [0]
 
 
 # ---- the virtual step and the ascent
+
 
 @pytest.mark.parametrize("net", ["tiny", "norm"])
 def test_a_virtual_step_is_one_of_gradient_descent_and_leaves_no_mark(net):
@@ -125,8 +139,10 @@ def test_harm_to_the_generator_is_what_a_step_adds_to_the_kl():
     torch.manual_seed(4)
     old = pixels(5, seed=3)
     found = learner.harm_to_vae(x, 0.7)(old, None)
-    kls = [torch.distributions.kl_divergence(normal(mean, (log_variance / 2).exp()), normal(0.0, 1.0)).sum(1)
-           for mean, log_variance in (twin(old), learner.old_vae(old))]
+    kls = [
+        torch.distributions.kl_divergence(normal(mean, (log_variance / 2).exp()), normal(0.0, 1.0)).sum(1)
+        for mean, log_variance in (twin(old), learner.old_vae(old))
+    ]
     same(found, kls[0] - kls[1])
     assert found.abs().min() > 1e-9
 
@@ -136,7 +152,9 @@ def test_harm_to_the_generator_is_what_a_step_adds_to_the_kl():
 def test_codes_climb_the_gain(which, weights):
     """Code after code, with the gain written out and the other codes as they were before the step."""
     names = ("interference", "entropy", "diversity")
-    learner = made(n_steps=3, batch_size=4, n_images=5, lr=0.01, **MIR, **dict(zip(names, weights, strict=True)))
+    learner = made(
+        n_steps=3, batch_size=4, n_images=5, lr=0.01, **MIR, **dict(zip(names, weights, strict=True))
+    )
     x, y, start = pixels(4), torch.tensor([2, 3] * 2, device="cpu"), doubles(5, 3)
     torch.manual_seed(4)
     harm = learner.harm_to_net(x, y) if which == "net" else learner.harm_to_vae(x, 1.0)
@@ -161,7 +179,7 @@ def test_codes_climb_the_gain(which, weights):
         moved = []
         for i in range(5):
             own = expected[i].clone().requires_grad_()
-            gradient, = torch.autograd.grad(gain(own, [expected[j] for j in range(5) if j != i]), own)
+            (gradient,) = torch.autograd.grad(gain(own, [expected[j] for j in range(5) if j != i]), own)
             moved.append(expected[i] + gradient / 4)
         expected = torch.stack(moved)
     found = learner.ascend(start, harm)
@@ -191,13 +209,15 @@ def test_random_images_come_from_the_old_generator_without_a_virtual_step():
 
 # ---- whole tasks against a slow run
 
+
 def tasks_of(count=3, n=20, kind=Doubles):
     for t in range(count):
         draw = torch.Generator("cpu").manual_seed(t)
         images = torch.randint(0, 256, (n, *SHAPE), generator=draw, dtype=torch.uint8, device="cpu")
         labels = torch.arange(n, device="cpu") % 2 + 2 * t
-        yield SimpleNamespace(index=t, first=2 * t, seen=2 * t + 2,
-                              train=kind(images, labels, [str(k) for k in range(CLASSES)]))
+        yield SimpleNamespace(
+            index=t, first=2 * t, seen=2 * t + 2, train=kind(images, labels, [str(k) for k in range(CLASSES)])
+        )
 
 
 def go(tasks, dtype=torch.float64, record=(), **settings):
@@ -210,8 +230,9 @@ def go(tasks, dtype=torch.float64, record=(), **settings):
         learner.train()
         learner.learn(task, trace)
         trace.end()
-    return learner, {t: {c: np.concatenate(v) for c, v in columns.items()}
-                     for t, columns in trace.tables.items()}
+    return learner, {
+        t: {c: np.concatenate(v) for c, v in columns.items()} for t, columns in trace.tables.items()
+    }
 
 
 class Slow:
@@ -234,7 +255,7 @@ class Slow:
             for _ in range(c.updates):
                 each = torch.cat([x, x_old]) if self.old else x
                 each = losses_by_hand(self.vae, each, torch.randn(len(each), c.latent, dtype=x.dtype), beta)
-                loss = each[:len(x)].mean() + (c.replay * each[len(x):].mean() if self.old else 0)
+                loss = each[: len(x)].mean() + (c.replay * each[len(x) :].mean() if self.old else 0)
                 row[2] += self.step(adam, loss)
             x_old = self.images(lambda: self.net_after(x, y))
             for _ in range(c.updates):
@@ -277,17 +298,28 @@ class Slow:
 
     def vae_after(self, x, beta):
         twin, noise = copy.deepcopy(self.vae), torch.randn(len(x), self.config.latent, dtype=x.dtype)
-        self.step(torch.optim.SGD(twin.parameters(), self.config.lr),
-                  losses_by_hand(twin, x, noise, beta).mean())
+        self.step(
+            torch.optim.SGD(twin.parameters(), self.config.lr), losses_by_hand(twin, x, noise, beta).mean()
+        )
 
         def kl(vae, image):
             mean, log_variance = vae(image)
             return (mean**2 + log_variance.exp() - 1 - log_variance).sum(1) / 2
+
         return lambda image, p: kl(twin, image) - kl(self.old[1], image)
 
 
-@pytest.mark.parametrize("settings", [{}, {"epochs": 2, "replay": 0.5}, {"net": "norm"}, MIR,
-                                      {"net": "norm", **MIR}, {"beta": 0.3, "updates": 1, **MIR}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"epochs": 2, "replay": 0.5},
+        {"net": "norm"},
+        MIR,
+        {"net": "norm", **MIR},
+        {"beta": 0.3, "updates": 1, **MIR},
+    ],
+)
 def test_tasks_are_learned_as_by_the_slow_run(settings):
     learner, rows = go(tasks_of(), record="loss", **settings)
     slow = Slow(learner.config)
@@ -321,8 +353,10 @@ def test_replay_and_its_choice_matter_from_the_second_task_on():
     """A task of one batch and two updates: before the first one both classifiers are the same, and so the
     replayed images have nothing to say yet."""
     for count, updates, equal in ((1, 2, True), (2, 1, True), (2, 2, False)):
-        found = [go(tasks_of(count, n=8), updates=updates, **kind)[0].net.head.weight
-                 for kind in ({}, {"replay": 0.0}, MIR)]
+        found = [
+            go(tasks_of(count, n=8), updates=updates, **kind)[0].net.head.weight
+            for kind in ({}, {"replay": 0.0}, MIR)
+        ]
         for a, b in ((0, 1), (0, 2), (1, 2)):
             assert torch.allclose(found[a], found[b], rtol=0, atol=1e-14) == equal
 
@@ -339,6 +373,7 @@ def test_old_networks_are_those_of_the_end_of_the_last_task():
         calls.append(learner.old_net.training or learner.old_vae.training)
         assert all(torch.equal(v, before[k]) for k, v in learner.state_dict().items() if k.startswith("old"))
         return images(*args)
+
     learner.images = watched
     learner.learn(list(tasks_of())[1], Trace())
     assert calls == [False] * 6, "three batches, for each network, in evaluation mode"
@@ -369,6 +404,7 @@ def test_beta_grows_with_the_images_of_a_task():
         def fit_vae(self, optimizer, x, beta, replays):
             seen.append((beta, replays))
             return super().fit_vae(optimizer, x, beta, replays)
+
     seed_everything(3)
     learner = Watched(Config(**SMALL | {"beta": 0.9}), SHAPE, CLASSES).double()
     for task in tasks_of(2):
@@ -378,11 +414,32 @@ def test_beta_grows_with_the_images_of_a_task():
 
 # ---- settings, records, recall, going on
 
-@pytest.mark.parametrize("wrong", [
-    {"choose": "best"}, {"n_images": 0}, {"updates": 0}, {"latent": 0}, {"hidden": (4, 0)}, {"dropout": 1.0},
-    {"dropout": -0.1}, {"warmup": 0}, {"n_steps": 0}, {"epochs": 0}, {"batch_size": 0}, {"lr": 0.0},
-    {"lr": math.nan}, {"vae_lr": 0.0}, {"replay": -1.0}, {"replay": math.inf}, {"beta": -1.0},
-    {"interference": -1.0}, {"entropy": math.nan}, {"diversity": -0.5}])
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"choose": "best"},
+        {"n_images": 0},
+        {"updates": 0},
+        {"latent": 0},
+        {"hidden": (4, 0)},
+        {"dropout": 1.0},
+        {"dropout": -0.1},
+        {"warmup": 0},
+        {"n_steps": 0},
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"vae_lr": 0.0},
+        {"replay": -1.0},
+        {"replay": math.inf},
+        {"beta": -1.0},
+        {"interference": -1.0},
+        {"entropy": math.nan},
+        {"diversity": -0.5},
+    ],
+)
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises(LearnerError, match=next(iter(wrong))):
         Config(**wrong)
@@ -414,7 +471,7 @@ def test_tables(settings):
 def test_recall():
     learner, _ = go(tasks_of(2), net="norm", dropout=0.5)
     state = copy.deepcopy(learner.state_dict())
-    learner.net.head.bias.data[5] += 100                # a class to come, which is not asked
+    learner.net.head.bias.data[5] += 100  # a class to come, which is not asked
     torch.manual_seed(3)
     x, y = learner.recall(9)
     assert x.shape == (9, *SHAPE) and 0 <= x.min() and x.max() <= 1 and y.shape == (9,) and y.max() < 4
@@ -449,8 +506,9 @@ def halves(state=None, start=None, **settings):
     return learner, saved, trace.end(), start
 
 
-@pytest.mark.parametrize("settings", [{}, MIR, {"net": "norm", "epochs": 2, "dropout": 0.3, **MIR},
-                                      {"replay": 0.0}])
+@pytest.mark.parametrize(
+    "settings", [{}, MIR, {"net": "norm", "epochs": 2, "dropout": 0.3, **MIR}, {"replay": 0.0}]
+)
 def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
     whole, saved, rows, start = halves(**settings)
     assert len(saved) == 3 * settings.get("epochs", 1)
@@ -458,8 +516,11 @@ def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
         again, _, more, _ = halves(state, start, **settings)
         expected = whole.state_dict()
         assert all(torch.equal(v, expected[k]) for k, v in again.state_dict().items())
-        assert all(np.array_equal(more[table][c], v, equal_nan=True)
-                   for table, columns in rows.items() for c, v in columns.items())
+        assert all(
+            np.array_equal(more[table][c], v, equal_nan=True)
+            for table, columns in rows.items()
+            for c, v in columns.items()
+        )
 
 
 @pytest.mark.parametrize("settings", [{}, {"net": "norm", "dropout": 0.3, **MIR}])
@@ -479,9 +540,16 @@ def test_steps_wait_for_no_value_and_make_tensors_on_their_device(settings):
 def test_a_stream_is_remembered():
     """Better than training alone on the same batches, where all but the last task is forgotten."""
     right, stream = [], small_stream(per_class=60)
-    (x, y), = stream.test.batches(len(stream.test), shuffle=False)
-    usual = {"net": "small", "n_images": 20, "hidden": (32,), "lr": 0.1, "updates": 8, "warmup": 100,
-             "vae_lr": 0.01}
+    ((x, y),) = stream.test.batches(len(stream.test), shuffle=False)
+    usual = {
+        "net": "small",
+        "n_images": 20,
+        "hidden": (32,),
+        "lr": 0.1,
+        "updates": 8,
+        "warmup": 100,
+        "vae_lr": 0.01,
+    }
     for settings in ({}, MIR, {"replay": 0.0}):
         learner, _ = go(stream, torch.float32, **usual | settings)
         right.append(float((learner(x).argmax(1) == y).double().mean()))

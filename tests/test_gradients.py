@@ -9,14 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from clkit import papers
-from clkit.blocks import nets
 from clkit.analysis import gradients
 from clkit.analysis.gradients import GradientError, correlation, groups, study, table
+from clkit.blocks import nets
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace
 from clkit.experiments import config_class
 from clkit.methods import LEARNERS
 from clkit.methods.arm import arm
-from clkit.engine.seeding import seed_everything
-from clkit.engine.trace import Trace
 from tests.fakes import small_stream
 
 
@@ -42,9 +42,11 @@ def labels(n=7, classes=4, seed=0):
 def network(kind="mlp", classes=4):
     """A network in double precision that has seen images, so that running statistics are not trivial."""
     seed_everything(0)
-    net = {"mlp": lambda: nets.MLP((1, 6, 6), classes, (9, 7)),
-           "resnet": lambda: nets.ResNet18((1, 6, 6), classes, width=2),
-           "conv": lambda: nets.ConvNet((1, 6, 6), classes, (2, 3, 3, 2))}[kind]().double()
+    net = {
+        "mlp": lambda: nets.MLP((1, 6, 6), classes, (9, 7)),
+        "resnet": lambda: nets.ResNet18((1, 6, 6), classes, width=2),
+        "conv": lambda: nets.ConvNet((1, 6, 6), classes, (2, 3, 3, 2)),
+    }[kind]().double()
     net(3 * images(8, seed=9))
     return net
 
@@ -55,8 +57,10 @@ def slow(net, x, target):
     probability = F.one_hot(target, len(logits)).double() if target.ndim == 0 else target
     loss = -(probability * logits.log_softmax(0)).sum()
     found = torch.autograd.grad(loss, list(net.parameters()))
-    return {name: gradient.flatten() / gradient.norm() if gradient.norm() else gradient.flatten()
-            for (name, _), gradient in zip(net.named_parameters(), found, strict=True)}
+    return {
+        name: gradient.flatten() / gradient.norm() if gradient.norm() else gradient.flatten()
+        for (name, _), gradient in zip(net.named_parameters(), found, strict=True)
+    }
 
 
 @pytest.mark.parametrize("kind", ["mlp", "resnet", "conv"])
@@ -85,6 +89,7 @@ def test_a_linear_layer_has_the_product_of_two_cosines():
 
     def error(x, y):
         return net(x).softmax(1).detach() - F.one_hot(y, 4)
+
     errors = F.cosine_similarity(error(x, y), error(others, z))
     inputs = F.cosine_similarity(x.flatten(1), others.flatten(1))
     assert found["1.bias"] == pytest.approx(errors.numpy(), abs=1e-10)
@@ -96,11 +101,11 @@ def test_an_image_agrees_with_itself_and_a_gradient_of_zero_with_nothing():
     assert all(values == pytest.approx(1) for values in correlation(net, (x, y), (x, y)).values())
     one_hot = F.one_hot(y, 4).double()
     assert all(values == pytest.approx(1) for values in correlation(net, (x, y), (x, one_hot)).values())
-    own = net(x).softmax(1).detach()                    # what the network says: nothing to correct
+    own = net(x).softmax(1).detach()  # what the network says: nothing to correct
     for value in correlation(net, (x, own), (x, y)).values():
         assert np.isfinite(value).all()
     with torch.no_grad():
-        net.hidden[1].weight.zero_(), net.hidden[1].bias.fill_(-1)              # nothing passes
+        net.hidden[1].weight.zero_(), net.hidden[1].bias.fill_(-1)  # nothing passes
     found = correlation(net, (x, y), (x, y))
     assert (found["hidden.0.weight"] == 0).all() and found["head.bias"] == pytest.approx(1)
     assert (found["head.weight"] == 0).all()
@@ -111,8 +116,10 @@ def test_fewer_classes_in_the_softmax():
     smaller = nets.MLP((1, 6, 6), 2, (9, 7)).double()
     state = net.state_dict()
     smaller.load_state_dict({k: v[:2] if k.startswith("head") else v for k, v in state.items()})
-    found, expected = correlation(net, (x, y), (x[:1].expand_as(x), y), classes=2), correlation(
-        smaller, (x, y), (x[:1].expand_as(x), y))
+    found, expected = (
+        correlation(net, (x, y), (x[:1].expand_as(x), y), classes=2),
+        correlation(smaller, (x, y), (x[:1].expand_as(x), y)),
+    )
     for name in found:
         assert found[name] == pytest.approx(expected[name], abs=1e-10)
 
@@ -152,11 +159,15 @@ def test_parameters_that_play_no_part_are_left_out():
     assert "spare.weight" not in correlation(net, (images(), labels()), (images(), labels()))
 
 
-@pytest.mark.parametrize("wrong, word", [
-    (((images(3), labels(4)), (images(3), labels(3))), "targets"),
-    (((images(3), labels(3)), (images(2), labels(2))), "image by image"),
-    (((images(2), torch.tensor([0, 4])), (images(2), labels(2))), "softmax"),
-    (((images(2), torch.rand(2, 3)), (images(2), labels(2))), "3 probabilities")])
+@pytest.mark.parametrize(
+    "wrong, word",
+    [
+        (((images(3), labels(4)), (images(3), labels(3))), "targets"),
+        (((images(3), labels(3)), (images(2), labels(2))), "image by image"),
+        (((images(2), torch.tensor([0, 4])), (images(2), labels(2))), "softmax"),
+        (((images(2), torch.rand(2, 3)), (images(2), labels(2))), "3 probabilities"),
+    ],
+)
 def test_sets_that_do_not_fit_are_refused(wrong, word):
     with pytest.raises(GradientError, match=word):
         correlation(network(), *wrong)
@@ -169,9 +180,11 @@ def test_a_network_without_gradients_is_refused():
 
 # ---- layer groups
 
+
 def test_groups_of_the_networks_of_the_package():
     def found(net):
         return list(dict.fromkeys(groups(net).values()))
+
     assert found(nets.MLP((1, 6, 6), 4)) == ["FC1", "FC2", "FC3"]
     deep = groups(nets.ResNet18((3, 8, 8), 4, width=2))
     assert list(dict.fromkeys(deep.values())) == ["Conv1", "Conv2", "Conv3", "Conv4", "Conv5", "FC"]
@@ -186,13 +199,17 @@ def test_groups_of_the_networks_of_the_package():
 
 
 def test_a_table_pools_images_and_parameters():
-    values = {"a.weight": np.array([1., 0]), "a.bias": np.array([0., 0]), "b.weight": np.array([-1., 1])}
+    values = {"a.weight": np.array([1.0, 0]), "a.bias": np.array([0.0, 0]), "b.weight": np.array([-1.0, 1])}
     found = table(values, {"a.weight": "A", "a.bias": "A", "b.weight": "B", "unused": "C"})
-    assert found == {"A": (0.25, pytest.approx(np.sqrt(3) / 4), 4), "B": (0, 1, 2),
-                     "All": (pytest.approx(1 / 6), pytest.approx(np.std([1, 0, 0, 0, -1, 1])), 6)}
+    assert found == {
+        "A": (0.25, pytest.approx(np.sqrt(3) / 4), 4),
+        "B": (0, 1, 2),
+        "All": (pytest.approx(1 / 6), pytest.approx(np.std([1, 0, 0, 0, -1, 1])), 6),
+    }
 
 
 # ---- any learner, and the study of recalled images
+
 
 @pytest.mark.parametrize("name", ["finetune", "lwf", "dgr", "spacenet", "cwr"])
 def test_learners_of_other_methods(name):
@@ -220,11 +237,16 @@ def test_the_study_compares_with_real_images_of_both_classes():
     assert skipped == 2 and tuple(pairs) == gradients.CONDITIONS
     kept = [1, 2, 3, 5, 6, 7, 8]
     target = found.probs.argmax(1)[kept]
-    first, second = (real[0][[real[1].tolist().index(k) for k in which]] for which in
-                     (found.origins[kept].tolist(), target.tolist()))
-    for condition, x, label in (("hard", found.images, target), ("soft", found.images, found.probs[kept]),
-                                ("control hard", found.start, target),
-                                ("control soft", found.start, found.probs[kept])):
+    first, second = (
+        real[0][[real[1].tolist().index(k) for k in which]]
+        for which in (found.origins[kept].tolist(), target.tolist())
+    )
+    for condition, x, label in (
+        ("hard", found.images, target),
+        ("soft", found.images, found.probs[kept]),
+        ("control hard", found.start, target),
+        ("control soft", found.start, found.probs[kept]),
+    ):
         for which, other, own in (("class 1", first, found.origins[kept]), ("class 2", second, target)):
             expected = correlation(net, (x[kept], label), (other, own))
             for name, values in pairs[condition][which].items():
@@ -265,6 +287,7 @@ def test_recalled_images_are_gathered_from_a_learner(M):
         result = recall_for(x, y)
         kept.extend([1] * len(x) if result.multiplicity is None else (result.multiplicity > 0).tolist())
         return result
+
     learner.recall_for = watched
     found = gradients.gather(learner, stream[1].train.batches(5), 12)
     n = len(found.images)
@@ -272,12 +295,18 @@ def test_recalled_images_are_gathered_from_a_learner(M):
     assert (sum(kept) < len(kept)) == (M == 6)
     assert found.probs.shape == (n, 6) and set(found.origins.tolist()) == {2, 3}
     assert not torch.equal(found.images, found.start)
-    everything = [torch.cat([getattr(task.train, part) for task in (stream[0], stream[1])])
-                  for part in ("images", "labels")]
-    found.probs[:, 4:] = 0                            # there are no real images of classes to come
+    everything = [
+        torch.cat([getattr(task.train, part) for task in (stream[0], stream[1])])
+        for part in ("images", "labels")
+    ]
+    found.probs[:, 4:] = 0  # there are no real images of classes to come
     pairs, _ = study(learner, found, (everything[0].float() / 255, everything[1]))
-    assert {group: v[2] > 0 for group, v in table(pairs["soft"]["class 2"], groups(learner)).items()} == \
-        {"FC1": True, "FC2": True, "FC3": True, "All": True}
+    assert {group: v[2] > 0 for group, v in table(pairs["soft"]["class 2"], groups(learner)).items()} == {
+        "FC1": True,
+        "FC2": True,
+        "FC3": True,
+        "All": True,
+    }
     with pytest.raises(GradientError, match="no batch"):
         gradients.gather(learner, [])
 
@@ -298,7 +327,10 @@ def test_the_rows_of_a_study_are_its_tables():
     whole = stream.merged()[0].train
     pairs, left_out = study(learner, found, (whole.images.float() / 255, whole.labels))
     wanted = table(pairs["soft"]["class 2"], groups(learner))["FC2"]
-    [row] = [i for i in range(32) if (columns["condition"][i], columns["which"][i], columns["group"][i])
-             == ("soft", "class 2", "FC2")]
+    [row] = [
+        i
+        for i in range(32)
+        if (columns["condition"][i], columns["which"][i], columns["group"][i]) == ("soft", "class 2", "FC2")
+    ]
     assert (columns["mean"][row], columns["deviation"][row], columns["values"][row]) == wanted
     assert set(columns["left_out"]) == {left_out} and len(found.images) == 12

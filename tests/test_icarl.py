@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from clkit.blocks import nets
 from clkit.engine.learner import LearnerError
-from clkit.errors import ClkitError
-from clkit.methods.baselines.icarl import Config, ICaRL
 from clkit.engine.run import run
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Trace
+from clkit.errors import ClkitError
+from clkit.methods.baselines.icarl import Config, ICaRL
 from tests.fakes import small_stream
 from tests.reference.memory import class_means, herd_by_hand, phi
 from tests.reference.nets import same
@@ -42,6 +42,7 @@ def learn(learner, stream, tasks, seed=1, record="*"):
 
 # ---- the memory
 
+
 def test_exemplars_are_herded_from_the_trained_network():
     stream, learner = small_stream(), build()
     learn(learner, stream, [0, 1])
@@ -63,15 +64,17 @@ def test_old_classes_keep_their_first_exemplars():
     assert learner.memory.labels.tolist() == [c for c in range(6) for _ in range(3)]
 
 
-@pytest.mark.parametrize("memory, shares", [(20, (10, 5, 3)), (6, (3, 1, 1)), (100, (24, 24, 16)),
-                                            (1000, (24, 24, 24))])
+@pytest.mark.parametrize(
+    "memory, shares", [(20, (10, 5, 3)), (6, (3, 1, 1)), (100, (24, 24, 16)), (1000, (24, 24, 24))]
+)
 def test_the_budget_is_shared_equally(memory, shares):
     """Every class has the whole part of its share, or all of its 24 images."""
     config = Config(**SMALL | {"memory": memory, "epochs": 1})
     learner, result = run(ICaRL, config, small_stream(), record="*", threads=1, progress=False)
     counts = result.trace["memory"]["counts"]
-    assert counts.tolist() == [[share if c < seen else 0 for c in range(6)]
-                               for share, seen in zip(shares, (2, 4, 6), strict=True)]
+    assert counts.tolist() == [
+        [share if c < seen else 0 for c in range(6)] for share, seen in zip(shares, (2, 4, 6), strict=True)
+    ]
     assert counts.sum(1).max() <= memory
     assert result.memory_bytes["exemplars"].tolist() == [n * (36 + 8) for n in counts.sum(1)]
     assert result.memory_bytes["features"].tolist() == [seen * 400 * 4 for seen in (2, 4, 6)]
@@ -85,6 +88,7 @@ def test_exemplars_are_trained_on():
 
 
 # ---- the loss
+
 
 def test_a_step_by_hand(monkeypatch):
     """New images and exemplars of the second task in one step: summed over classes, mean over images."""
@@ -116,6 +120,7 @@ def test_a_step_by_hand(monkeypatch):
 
 # ---- beside finetuning
 
+
 def finetune(net, stream, seed, epochs=2):
     """Plain training with the same loss and nothing against forgetting."""
     for task in stream:
@@ -123,8 +128,8 @@ def finetune(net, stream, seed, epochs=2):
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
         for _ in range(epochs):
             for x, y in task.train.batches(16):
-                target = torch.eye(CLASSES, device="cpu")[y, :task.seen]
-                loss = F.binary_cross_entropy_with_logits(net(x)[:, :task.seen], target, reduction="none")
+                target = torch.eye(CLASSES, device="cpu")[y, : task.seen]
+                loss = F.binary_cross_entropy_with_logits(net(x)[:, : task.seen], target, reduction="none")
                 optimizer.zero_grad()
                 loss.sum(1).mean().backward()
                 optimizer.step()
@@ -161,6 +166,7 @@ def test_it_remembers_what_finetuning_forgets():
 
 
 # ---- the classifier
+
 
 def test_the_nearest_mean_against_the_definition():
     stream, learner = small_stream(), build()
@@ -214,8 +220,18 @@ def test_means_are_taken_in_evaluation_mode(monkeypatch):
 
 # ---- settings
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"memory": 0},
-                                   {"classifier": "nearest"}, {"temperature": 0.0}])
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"lr": 0.0},
+        {"memory": 0},
+        {"classifier": "nearest"},
+        {"temperature": 0.0},
+    ],
+)
 def test_settings_that_cannot_work(wrong):
     with pytest.raises(LearnerError, match=next(iter(wrong))):
         Config(**wrong)

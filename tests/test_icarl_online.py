@@ -10,11 +10,10 @@ from torch.nn import functional as F
 from clkit.blocks import nets
 from clkit.data import ImageSet
 from clkit.engine.learner import LearnerError
-from clkit.errors import ClkitError
-from clkit.methods.online import icarl as icarl_online
-from clkit.methods.online.icarl import Config, OnlineICaRL
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Trace, copied
+from clkit.errors import ClkitError
+from clkit.methods.online.icarl import Config, OnlineICaRL
 from tests.fakes import small_stream
 from tests.modes import DeviceFactories, HostSyncs
 from tests.reference.memory import class_means, herd_by_hand, phi
@@ -44,6 +43,7 @@ def learn(learner, stream, tasks, seed=1, record="*"):
 
 # ---- herding and the memory
 
+
 @pytest.mark.parametrize("net", ["tiny", "norm"])
 def test_exemplars_are_herded_from_the_network_at_the_end_of_the_task(net):
     stream, learner = small_stream(), build(net=net)
@@ -67,8 +67,9 @@ def test_old_classes_keep_their_first_exemplars():
     assert learner.memory.labels.tolist() == [c for c in range(6) for _ in range(3)]
 
 
-@pytest.mark.parametrize("memory, shares", [(20, (10, 5, 3)), (6, (3, 1, 1)), (100, (24, 24, 16)),
-                                            (1000, (24, 24, 24))])
+@pytest.mark.parametrize(
+    "memory, shares", [(20, (10, 5, 3)), (6, (3, 1, 1)), (100, (24, 24, 16)), (1000, (24, 24, 24))]
+)
 def test_the_memory_is_a_total_that_classes_share_equally(memory, shares):
     """Every class has the whole part of its share, or all of its 24 images; also the bytes kept."""
     stream, learner = small_stream(), build(memory=memory)
@@ -77,21 +78,27 @@ def test_the_memory_is_a_total_that_classes_share_equally(memory, shares):
         rows, seen = learn(learner, stream, [t]), 2 * t + 2
         assert rows["memory"]["counts"].tolist() == [[share if c < seen else 0 for c in range(6)]]
         assert seen * share <= memory and learner.memory.images.dtype == torch.uint8
-        assert learner.memory_bytes() == {"weights": weights, "exemplars": seen * share * (36 + 8),
-                                  "features": seen * 7 * 4}
+        assert learner.memory_bytes() == {
+            "weights": weights,
+            "exemplars": seen * share * (36 + 8),
+            "features": seen * 7 * 4,
+        }
     assert learner.stores_images
 
 
 # ---- a step
 
+
 def test_exemplars_come_behind_the_batch():
     stream, learner = small_stream(), build(replay_size=400)
     x, y = next(iter(stream[1].train.batches(4)))
-    assert all(a is b for a, b in zip(learner.with_exemplars(x, y), (x, y), strict=True)), "there are none yet"
+    assert all(a is b for a, b in zip(learner.with_exemplars(x, y), (x, y), strict=True)), (
+        "there are none yet"
+    )
     learn(learner, stream, [0])
     both, labels = learner.with_exemplars(x, y)
     assert torch.equal(both[:4], x) and torch.equal(labels[:4], y) and both.shape == (404, *SHAPE)
-    match = (both[4:, None] == learner.memory.images[None] / 255).flatten(2).all(2)    # (400, 20)
+    match = (both[4:, None] == learner.memory.images[None] / 255).flatten(2).all(2)  # (400, 20)
     assert match.any(0).all(), "each of the exemplars is drawn"
     assert torch.equal(labels[4:], learner.memory.labels[match.int().argmax(1)])
     assert not torch.equal(learner.with_exemplars(x, y)[1], labels), "each time anew"
@@ -111,6 +118,7 @@ def test_updates_by_hand(distil):
     def watched(x, y):
         drawn.append(draw(x, y))
         return drawn[-1]
+
     learner.with_exemplars = watched
     rows, losses = learn(learner, stream, [1]), []
     assert len(drawn) == 2 and [len(x) for x, _ in drawn] == [48 + 5] * 2
@@ -133,6 +141,7 @@ def test_updates_by_hand(distil):
 
 # ---- beside plain training
 
+
 def plain(net, stream, tasks, updates=2, epochs=1, seed=1):
     """Online training with the same loss and nothing against forgetting."""
     for task in (stream[t] for t in tasks):
@@ -140,8 +149,8 @@ def plain(net, stream, tasks, updates=2, epochs=1, seed=1):
         sgd = torch.optim.SGD(net.parameters(), lr=0.1)
         for x, y in task.train.batches(16, epochs=epochs, reshuffle=False):
             for _ in range(updates):
-                target = torch.eye(CLASSES, device="cpu")[y, :task.seen]
-                loss = F.binary_cross_entropy_with_logits(net(x)[:, :task.seen], target, reduction="none")
+                target = torch.eye(CLASSES, device="cpu")[y, : task.seen]
+                loss = F.binary_cross_entropy_with_logits(net(x)[:, : task.seen], target, reduction="none")
                 sgd.zero_grad()
                 loss.sum(1).mean().backward()
                 sgd.step()
@@ -170,7 +179,7 @@ def test_each_part_matters_from_the_first_step_of_the_second_task(part):
 
 def test_it_remembers_what_plain_training_forgets():
     right, stream = [], small_stream(per_class=60)
-    (x, y), = stream.test.batches(len(stream.test), shuffle=False)
+    ((x, y),) = stream.test.batches(len(stream.test), shuffle=False)
     for settings in ({}, PLAIN):
         learner = build(net="small", updates=5, **settings)
         learn(learner, stream, range(3))
@@ -189,6 +198,7 @@ def test_passes_over_a_task_are_in_the_same_order():
 
 
 # ---- the classifier
+
 
 @pytest.mark.parametrize("net", ["tiny", "norm"])
 def test_the_nearest_mean_against_the_definition(net):
@@ -215,9 +225,21 @@ def test_scores_of_classes_without_a_mean():
 
 # ---- settings, records, going on
 
-@pytest.mark.parametrize("wrong", [
-    {"epochs": 0}, {"batch_size": 0}, {"updates": 0}, {"memory": 0}, {"replay_size": -1}, {"lr": 0.0},
-    {"lr": math.nan}, {"classifier": "nearest"}, {"temperature": 0.0}])
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"updates": 0},
+        {"memory": 0},
+        {"replay_size": -1},
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"classifier": "nearest"},
+        {"temperature": 0.0},
+    ],
+)
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises(LearnerError, match=next(iter(wrong))):
         Config(**wrong)
@@ -261,8 +283,9 @@ def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
         again, _, more, _ = halves(state, start, **settings)
         expected = whole.state_dict()
         assert all(torch.equal(v, expected[k]) for k, v in again.state_dict().items())
-        assert all(np.array_equal(more[table][c], v) for table, columns in rows.items()
-                   for c, v in columns.items())
+        assert all(
+            np.array_equal(more[table][c], v) for table, columns in rows.items() for c, v in columns.items()
+        )
 
 
 @pytest.mark.parametrize("net", ["tiny", "norm"])

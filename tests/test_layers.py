@@ -13,24 +13,55 @@ ROOT = PACKAGE.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the top down: a folder may import those below it, and itself; `errors` is the ground.
-FLOORS = ("__main__", "doctor", "book", "figures", "experiments", "plots", "methods", "analysis", "papers", "engine",
-          "result", "data", "blocks", "errors", "__init__")
+FLOORS = (
+    "__main__",
+    "doctor",
+    "book",
+    "figures",
+    "experiments",
+    "plots",
+    "methods",
+    "analysis",
+    "papers",
+    "engine",
+    "result",
+    "data",
+    "blocks",
+    "errors",
+    "__init__",
+)
 # Further than that, a floor may not import:
-FORBIDDEN_FLOORS = {"methods": {"analysis", "papers", "result", "data"}, "plots": {"methods", "analysis", "engine", "data",
-                    "blocks"}, "papers": {"engine", "result", "data", "blocks"}, "engine": {"blocks"},
-                    "result": {"data", "blocks"}, "data": {"blocks"}}
+FORBIDDEN_FLOORS = {
+    "methods": {"analysis", "papers", "result", "data"},
+    "plots": {"methods", "analysis", "engine", "data", "blocks"},
+    "papers": {"engine", "result", "data", "blocks"},
+    "engine": {"blocks"},
+    "result": {"data", "blocks"},
+    "data": {"blocks"},
+}
 # Packages from outside that a floor may import at its top, and, behind the bar, in a function only; a floor
 # without a row may import any.
-PACKAGES = {floor: [set(part.split()) for part in allowed.split("|")] for floor, allowed in {
-    "__init__": "|", "__main__": "|", "errors": "|", "papers": "|", "result": "numpy | scipy",
-    "plots": "numpy matplotlib seaborn |", "blocks": "torch |", "methods": "torch numpy |",
-    "engine": "torch numpy | tqdm filelock", "data": "torch numpy PIL tqdm | torchvision sklearn",
-    "analysis": "torch numpy | sklearn scipy", "experiments": "| joblib",
-}.items()}
+PACKAGES = {
+    floor: [set(part.split()) for part in allowed.split("|")]
+    for floor, allowed in {
+        "__init__": "|",
+        "__main__": "|",
+        "errors": "|",
+        "papers": "|",
+        "result": "numpy | scipy",
+        "plots": "numpy matplotlib seaborn |",
+        "blocks": "torch |",
+        "methods": "torch numpy |",
+        "engine": "torch numpy | tqdm filelock",
+        "data": "torch numpy PIL tqdm | torchvision sklearn",
+        "analysis": "torch numpy | sklearn scipy",
+        "experiments": "| joblib",
+    }.items()
+}
 
 
 def name_of(path):
-    """"data/images", "methods/arm/arm", "methods" for its __init__, "__init__" for the package's own."""
+    """ "data/images", "methods/arm/arm", "methods" for its __init__, "__init__" for the package's own."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return "/".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
@@ -50,7 +81,7 @@ def imports(source, name):
         if isinstance(node, ast.Import):
             modules = [a.name for a in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = package[:len(package) - node.level + 1] if node.level else []
+            base = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*base, *([node.module] if node.module else [])])
             modules = [f"{base}.{a.name}" for a in node.names] if base.split(".")[0] == "clkit" else [base]
         else:
@@ -60,7 +91,7 @@ def imports(source, name):
 
 
 def target(dotted):
-    """The file that `clkit.a.b` leads to, such as "methods/baselines/er"; None for a name in clkit/__init__."""
+    """The file that `clkit.a.b` leads to, such as "methods/baselines/er"; None for a name of the package."""
     parts = dotted.split(".")[1:]
     for n in range(len(parts), 0, -1):
         path = PACKAGE.joinpath(*parts[:n])
@@ -92,7 +123,9 @@ def crossings(source, name):
         elif first not in sys.stdlib_module_names and floor in PACKAGES:
             top, late = PACKAGES[floor]
             if first not in top and (at_top or first not in late):
-                faults.append(f"{name} line {line} imports {first}" + (" at its top" if first in late else ""))
+                faults.append(
+                    f"{name} line {line} imports {first}" + (" at its top" if first in late else "")
+                )
     return faults
 
 
@@ -103,85 +136,145 @@ def test_imports_run_down_only(path):
     assert crossings(path.read_text(encoding="utf-8"), name) == []
 
 
-@pytest.mark.parametrize("name, source, fault", [
-    ("methods/baselines/er", "from clkit.data import stream", "methods/baselines/er line 1 imports data/stream"),
-    ("methods/baselines/er", "def f():\n    from clkit.data import ImageSet", "methods/baselines/er line 2 imports data"),
-    ("methods/baselines/er", "from clkit.methods.baselines import finetune",
-     "methods/baselines/er line 1 imports its neighbour methods/baselines/finetune"),
-    ("methods/baselines/er", "from . import finetune",
-     "methods/baselines/er line 1 imports its neighbour methods/baselines/finetune"),
-    ("methods/arm/arm", "from clkit.methods.spacenet.compact import CompactMLP",
-     "methods/arm/arm line 1 imports its neighbour methods/spacenet/compact"),
-    ("methods/baselines/er", "from ...experiments import runner",
-     "methods/baselines/er line 1 imports experiments/runner"),
-    ("methods/baselines/er", "import torchvision", "methods/baselines/er line 1 imports torchvision"),
-    ("result/record", "import torch", "result/record line 1 imports torch"),
-    ("result/interval", "from scipy import stats", "result/interval line 1 imports scipy at its top"),
-    ("result/record", "from clkit.engine.trace import Trace", "result/record line 1 imports engine/trace"),
-    ("plots/frame", "from torch import nn", "plots/frame line 1 imports torch"),
-    ("plots/frame", "from clkit.blocks import nets", "plots/frame line 1 imports blocks/nets"),
-    ("papers/arm", "from clkit.result import Result", "papers/arm line 1 imports result"),
-    ("data/stream", "from clkit.engine import learner", "data/stream line 1 imports engine/learner"),
-    ("data/sets", "try:\n    import torchvision\nexcept ImportError:\n    pass",
-     "data/sets line 2 imports torchvision at its top"),
-    ("errors", "from clkit import data", "errors line 1 imports data")])
+@pytest.mark.parametrize(
+    "name, source, fault",
+    [
+        (
+            "methods/baselines/er",
+            "from clkit.data import stream",
+            "methods/baselines/er line 1 imports data/stream",
+        ),
+        (
+            "methods/baselines/er",
+            "def f():\n    from clkit.data import ImageSet",
+            "methods/baselines/er line 2 imports data",
+        ),
+        (
+            "methods/baselines/er",
+            "from clkit.methods.baselines import finetune",
+            "methods/baselines/er line 1 imports its neighbour methods/baselines/finetune",
+        ),
+        (
+            "methods/baselines/er",
+            "from . import finetune",
+            "methods/baselines/er line 1 imports its neighbour methods/baselines/finetune",
+        ),
+        (
+            "methods/arm/arm",
+            "from clkit.methods.spacenet.compact import CompactMLP",
+            "methods/arm/arm line 1 imports its neighbour methods/spacenet/compact",
+        ),
+        (
+            "methods/baselines/er",
+            "from ...experiments import runner",
+            "methods/baselines/er line 1 imports experiments/runner",
+        ),
+        ("methods/baselines/er", "import torchvision", "methods/baselines/er line 1 imports torchvision"),
+        ("result/record", "import torch", "result/record line 1 imports torch"),
+        ("result/interval", "from scipy import stats", "result/interval line 1 imports scipy at its top"),
+        (
+            "result/record",
+            "from clkit.engine.trace import Trace",
+            "result/record line 1 imports engine/trace",
+        ),
+        ("plots/frame", "from torch import nn", "plots/frame line 1 imports torch"),
+        ("plots/frame", "from clkit.blocks import nets", "plots/frame line 1 imports blocks/nets"),
+        ("papers/arm", "from clkit.result import Result", "papers/arm line 1 imports result"),
+        ("data/stream", "from clkit.engine import learner", "data/stream line 1 imports engine/learner"),
+        (
+            "data/sets",
+            "try:\n    import torchvision\nexcept ImportError:\n    pass",
+            "data/sets line 2 imports torchvision at its top",
+        ),
+        ("errors", "from clkit import data", "errors line 1 imports data"),
+    ],
+)
 def test_a_crossing_is_found(name, source, fault):
     assert fault in crossings(source, name)
 
 
-@pytest.mark.parametrize("name, source", [
-    ("methods/baselines/er", "import math\nfrom clkit.blocks import nets\nfrom clkit import __version__\nimport torch"),
-    ("methods/arm/arm", "from clkit.methods.arm.fast import Fast"),
-    ("methods", "from clkit.methods.baselines import er\nfrom .online import gem"),
-    ("result/interval", "def f():\n    from scipy.special import stdtrit"),
-    ("experiments/load", "from clkit.papers import Benchmark\nfrom clkit.experiments.runner import run_seed")])
+@pytest.mark.parametrize(
+    "name, source",
+    [
+        (
+            "methods/baselines/er",
+            "import math\nfrom clkit.blocks import nets\nfrom clkit import __version__\nimport torch",
+        ),
+        ("methods/arm/arm", "from clkit.methods.arm.fast import Fast"),
+        ("methods", "from clkit.methods.baselines import er\nfrom .online import gem"),
+        ("result/interval", "def f():\n    from scipy.special import stdtrit"),
+        (
+            "experiments/load",
+            "from clkit.papers import Benchmark\nfrom clkit.experiments.runner import run_seed",
+        ),
+    ],
+)
 def test_a_proper_import_is_none(name, source):
     assert crossings(source, name) == []
 
 
 # ---- general code knows no method
 
+
 def speaks_of(source, words):
     """String literals (but docstrings) that are one of these words, or METHOD/BENCHMARK with one of them."""
     tree = ast.parse(source)
-    prose = {id(n.body[0].value) for n in ast.walk(tree)
-             if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef) and n.body
-             and isinstance(n.body[0], ast.Expr)}
-    return [f"{n.value!r} in line {n.lineno}" for n in ast.walk(tree)
-            if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in prose
-            and n.value.lower().partition("/")[0] in words]
+    prose = {
+        id(n.body[0].value)
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and n.body
+        and isinstance(n.body[0], ast.Expr)
+    }
+    return [
+        f"{n.value!r} in line {n.lineno}"
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Constant)
+        and isinstance(n.value, str)
+        and id(n) not in prose
+        and n.value.lower().partition("/")[0] in words
+    ]
 
 
 def is_general(name):
     """Whether a file belongs to no paper and no notebook."""
     parts = name.split("/")
-    return parts[0] not in ("papers", "methods") and not {*papers.PAPERS, "doctor"} & set(parts) \
+    return (
+        parts[0] not in ("papers", "methods")
+        and not {*papers.PAPERS, "doctor"} & set(parts)
         and "exercises" not in parts
+    )
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if is_general(name_of(p))], ids=name_of)
 def test_general_code_names_no_method(path):
-    words = {name for name, variant in papers.methods().items()} | {v.label.lower() for v in papers.methods().values()}
-    words -= {"joint"}                                  # an attribute of Learner as well
+    words = {name for name, variant in papers.methods().items()} | {
+        v.label.lower() for v in papers.methods().values()
+    }
+    words -= {"joint"}  # an attribute of Learner as well
     assert speaks_of(path.read_text(encoding="utf-8"), words) == []
 
 
 def test_the_name_of_a_method_is_found():
     assert speaks_of('"""arm"""\nif method == "arm":\n    run("ER/split-mnist", "army")', {"arm", "er"}) == [
-        "'arm' in line 2", "'ER/split-mnist' in line 3"]
+        "'arm' in line 2",
+        "'ER/split-mnist' in line 3",
+    ]
 
 
 # ---- what is not said
 
-FORBIDDEN = {"item", "cuda"}, {"print", "open"}         # attributes, names
+FORBIDDEN = {"item", "cuda"}, {"print", "open"}  # attributes, names
 
 
 def forbidden(source):
     """Words that a method may not use: values brought to the host, a device of its own, output, files."""
     nodes = list(ast.walk(ast.parse(source)))
-    return [f".{n.attr} in line {n.lineno}" for n in nodes if isinstance(n, ast.Attribute)
-            and n.attr in FORBIDDEN[0]] + \
-        [f"{n.id} in line {n.lineno}" for n in nodes if isinstance(n, ast.Name) and n.id in FORBIDDEN[1]]
+    return [
+        f".{n.attr} in line {n.lineno}"
+        for n in nodes
+        if isinstance(n, ast.Attribute) and n.attr in FORBIDDEN[0]
+    ] + [f"{n.id} in line {n.lineno}" for n in nodes if isinstance(n, ast.Name) and n.id in FORBIDDEN[1]]
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "methods").rglob("*.py")), ids=name_of)
@@ -192,16 +285,28 @@ def test_methods_do_not_wait_print_or_open(path):
 def test_forbidden_words_are_found():
     bad = "x = loss.item()\nnet.cuda()\nprint(x)\nwith open('f'): pass\nlist(map(torch.Tensor.item, y))"
     assert forbidden(bad) == [
-        ".item in line 1", ".cuda in line 2", ".item in line 5", "print in line 3", "open in line 4"]
+        ".item in line 1",
+        ".cuda in line 2",
+        ".item in line 5",
+        "print in line 3",
+        "open in line 4",
+    ]
     assert forbidden("'print(x.item())'  # open(\nprinted = items.opened()") == []
 
 
 def private_torch(source):
     """Uses of torch that its documentation does not promise."""
-    found = [f"{ast.unparse(n)} in line {n.lineno}" for n in ast.walk(ast.parse(source))
-             if isinstance(n, ast.Attribute)]
-    return [use for use in found if use.startswith(("torch._", "torch.ops.")) and "torch.__version__" not in use
-            or "_non_persistent_buffers_set" in use]
+    found = [
+        f"{ast.unparse(n)} in line {n.lineno}"
+        for n in ast.walk(ast.parse(source))
+        if isinstance(n, ast.Attribute)
+    ]
+    return [
+        use
+        for use in found
+        if (use.startswith(("torch._", "torch.ops.")) and "torch.__version__" not in use)
+        or "_non_persistent_buffers_set" in use
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -211,7 +316,8 @@ def test_only_public_operators_of_torch(path):
 
 def test_a_private_operator_is_found():
     assert private_torch("torch._softmax_backward_data(g, p)\ntorch.where(a, b, c)") == [
-        "torch._softmax_backward_data in line 1"]
+        "torch._softmax_backward_data in line 1"
+    ]
 
 
 def factories(source):
@@ -231,21 +337,30 @@ def test_every_tensor_is_made_on_a_device_that_is_named(path):
 
 
 def test_a_tensor_without_device_is_found():
-    bad = "torch.zeros(2)\nx = torch.tensor([1], dtype=t) + torch.randperm(3, generator=g)\n" \
-          "torch.fft.fftfreq(3)"
-    assert sorted(factories(bad)) == ["torch.fft.fftfreq in line 3", "torch.randperm in line 2",
-                                      "torch.tensor in line 2",
-                                      "torch.zeros in line 1"]
+    bad = (
+        "torch.zeros(2)\nx = torch.tensor([1], dtype=t) + torch.randperm(3, generator=g)\n"
+        "torch.fft.fftfreq(3)"
+    )
+    assert sorted(factories(bad)) == [
+        "torch.fft.fftfreq in line 3",
+        "torch.randperm in line 2",
+        "torch.tensor in line 2",
+        "torch.zeros in line 1",
+    ]
     good = "torch.zeros(2, device=d)\ntorch.zeros_like(x)\nx.new_zeros(2)\ntorch.rand(2, out=x)\nnp.zeros(2)"
     assert factories(good) == []
 
 
 # ---- shape
 
+
 def long_functions(source, limit=60):
     """Functions of more lines than `limit`, docstring included."""
-    return [f"{n.name}: {n.end_lineno - n.lineno + 1} lines" for n in ast.walk(ast.parse(source))
-            if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and n.end_lineno - n.lineno >= limit]
+    return [
+        f"{n.name}: {n.end_lineno - n.lineno + 1} lines"
+        for n in ast.walk(ast.parse(source))
+        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and n.end_lineno - n.lineno >= limit
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -269,11 +384,16 @@ def test_a_file_opens_with_a_sentence(path):
 
 def test_no_file_is_called_utils():
     folders = [ROOT / name for name in ("clkit", "tests", "tools") if (ROOT / name).is_dir()]
-    assert [p for folder in folders for p in folder.rglob("*")
-            if p.stem.lower() in ("utils", "util", "helpers", "misc")] == []
+    assert [
+        p
+        for folder in folders
+        for p in folder.rglob("*")
+        if p.stem.lower() in ("utils", "util", "helpers", "misc")
+    ] == []
 
 
 # ---- what an import costs
+
 
 def loaded_by(code):
     """The modules that a fresh interpreter has loaded after this code."""
@@ -286,7 +406,15 @@ def test_importing_the_package_imports_nothing_else():
     assert loaded_by("import clkit") == ["clkit"]
 
 
-@pytest.mark.parametrize("code", ["import clkit.papers", "import clkit.plots", "import clkit.experiments", "import clkit.figures",
-                                  "from clkit.__main__ import main; main(['list', 'joint'])"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import clkit.papers",
+        "import clkit.plots",
+        "import clkit.experiments",
+        "import clkit.figures",
+        "from clkit.__main__ import main; main(['list', 'joint'])",
+    ],
+)
 def test_looking_at_results_does_not_load_torch(code):
     assert "torch" not in loaded_by(code)

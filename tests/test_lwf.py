@@ -35,7 +35,7 @@ def old_term(student, teacher, temperature, reduction):
     for s, t in zip(student, teacher, strict=True):
         p = [math.exp(v / temperature) for v in t.tolist()]
         q = [(v / temperature).exp() for v in s]
-        terms = [a / sum(p) * (b / sum(q)).log() for a, b in zip(p, q)]         # p is 0 for new classes
+        terms = [a / sum(p) * (b / sum(q)).log() for a, b in zip(p, q)]  # p is 0 for new classes
         total = total - sum(terms) / (len(q) if reduction == "mean" else 1)
     return temperature**2 * total / len(student)
 
@@ -53,12 +53,14 @@ def test_a_step_by_hand(reduction, heads, index, monkeypatch):
     x, y = task.train.images / 255, task.train.labels
     logits, before = twin(x), old(x).detach()
     if heads == "single":
-        new = F.cross_entropy(logits[:, :task.seen], y)
-        past = old_term(logits[:, :task.seen], before[:, :task.first], 2.0, reduction)
+        new = F.cross_entropy(logits[:, : task.seen], y)
+        past = old_term(logits[:, : task.seen], before[:, : task.first], 2.0, reduction)
     else:
-        new = F.cross_entropy(logits[:, task.first:task.seen], y - task.first)
-        past = sum(old_term(logits[:, 2 * t:2 * t + 2], before[:, 2 * t:2 * t + 2], 2.0, reduction)
-                   for t in range(index))
+        new = F.cross_entropy(logits[:, task.first : task.seen], y - task.first)
+        past = sum(
+            old_term(logits[:, 2 * t : 2 * t + 2], before[:, 2 * t : 2 * t + 2], 2.0, reduction)
+            for t in range(index)
+        )
     share = 1 / (index + 1)
     loss = share * new + (1 - share) * past
     loss.backward()
@@ -70,7 +72,9 @@ def test_a_step_by_hand(reduction, heads, index, monkeypatch):
     learner.learn(task, trace)
     row = {name: rows[0] for name, rows in trace.end()["loss"].items()}
     torch.testing.assert_close(learner.net.state_dict(), twin.state_dict(), rtol=1e-4, atol=1e-6)
-    assert (row["loss"], row["new"], row["old"]) == pytest.approx((loss.item(), new.item(), past.item()), rel=1e-5)
+    assert (row["loss"], row["new"], row["old"]) == pytest.approx(
+        (loss.item(), new.item(), past.item()), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("heads", ["single", "multi"])
@@ -90,7 +94,9 @@ def test_the_reductions_forget_in_opposite_ways():
     """With the sum new classes are not said, with the mean old ones are lost: accuracy of the last task."""
     last = []
     for reduction in ("sum", "mean"):
-        config = Config(**STEP | {"net": "small", "batch_size": 16, "epochs": 30, "lr": 1e-3, "reduction": reduction})
+        config = Config(
+            **STEP | {"net": "small", "batch_size": 16, "epochs": 30, "lr": 1e-3, "reduction": reduction}
+        )
         _, result = run(LwF, config, small_stream(), seed=1, threads=1, progress=False)
         new = result.labels >= 4
         last.append((result.predictions[-1] == result.labels)[new].mean())
@@ -106,8 +112,18 @@ def test_a_weight_of_zero_and_the_first_task_know_no_reduction():
     assert same(a, b)
 
 
-@pytest.mark.parametrize("wrong", [{"reduction": "batchmean"}, {"heads": "two"}, {"weight": -1.0},
-                                   {"temperature": 0.0}, {"warmup_epochs": -1}, {"epochs": 0}, {"lr": 0.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reduction": "batchmean"},
+        {"heads": "two"},
+        {"weight": -1.0},
+        {"temperature": 0.0},
+        {"warmup_epochs": -1},
+        {"epochs": 0},
+        {"lr": 0.0},
+    ],
+)
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises(LearnerError, match=next(iter(wrong))):
         Config(**wrong)

@@ -18,6 +18,7 @@ def slow_full(mask, targets, sources, shape):
 
 # ---- what was recorded
 
+
 def test_block_finds_the_row_of_task_layer_and_epoch():
     result = sparse()
     table = result.trace["masks"]
@@ -32,7 +33,7 @@ def test_block_finds_the_row_of_task_layer_and_epoch():
 def test_the_last_epoch_is_the_largest_of_that_task():
     result = sparse()
     table = result.trace["masks"]
-    order = np.random.default_rng(0).permutation(len(table["task"]))                # in whatever order
+    order = np.random.default_rng(0).permutation(len(table["task"]))  # in whatever order
     cut = [n for n in order if not (table["task"][n] == 1 and table["epoch"][n] == 2)]
     result.trace["masks"] = {c: [rows[n] for n in cut] for c, rows in table.items()}
     assert masks.epochs(result, 1) == [0, 1] and masks.epochs(result) == masks.epochs(result, 2) == [0, 1, 2]
@@ -46,33 +47,47 @@ def test_blocks_survive_a_record(tmp_path):
     result = sparse()
     again = load(save([result], tmp_path / "record"))[0]
     for task, layer, epoch in ((0, 0, 0), (2, 1, -1), (1, 2, 1)):
-        for a, b in zip(masks.block(result, task, layer, epoch), masks.block(again, task, layer, epoch),
-                        strict=True):
+        for a, b in zip(
+            masks.block(result, task, layer, epoch), masks.block(again, task, layer, epoch), strict=True
+        ):
             assert np.array_equal(a, b) and a.dtype == b.dtype
 
 
-@pytest.mark.parametrize("call, says", [
-    (lambda: masks.block(made(), 0, 0), r"no trace table 'masks' \(it has loss\): .* record=\('masks',\)"),
-    (lambda: masks.epochs(made()), "no trace table 'masks'"),
-    (lambda: masks.block(sparse(), 3, 0),
-     "task 3, layer 0, epoch -1: recorded are task 0/1/2, layer 0/1/2, epoch 0/1/2"),
-    (lambda: masks.block(sparse(), 0, 3), "for task 0, layer 3"),
-    (lambda: masks.block(sparse(), 0, 0, 7), "epoch 7"),
-    (lambda: masks.block(sparse(), 0, 0, -2), "epoch -2"),
-    (lambda: masks.full(np.ones((2, 2)), [0, 1, 2], [0, 1], (4, 4)),
-     r"\(2, 2\) does not fit 3 targets and 2 sources"),
-    (lambda: masks.full(np.ones((2, 2)), [0, 1], [0, 4], (4, 4)),
-     "source neurons 0 to 4 do not fit a layer with 4"),
-    (lambda: masks.full(np.ones((2, 2)), [-1, 1], [0, 3], (4, 4)), "target neurons -1 to 1"),
-    (lambda: masks.input_map(sparse(), 0, (1, 8, 8)), "has 36 sources, images of 1 x 8 x 8 have 64"),
-    (lambda: masks.map_correlation(np.ones((2, 2)), np.ones((4, 4))), "cannot be compared"),
-])
+@pytest.mark.parametrize(
+    "call, says",
+    [
+        (
+            lambda: masks.block(made(), 0, 0),
+            r"no trace table 'masks' \(it has loss\): .* record=\('masks',\)",
+        ),
+        (lambda: masks.epochs(made()), "no trace table 'masks'"),
+        (
+            lambda: masks.block(sparse(), 3, 0),
+            "task 3, layer 0, epoch -1: recorded are task 0/1/2, layer 0/1/2, epoch 0/1/2",
+        ),
+        (lambda: masks.block(sparse(), 0, 3), "for task 0, layer 3"),
+        (lambda: masks.block(sparse(), 0, 0, 7), "epoch 7"),
+        (lambda: masks.block(sparse(), 0, 0, -2), "epoch -2"),
+        (
+            lambda: masks.full(np.ones((2, 2)), [0, 1, 2], [0, 1], (4, 4)),
+            r"\(2, 2\) does not fit 3 targets and 2 sources",
+        ),
+        (
+            lambda: masks.full(np.ones((2, 2)), [0, 1], [0, 4], (4, 4)),
+            "source neurons 0 to 4 do not fit a layer with 4",
+        ),
+        (lambda: masks.full(np.ones((2, 2)), [-1, 1], [0, 3], (4, 4)), "target neurons -1 to 1"),
+        (lambda: masks.input_map(sparse(), 0, (1, 8, 8)), "has 36 sources, images of 1 x 8 x 8 have 64"),
+        (lambda: masks.map_correlation(np.ones((2, 2)), np.ones((4, 4))), "cannot be compared"),
+    ],
+)
 def test_refusals_are_one_clear_sentence(call, says):
     with pytest.raises(masks.MaskError, match=says):
         call()
 
 
 # ---- where the connections are
+
 
 def test_full_scatters_a_block_into_its_layer():
     mask = np.array([[1, 0, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0]], dtype=bool)
@@ -86,12 +101,13 @@ def test_full_scatters_a_block_into_its_layer():
 def test_input_map_counts_what_leaves_each_pixel(shape):
     result = sparse()
     table = result.trace["masks"]
-    turned = np.random.default_rng(2).permutation(36)               # sources in whatever order
-    table["sources"] = [turned if layer == 0 else s for layer, s in zip(table["layer"], table["sources"],
-                                                                        strict=True)]
+    turned = np.random.default_rng(2).permutation(36)  # sources in whatever order
+    table["sources"] = [
+        turned if layer == 0 else s for layer, s in zip(table["layer"], table["sources"], strict=True)
+    ]
     for epoch in (0, -1):
         mask, _, sources = masks.block(result, 1, 0, epoch)
-        C, H, W = shape
+        _C, H, W = shape
         counts = np.zeros((H, W), dtype=int)
         for row in mask:
             for there, source in zip(row, sources, strict=True):
@@ -112,7 +128,7 @@ def test_map_correlation_is_pearsons():
 
 
 def test_busiest_share_of_rows_and_columns():
-    mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]])     # rows 3 1 0, columns 2 1 1 0
+    mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]])  # rows 3 1 0, columns 2 1 1 0
     assert [masks.busiest_share(mask, n) for n in (1, 2, 3, 9)] == [0.75, 1, 1, 1]
     assert [masks.busiest_share(mask, n, axis=1) for n in (1, 2, 3)] == [0.5, 0.75, 1]
     assert np.isnan(masks.busiest_share(np.zeros((2, 3))))
@@ -122,8 +138,9 @@ def test_busiest_share_of_rows_and_columns():
 
 # ---- activations
 
+
 def test_sparsity_counts_units_and_values():
-    a = np.array([[0, 10, 0.5, 0], [0, 0, 1.0, 0.25]], dtype=np.float16)            # 1.0 is not above a tenth
+    a = np.array([[0, 10, 0.5, 0], [0, 0, 1.0, 0.25]], dtype=np.float16)  # 1.0 is not above a tenth
     assert masks.sparsity(a) == {"columns": 3, "active": 4 / 8, "strong": 1 / 8}
     assert masks.sparsity(np.zeros((3, 4))) == {"columns": 0, "active": 0, "strong": 0}
 
@@ -137,21 +154,31 @@ def test_class_cosine_compares_means():
 
 # ---- what a method holds
 
+
 def test_sizes_of_a_dense_method_add_what_it_keeps():
     result = made("icarl")
     result.parameters[:] = 5, 6, 7
-    result.memory_bytes = {"weights": np.array([4, 4, 4000]), "generators": np.array([4, 4, 400]),
-                   "teachers": np.array([0, 40, 80]), "importance": np.array([0, 8, 16]),
-                   "masks": np.array([4, 4, 12]), "exemplars": np.array([0, 500, 1000])}
+    result.memory_bytes = {
+        "weights": np.array([4, 4, 4000]),
+        "generators": np.array([4, 4, 400]),
+        "teachers": np.array([0, 40, 80]),
+        "importance": np.array([0, 8, 16]),
+        "masks": np.array([4, 4, 12]),
+        "exemplars": np.array([0, 500, 1000]),
+    }
     assert masks.sizes(result) == {"parameters": 7, "extra": 20 + 4 + 3 + 1000}
 
 
 def test_sizes_of_a_sparse_method_count_the_weights_of_its_connections():
     result = sparse()
     result.memory_bytes = {"weights": np.full(3, 4000), "masks": np.full(3, 4096), "teachers": np.full(3, 80)}
-    result.trace["network"] = {"task": [0, 1, 2], "connections": [100, 200, 300],
-                               "weights": [800, 1700, 2600], "biases": [15, 15, 14],
-                               "masks_at_test": [0, 0, 0]}
+    result.trace["network"] = {
+        "task": [0, 1, 2],
+        "connections": [100, 200, 300],
+        "weights": [800, 1700, 2600],
+        "biases": [15, 15, 14],
+        "masks_at_test": [0, 0, 0],
+    }
     assert masks.sizes(result) == {"parameters": 2614, "extra": 20}
     result.trace["network"]["masks_at_test"] = [0, 0, 1]
     assert masks.sizes(result) == {"parameters": 2614, "extra": 20 + 1024}

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from clkit.blocks import nets
 from clkit.data import ImageSet
 from clkit.engine.learner import LearnerError
-from clkit.methods.online.mir import MIR, Config
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Trace, copied
+from clkit.methods.online.mir import MIR, Config
 from tests.fakes import small_stream
 from tests.modes import DeviceFactories, HostSyncs
 from tests.reference.memory import ListReservoir
@@ -26,8 +26,10 @@ MOST = {"choose": "interfered"}
 
 def tasks(per_class=7, kind=ImageSet):
     """Three tasks of two classes."""
-    return [dataclasses.replace(task, train=kind(task.train.images, task.train.labels, task.train.names))
-            for task in small_stream(per_class=per_class)]
+    return [
+        dataclasses.replace(task, train=kind(task.train.images, task.train.labels, task.train.names))
+        for task in small_stream(per_class=per_class)
+    ]
 
 
 def made(seed=0, **settings):
@@ -64,12 +66,13 @@ def filled(size=12, **settings):
 
 # ---- whole runs against a slow one
 
+
 class Slow:
     """The algorithm with a list as memory and a copy of the network for the virtual step."""
 
     def __init__(self, config):
         self.config, self.net = config, nets.build(config.net, SHAPE, CLASSES).double()
-        self.reservoir = ListReservoir(config.memory)   # extra: lowest loss
+        self.reservoir = ListReservoir(config.memory)  # extra: lowest loss
         self.memory = self.reservoir.memory
         self.sgd = torch.optim.SGD(self.net.parameters(), lr=config.lr)
 
@@ -91,8 +94,11 @@ class Slow:
         if first:
             ask = config.n_candidates if config.choose == "interfered" else config.replay_size
             keys = torch.rand(config.memory, device="cpu").tolist()
-            past = sorted((key, place) for key, place in zip(keys[:len(self.memory)], range(10**6))
-                          if self.memory[place][1] < first)
+            past = sorted(
+                (key, place)
+                for key, place in zip(keys[: len(self.memory)], range(10**6))
+                if self.memory[place][1] < first
+            )
             found = [place for _, place in past][:ask]
             if config.choose == "interfered":
                 found = self.interfered(found)
@@ -105,8 +111,10 @@ class Slow:
     def images(self, places, ask):
         """Filled up with the same once more, which only batch normalisation can tell."""
         places = [places[i % len(places)] for i in range(min(ask, self.config.memory))]
-        return (torch.stack([self.memory[p][0] for p in places]).double() / 255,
-                torch.tensor([self.memory[p][1] for p in places], device="cpu"))
+        return (
+            torch.stack([self.memory[p][0] for p in places]).double() / 255,
+            torch.tensor([self.memory[p][1] for p in places], device="cpu"),
+        )
 
     def interfered(self, places):
         if not places:
@@ -122,14 +130,27 @@ class Slow:
             if self.config.before == "best":
                 early = self.memory[place][2] = min(early, self.memory[place][2])
             scores.append((early - late, place))
-        return [place for _, place in sorted(scores)[:self.config.replay_size]]
+        return [place for _, place in sorted(scores)[: self.config.replay_size]]
 
 
-@pytest.mark.parametrize("settings", [
-    {}, MOST, MOST | {"before": "now"}, {"updates": 3}, MOST | {"updates": 2, "epochs": 2}, {"centred": True},
-    MOST | {"centred": True, "lr": 0.3}, {"memory": 4, "replay_size": 9}, MOST | {"memory": 40, "n_candidates": 40},
-    MOST | {"memory": 7, "n_candidates": 50}, {"net": "norm", "memory": 20},
-    MOST | {"net": "norm", "memory": 20}, MOST | {"net": "norm", "before": "now", "updates": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        MOST,
+        MOST | {"before": "now"},
+        {"updates": 3},
+        MOST | {"updates": 2, "epochs": 2},
+        {"centred": True},
+        MOST | {"centred": True, "lr": 0.3},
+        {"memory": 4, "replay_size": 9},
+        MOST | {"memory": 40, "n_candidates": 40},
+        MOST | {"memory": 7, "n_candidates": 50},
+        {"net": "norm", "memory": 20},
+        MOST | {"net": "norm", "memory": 20},
+        MOST | {"net": "norm", "before": "now", "updates": 2},
+    ],
+)
 def test_a_stream_is_learned_as_by_the_slow_run(settings):
     learner, _ = learned(tasks(kind=Doubles), double=True, **settings)
     seed_everything(0)
@@ -147,6 +168,7 @@ def test_a_stream_is_learned_as_by_the_slow_run(settings):
 
 
 # ---- beside plain training
+
 
 @pytest.mark.parametrize("settings", [{}, MOST, {"net": "norm"}, {"centred": True}])
 def test_the_first_task_is_plain_gradient_descent(settings):
@@ -169,7 +191,7 @@ def test_replay_changes_the_first_step_of_the_second_task(settings):
     task = tasks()[1]
     seed_everything(1, 1)
     learner.learn(task, Trace())
-    (x, y), = task.train.batches(learner.config.batch_size, epochs=learner.config.epochs)
+    ((x, y),) = task.train.batches(learner.config.batch_size, epochs=learner.config.epochs)
     sgd = torch.optim.SGD(twin.net.parameters(), lr=0.1)
     F.cross_entropy(twin(x), y).backward()
     sgd.step()
@@ -191,11 +213,14 @@ def test_where_there_is_no_choice_the_most_interfered_are_all():
     a, _ = learned(tasks(kind=Doubles), double=True, **settings)
     b, _ = learned(tasks(kind=Doubles), double=True, **settings | MOST | {"n_candidates": 10})
     torch.testing.assert_close(a.net.state_dict(), b.net.state_dict(), rtol=1e-10, atol=1e-10)
-    c, _ = learned(tasks(kind=Doubles), double=True, **settings | MOST | {"n_candidates": 10, "replay_size": 3})
+    c, _ = learned(
+        tasks(kind=Doubles), double=True, **settings | MOST | {"n_candidates": 10, "replay_size": 3}
+    )
     assert not same(b, c)
 
 
 # ---- what is chosen
+
 
 @pytest.mark.parametrize("before", ["now", "best"])
 @pytest.mark.parametrize("count", [3, 7, 8])
@@ -226,7 +251,9 @@ def test_the_most_interfered_by_brute_force(before, count):
         assert learner.memory_lowest.tolist() == pytest.approx(expected)
         state.pop("memory_lowest")
     assert all(torch.equal(v, learner.state_dict()[k]) for k, v in state.items())
-    assert all(torch.equal(p.grad, gradient) for p, gradient in zip(learner.parameters(), gradients, strict=True))
+    assert all(
+        torch.equal(p.grad, gradient) for p, gradient in zip(learner.parameters(), gradients, strict=True)
+    )
 
 
 def test_the_lowest_loss_can_change_the_choice():
@@ -241,8 +268,9 @@ def test_the_lowest_loss_can_change_the_choice():
 
 def test_too_few_candidates_count_for_what_they_are():
     learner = filled(**MOST)
-    place, valid = learner.interfered(torch.tensor([1, 7, 1, 7, 1], device="cpu"),
-                                      torch.arange(5, device="cpu") < 2)
+    place, valid = learner.interfered(
+        torch.tensor([1, 7, 1, 7, 1], device="cpu"), torch.arange(5, device="cpu") < 2
+    )
     assert valid.tolist() == [True, True, False] and set(place.tolist()) == {1, 7}
 
 
@@ -255,6 +283,7 @@ def test_the_virtual_step_leaves_the_network_alone():
 
 
 # ---- the memory
+
 
 def test_the_memory_holds_images_of_the_stream_with_their_labels():
     learner, _ = learned(tasks(), memory=20, epochs=2)
@@ -279,11 +308,23 @@ def test_what_replaces_an_image_begins_anew():
 
 # ---- settings, records, going on
 
-@pytest.mark.parametrize("wrong, word", [
-    ({"choose": "mir"}, "choose"), ({"before": "old"}, "before"), ({"memory": 0}, "memory"),
-    ({"replay_size": 0}, "replay_size"), ({"n_candidates": 0}, "n_candidates"), ({"updates": 0}, "updates"),
-    ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch"), ({"lr": 0.0}, "lr"), ({"lr": math.nan}, "lr"),
-    ({"choose": "interfered", "n_candidates": 5}, "n_candidates=5 .* replay_size=10")])
+
+@pytest.mark.parametrize(
+    "wrong, word",
+    [
+        ({"choose": "mir"}, "choose"),
+        ({"before": "old"}, "before"),
+        ({"memory": 0}, "memory"),
+        ({"replay_size": 0}, "replay_size"),
+        ({"n_candidates": 0}, "n_candidates"),
+        ({"updates": 0}, "updates"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch"),
+        ({"lr": 0.0}, "lr"),
+        ({"lr": math.nan}, "lr"),
+        ({"choose": "interfered", "n_candidates": 5}, "n_candidates=5 .* replay_size=10"),
+    ],
+)
 def test_settings_that_cannot_work_are_refused(wrong, word):
     with pytest.raises(LearnerError, match=word):
         Config(**wrong)
@@ -296,7 +337,7 @@ def test_without_a_choice_candidates_do_not_matter():
 def test_defaults():
     c = Config()
     assert (c.choose, c.memory, c.replay_size, c.n_candidates, c.before) == ("random", 50, 10, 50, "best")
-    assert (c.updates, c.epochs, c.batch_size, c.lr, c.centred) == (1, 1, 10, .1, False)
+    assert (c.updates, c.epochs, c.batch_size, c.lr, c.centred) == (1, 1, 10, 0.1, False)
 
 
 @pytest.mark.parametrize("settings", [{}, MOST, {"updates": 2}])
@@ -309,7 +350,7 @@ def test_tables(settings):
         assert (torch.as_tensor(found["loss"]["loss"]) > 0).all()
         assert ((torch.as_tensor(found["loss"]["replay"]) > 0) == (task > 0)).all()
         counts, seen = found["memory"]["counts"][0], seen + 14
-        assert counts.shape == (6,) and counts.sum() == min(12, seen) and counts[2 * task + 2:].sum() == 0
+        assert counts.shape == (6,) and counts.sum() == min(12, seen) and counts[2 * task + 2 :].sum() == 0
     assert counts.tolist() == torch.bincount(learner.memory.labels, minlength=6).tolist()
 
 
@@ -380,8 +421,14 @@ def test_replay_remembers():
     """Plain training on the same batches forgets all but the last task."""
     right, test = [], small_stream(per_class=100).test
     for settings in ({}, MOST, {"memory": 1}):
-        settings = {"net": "small", "memory": 30, "replay_size": 10, "n_candidates": 30, "batch_size": 10} | settings
+        settings = {
+            "net": "small",
+            "memory": 30,
+            "replay_size": 10,
+            "n_candidates": 30,
+            "batch_size": 10,
+        } | settings
         learner, _ = learned(tasks(100), **settings)
-        (x, y), = test.batches(len(test), shuffle=False)
+        ((x, y),) = test.batches(len(test), shuffle=False)
         right.append(float((learner(x).argmax(1) == y).double().mean()))
     assert min(right[:2]) > 0.8 > 0.6 > right[2]

@@ -33,6 +33,7 @@ _spec.loader.exec_module(tools)
 
 # ------------------------------------------------------------------------------------- the form of a notebook
 
+
 def problems(notebook, name="00_example.ipynb", names=("00_example.ipynb",)):
     """Every rule that `notebook` breaks, one sentence each; `names` are all notebooks of the book."""
     rules = (_execution, _outputs, _private, _lengths, _headings, _images, _metadata)
@@ -67,12 +68,14 @@ def _text(output):
 
 
 def _private(notebook):
-    text = "\n".join([cell.source for cell in notebook.cells]
-                     + [_text(output) for cell in _code(notebook) for output in cell.outputs])
+    text = "\n".join(
+        [cell.source for cell in notebook.cells]
+        + [_text(output) for cell in _code(notebook) for output in cell.outputs]
+    )
     folders = "|".join(("home", "Users", "root", "tmp", "work", "opt", "var", "mnt", "private", "usr"))
     found = re.search(rf"(?<![\w./:])/(?:{folders})/[\w.]|\b[A-Z]:\\\w", text)
     if found:
-        yield f"an absolute path: {text[found.start():found.start() + 60]!r}"
+        yield f"an absolute path: {text[found.start() : found.start() + 60]!r}"
     for what, word in (("user", getpass.getuser()), ("host", socket.gethostname())):
         # Short or everyday names ("root", "localhost") would be found in innocent prose.
         if len(word) > 5 and word != "localhost" and re.search(rf"\b{re.escape(word)}\b", text):
@@ -126,7 +129,7 @@ def _metadata(notebook):
 def _links(notebook, name, names):
     """Missing links in the first and last cell: to the map (notebook 00), the previous and the next one."""
     place, sentences = list(names).index(name), []
-    wanted = {names[0], *names[max(place - 1, 0):place + 2]} - {name}
+    wanted = {names[0], *names[max(place - 1, 0) : place + 2]} - {name}
     for where, cell in (("first", notebook.cells[0]), ("last", notebook.cells[-1])):
         linked = set(re.findall(r"\]\((?:\./)?([\w.-]+\.ipynb)(?:#[^)]*)?\)", cell.source))
         missing = wanted - linked if cell.cell_type == "markdown" else wanted
@@ -234,15 +237,18 @@ def test_a_committed_notebook_breaks_no_rule(path):
 
 # -------------------------------------------------------------------------------------------------- the tools
 
+
 def messy():
     """A notebook as JupyterLab leaves it: with times, widget state, progress bars, addresses and colours."""
     bar = {"text/plain": "  0%|          | 0/5 [00:00<?, ?it/s]", tools.WIDGET: {"model_id": "f00"}}
     slider = {"text/plain": "interactive(children=(IntSlider(value=1),))", tools.WIDGET: {"model_id": "ba4"}}
     outputs = [
-        *_stream("stdout", "one\n"), *_stream("stdout", "two\r\x1b[31mthree\x1b[0m\n"),
+        *_stream("stdout", "one\n"),
+        *_stream("stdout", "two\r\x1b[31mthree\x1b[0m\n"),
         *_stream("stderr", "\rtask 1:  40%|####      | 2/5 [00:01<00:01, 1.9it/s]"),
         *_stream("stderr", "UserWarning: this one must stay\n"),
-        new_output("display_data", data=bar), new_output("display_data", data=slider),
+        new_output("display_data", data=bar),
+        new_output("display_data", data=slider),
         new_output("execute_result", execution_count=1, data={"text/plain": "<Net at 0x7f12ab34cd56>"}),
     ]
     code = new_code_cell("run()", id="same", execution_count=1, outputs=outputs)
@@ -251,9 +257,13 @@ def messy():
     prose = new_markdown_cell("two spaces  \nstay")
     notebook = new_notebook(cells=[code, new_code_cell("  ", execution_count=2), prose])
     notebook.cells[1].id = "same"
-    notebook.metadata = nbformat.from_dict({
-        "widgets": {"x": 1}, "kernelspec": {"name": "mine", "display_name": "Mine"},
-        "language_info": {"name": "python", "version": "3.11.7"}})
+    notebook.metadata = nbformat.from_dict(
+        {
+            "widgets": {"x": 1},
+            "kernelspec": {"name": "mine", "display_name": "Mine"},
+            "language_info": {"name": "python", "version": "3.11.7"},
+        }
+    )
     return notebook
 
 
@@ -262,7 +272,11 @@ def test_normalise_removes_what_depends_on_the_run():
     first, empty, prose = notebook.cells
     assert notebook.metadata == tools.KERNEL and first.metadata == {"tags": ["a", "b"]}
     assert [output.get("name", output.output_type) for output in first.outputs] == [
-        "stdout", "stderr", "display_data", "execute_result"]
+        "stdout",
+        "stderr",
+        "display_data",
+        "execute_result",
+    ]
     assert first.outputs[0].text == "one\nthree\n"
     assert first.outputs[1].text == "UserWarning: this one must stay\n"
     assert first.outputs[2].data == {"text/plain": tools.HINT}
@@ -303,6 +317,7 @@ def test_execute_writes_copies_and_reports_what_failed(tmp_path, monkeypatch, ca
 
 
 # ------------------------------------------------------------------------------------------------- the runner
+
 
 def nbval_options():
     """The options that `make test` gives to the notebook runner, read from the Makefile."""

@@ -1,4 +1,4 @@
-"""A method made by the words of CONTRIBUTING.md alone is found everywhere: list, run, contract, report, plot."""
+"""A method made by CONTRIBUTING.md alone is found everywhere: list, run, contract, report, plot."""
 
 import re
 import shutil
@@ -40,7 +40,9 @@ def tree(tmp_path_factory):
         (tree / path).parent.mkdir(exist_ok=True)
         if registry:
             source = (tree / path).read_text(encoding="utf-8")
-            changed = re.sub(rf"^({registry} = [({{].*\n)", rf"\g<1>{text}", source, count=1, flags=re.MULTILINE)
+            changed = re.sub(
+                rf"^({registry} = [({{].*\n)", rf"\g<1>{text}", source, count=1, flags=re.MULTILINE
+            )
             assert changed != source and len(text.splitlines()) == 1
             (tree / path).write_text(changed, encoding="utf-8")
         else:
@@ -51,9 +53,20 @@ def tree(tmp_path_factory):
 
 def python(tree, *words):
     """What `python WORDS` prints there."""
-    done = subprocess.run([sys.executable, *words], cwd=tree, capture_output=True, text=True, timeout=300,
-                          env={"PYTHONPATH": str(tree), "PATH": "/usr/bin:/bin", "HOME": str(tree),
-                               "CLKIT_RUNS": str(tree / "runs"), "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={
+            "PYTHONPATH": str(tree),
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tree),
+            "CLKIT_RUNS": str(tree / "runs"),
+            "OMP_NUM_THREADS": "1",
+        },
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -61,12 +74,25 @@ def python(tree, *words):
 def test_it_is_listed(tree):
     out = python(tree, "-m", "clkit", "list", "leash")
     assert "leash/split-digits" in out and "leash/split-mnist" in out
-    assert re.search(r"^  leash +Leash +split-digits split-mnist$", python(tree, "-m", "clkit", "list"), re.MULTILINE)
+    assert re.search(
+        r"^  leash +Leash +split-digits split-mnist$", python(tree, "-m", "clkit", "list"), re.MULTILINE
+    )
 
 
 def test_it_keeps_the_contract(tree):
-    out = python(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract", "tests/test_layers.py",
-                 "tests/methods/test_leash.py", "-k", "leash or arrows or architecture")
+    out = python(
+        tree,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/contract",
+        "tests/test_layers.py",
+        "tests/methods/test_leash.py",
+        "-k",
+        "leash or arrows or architecture",
+    )
     assert int(re.search(r"(\d+) passed", out)[1]) > 20
 
 

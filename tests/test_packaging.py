@@ -30,13 +30,23 @@ SYSTEMS = ("linux", "darwin", "win32")
 # Packages that torch itself asks for where it is built for CUDA.
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")
 # Import name -> declared package that cannot be installed without it.
-BROUGHT = {"numpy": "scikit-learn", "scipy": "scikit-learn", "PIL": "torchvision", "IPython": "ipywidgets",
-           "pygments": "jupyterlab", "pandas": "seaborn", "pytest": "nbval"}
+BROUGHT = {
+    "numpy": "scikit-learn",
+    "scipy": "scikit-learn",
+    "PIL": "torchvision",
+    "IPython": "ipywidgets",
+    "pygments": "jupyterlab",
+    "pandas": "seaborn",
+    "pytest": "nbval",
+}
 
 
 def declared(*extras):
     """{name: Requirement} of what pyproject.toml declares: what clkit needs, and what some extras add."""
-    texts = [*PROJECT["dependencies"], *(text for e in extras for text in PROJECT["optional-dependencies"][e])]
+    texts = [
+        *PROJECT["dependencies"],
+        *(text for e in extras for text in PROJECT["optional-dependencies"][e]),
+    ]
     return {canonicalize_name(Requirement(text).name): Requirement(text) for text in texts}
 
 
@@ -57,6 +67,7 @@ def pinned(python, system):
 
 
 # --------------------------------------------------------------------------------------- the dependency files
+
 
 def test_every_pin_is_exact():
     exact = re.compile(r"==\d[\w.]*")
@@ -139,8 +150,11 @@ def test_the_package_imports_only_what_is_declared():
 def test_every_data_file_of_the_package_is_packaged():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     patterns = settings["package-data"]["clkit"]
-    files = [path.relative_to(ROOT / "clkit").as_posix() for path in (ROOT / "clkit").rglob("*")
-             if path.is_file() and path.suffix not in (".py", ".pyc")]
+    files = [
+        path.relative_to(ROOT / "clkit").as_posix()
+        for path in (ROOT / "clkit").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
     assert "papers/published/spacenet.csv" in files
     assert [name for name in files if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)] == []
 
@@ -170,6 +184,7 @@ def test_the_citation_names_the_five_papers():
 
 # ----------------------------------------------------------------------------------------------- the commands
 
+
 def make_targets():
     """Targets of the Makefile that a person may call."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -187,8 +202,10 @@ def named_commands(markdown):
 
 
 def test_commands_named_in_the_documents_exist():
-    example = ("`make workbook`, please make sure\n```\nCLKIT_DEVICE=cuda make test\n"
-               "make PYTHON=python3.12 lab  # opens\n```\n")
+    example = (
+        "`make workbook`, please make sure\n```\nCLKIT_DEVICE=cuda make test\n"
+        "make PYTHON=python3.12 lab  # opens\n```\n"
+    )
     assert named_commands(example) == {"workbook", "test", "lab"}
     for name in ("README.md", "CONTRIBUTING.md", ".github/PULL_REQUEST_TEMPLATE.md"):
         commands = named_commands((ROOT / name).read_text(encoding="utf-8"))
@@ -236,21 +253,28 @@ def place(tmp_path, monkeypatch):
 
 
 def test_setup_makes_an_environment_once(place):
-    venv, deeds = place
+    _venv, deeds = place
     setup.main()
     assert deeds == ["create", "install"]
     setup.main()
     assert deeds == ["create", "install"]
 
 
-@pytest.mark.parametrize("harm, cure", [
-    (lambda venv: (venv / "packages").unlink(), ["install"]),
-    (lambda venv: (venv / "clkit-installed").unlink(), ["install"]),
-    (lambda venv: (venv / "clkit-installed").write_bytes(b"\xff\xfe"), ["install"]),
-    (lambda venv: shutil.rmtree(venv / "bin") or (venv / "packages").unlink(), ["create", "install"]),
-    (lambda venv: setup.remove(str(venv)) or venv.write_text("a file"), ["create", "install"]),
-    (lambda venv: venv.rename(venv.parent / "other") and venv.symlink_to("nowhere"), ["create", "install"]),
-], ids=["package lost", "interrupted", "unreadable stamp", "no interpreter", "a file", "a dangling link"])
+@pytest.mark.parametrize(
+    "harm, cure",
+    [
+        (lambda venv: (venv / "packages").unlink(), ["install"]),
+        (lambda venv: (venv / "clkit-installed").unlink(), ["install"]),
+        (lambda venv: (venv / "clkit-installed").write_bytes(b"\xff\xfe"), ["install"]),
+        (lambda venv: shutil.rmtree(venv / "bin") or (venv / "packages").unlink(), ["create", "install"]),
+        (lambda venv: setup.remove(str(venv)) or venv.write_text("a file"), ["create", "install"]),
+        (
+            lambda venv: venv.rename(venv.parent / "other") and venv.symlink_to("nowhere"),
+            ["create", "install"],
+        ),
+    ],
+    ids=["package lost", "interrupted", "unreadable stamp", "no interpreter", "a file", "a dangling link"],
+)
 def test_setup_mends_a_broken_environment(place, harm, cure):
     venv, deeds = place
     setup.main()
@@ -312,8 +336,19 @@ def test_the_check_of_an_environment_sees_missing_packages(tmp_path):
 # Put together here, so that this file does not contain what it forbids.
 FOLDERS = "|".join(("home", "Users", "root", "work", "opt", "mnt", "private"))
 PRIVATE = re.compile(rf"(?<![\w./:<])/(?:{FOLDERS})/[\w.]|\b[A-Z]:\\Users")
-REGISTRY = re.compile("|".join(("pypi" + r"\.org", "python" + "hosted", "index" + "-url", "find" + "-links",
-                                "anaconda" + r"\.org", r"download\.py" + "torch", "npm" + r"js\.org")))
+REGISTRY = re.compile(
+    "|".join(
+        (
+            "pypi" + r"\.org",
+            "python" + "hosted",
+            "index" + "-url",
+            "find" + "-links",
+            "anaconda" + r"\.org",
+            r"download\.py" + "torch",
+            "npm" + r"js\.org",
+        )
+    )
+)
 
 
 def published_files():
@@ -323,18 +358,34 @@ def published_files():
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
         names = listed.stdout.split("\0")
     except (OSError, subprocess.CalledProcessError):
-        ignored = {".git", ".venv", "build", "runs", "clkit.egg-info",
-                   "__pycache__", ".pytest_cache", ".ipynb_checkpoints"}
-        names = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*")
-                 if not ignored & set(path.relative_to(ROOT).parts)]
+        ignored = {
+            ".git",
+            ".venv",
+            "build",
+            "runs",
+            "clkit.egg-info",
+            "__pycache__",
+            ".pytest_cache",
+            ".ipynb_checkpoints",
+        }
+        names = [
+            path.relative_to(ROOT).as_posix()
+            for path in ROOT.rglob("*")
+            if not ignored & set(path.relative_to(ROOT).parts)
+        ]
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
 
 
-@pytest.mark.parametrize("text, bad", [
-    ("see /" + "home/someone/data", True), ("C:" + r"\Users\me", True),
-    ("pip --" + "index" + "-url x", True), ("from the web site of MNIST, in data/mnt/x", False),
-    ("#!/usr/bin/env bash", False),
-])
+@pytest.mark.parametrize(
+    "text, bad",
+    [
+        ("see /" + "home/someone/data", True),
+        ("C:" + r"\Users\me", True),
+        ("pip --" + "index" + "-url x", True),
+        ("from the web site of MNIST, in data/mnt/x", False),
+        ("#!/usr/bin/env bash", False),
+    ],
+)
 def test_private_text_is_noticed(text, bad):
     assert bool(PRIVATE.search(text) or REGISTRY.search(text)) == bad
 

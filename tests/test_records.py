@@ -19,8 +19,9 @@ def row_of(stem):
     """The table's row that a record belongs to."""
     seeds = load(REPO_ROOT / "figures" / "results" / stem)
     about = seeds[0].about
-    plain = json.loads(json.dumps(dataclasses.asdict(
-        experiments.experiment(about["experiment"], about["preset"]).config)))
+    plain = json.loads(
+        json.dumps(dataclasses.asdict(experiments.experiment(about["experiment"], about["preset"]).config))
+    )
     changed = {k: v for k, v in about["config"].items() if v != plain[k]}
     return experiments.experiment(about["experiment"], about["preset"], changed), seeds
 
@@ -42,7 +43,9 @@ def test_a_record_is_small(path):
     about = load(path)[0]
     tables = experiments.exact_experiment(about.about["experiment"], about.about["preset"]).paper.tables
     reasons = [tables[name].large for name in about.trace if tables[name].large]
-    assert size(path) <= (1_000_000 if reasons else 400_000), "keep fewer rows of its tables, or say why in `large`"
+    assert size(path) <= (1_000_000 if reasons else 400_000), (
+        "keep fewer rows of its tables, or say why in `large`"
+    )
 
 
 def test_all_records_together_are_small():
@@ -67,6 +70,7 @@ def test_every_table_stands_on_one_page():
 
 def test_the_pages_quote_what_was_published():
     text = (REPO_ROOT / "RESULTS.md").read_text(encoding="utf-8")
-    lwf = published.one(paper="spacenet", table="Table 2", benchmark="split-mnist", method="lwf",
-                        metric="average accuracy")
+    lwf = published.one(
+        paper="spacenet", table="Table 2", benchmark="split-mnist", method="lwf", metric="average accuracy"
+    )
     assert f"| {lwf.text} ({lwf.place}) |" in text

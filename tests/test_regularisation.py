@@ -11,10 +11,10 @@ from clkit.blocks import nets
 from clkit.blocks.functional import sum_over_images_mlp
 from clkit.blocks.quadratic import QuadraticPenalty, split_like
 from clkit.engine.learner import LearnerError
-from clkit.methods.baselines import ewc, finetune, mas, si
 from clkit.engine.run import run
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Trace, copied
+from clkit.methods.baselines import ewc, finetune, mas, si
 from tests.fakes import small_stream
 from tests.modes import DeviceFactories, HostSyncs
 from tests.reference.nets import Doubles, gradient_of, small_nets  # noqa: F401  a fixture
@@ -33,8 +33,12 @@ def task_of(n=40, first=0, seen=3, classes=4, side=4, seed=0):
     draw = torch.Generator("cpu").manual_seed(seed)
     images = torch.randint(0, 256, (n, 1, side, side), generator=draw, dtype=torch.uint8, device="cpu")
     labels = torch.randint(first, seen, (n,), generator=draw, device="cpu")
-    return SimpleNamespace(index=min(first, 1), first=first, seen=seen,
-                           train=Doubles(images, labels, [str(k) for k in range(classes)]))
+    return SimpleNamespace(
+        index=min(first, 1),
+        first=first,
+        seen=seen,
+        train=Doubles(images, labels, [str(k) for k in range(classes)]),
+    )
 
 
 def tasks_of():
@@ -57,16 +61,18 @@ def every(task):
 
 # ---- EWC: the Fisher information
 
+
 def slow_fisher(net, task, reading):
     """Image by image, from the definition: squared gradients of the log-probability of a label."""
     total = 0.0
     mode = net.training
     net.eval()
     for x, y in zip(*every(task)):
-        log_p = F.log_softmax(net(x[None])[0, :task.seen], 0)
+        log_p = F.log_softmax(net(x[None])[0, : task.seen], 0)
         if reading == "expected":
-            total += sum(log_p[k].exp().detach() * gradient_of(net, log_p[k]).square()
-                         for k in range(task.seen))
+            total += sum(
+                log_p[k].exp().detach() * gradient_of(net, log_p[k]).square() for k in range(task.seen)
+            )
         else:
             total += gradient_of(net, log_p[log_p.argmax() if reading == "predicted" else y]).square()
     net.train(mode)
@@ -102,10 +108,14 @@ def test_expected_fisher_is_the_mean_over_labels_drawn_from_the_network():
     (x, y), drawn = every(task), made(fisher="label")
     p = learner.net(x)[:, :3].softmax(1).detach()
     total = torch.zeros_like(learner.importance)
-    for k in range(3):                                  # all labels of an image, each with its probability
+    for k in range(3):  # all labels of an image, each with its probability
         for i in range(len(x)):
-            error = drawn.errors(learner.net(x[i:i + 1])[:, :3].detach(), torch.full_like(y[i:i + 1], k))[0]
-            total += p[i, k] * sum_over_images_mlp(torch.square, learner.net, x[i:i + 1], F.pad(error, (0, 1)))
+            error = drawn.errors(learner.net(x[i : i + 1])[:, :3].detach(), torch.full_like(y[i : i + 1], k))[
+                0
+            ]
+            total += p[i, k] * sum_over_images_mlp(
+                torch.square, learner.net, x[i : i + 1], F.pad(error, (0, 1))
+            )
     torch.testing.assert_close(learner.fisher(task), total / len(x))
 
 
@@ -131,8 +141,9 @@ def test_fisher_of_some_images_is_that_of_a_random_part():
     part.train = Doubles(task.train.images[pick], task.train.labels[pick], task.train.names)
     torch.testing.assert_close(found, made().fisher(part).float(), rtol=1e-3, atol=1e-9)
     assert task.train.n_samples == 7
-    torch.testing.assert_close(made(fisher_images=99).float().fisher(task), made().fisher(task).float(),
-                               rtol=1e-3, atol=1e-9)
+    torch.testing.assert_close(
+        made(fisher_images=99).float().fisher(task), made().fisher(task).float(), rtol=1e-3, atol=1e-9
+    )
 
 
 def test_labels_matter_to_the_empirical_fisher_only():
@@ -145,6 +156,7 @@ def test_labels_matter_to_the_empirical_fisher_only():
 
 # ---- EWC: the penalty of many tasks
 
+
 def moved(learner, seed):
     """Give it random weights; they, and importances of all sizes and some of 0 to go with them, (P,) both."""
     draw = torch.Generator("cpu").manual_seed(seed)
@@ -152,8 +164,8 @@ def moved(learner, seed):
     theta = torch.randn(size, generator=draw, dtype=torch.float64, device="cpu").to(learner.importance)
     fisher = torch.rand(size, generator=draw, dtype=torch.float64, device="cpu").pow(12)
     torch.nn.utils.vector_to_parameters(theta, learner.net.parameters())
-    fisher[seed::5] = 0                                 # zero in this task
-    fisher[:3] = 0                                      # zero in all
+    fisher[seed::5] = 0  # zero in this task
+    fisher[:3] = 0  # zero in all
     return theta, fisher
 
 
@@ -174,8 +186,9 @@ def test_one_quadratic_is_the_sum_over_tasks():
     theta, _ = moved(learner, 9)
     value, gradient = penalty_of(learner)
     torch.testing.assert_close(value, 1.5 * sum(f @ (theta - old).square() for old, f in pairs))
-    torch.testing.assert_close(gradient, 3.0 * sum(f * (theta - old) for old, f in pairs), rtol=1e-9,
-                               atol=1e-12)
+    torch.testing.assert_close(
+        gradient, 3.0 * sum(f * (theta - old) for old, f in pairs), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_online_importance_and_penalty_by_hand():
@@ -187,14 +200,16 @@ def test_online_importance_and_penalty_by_hand():
         fishers.append(fisher)
     importance = fishers[2] + gamma * (fishers[1] + gamma * fishers[0])
     torch.testing.assert_close(learner.importance, importance)
-    quadratic, factor = learner.penalty()               # centre: the weights of the last task
+    quadratic, factor = learner.penalty()  # centre: the weights of the last task
     now, _ = moved(learner, 9)
     for p in learner.net.parameters():
         p.grad = torch.zeros_like(p)
     value = quadratic.add_gradient(factor)
     torch.testing.assert_close(value, 1.5 * gamma * (importance @ (now - theta).square()))
-    torch.testing.assert_close(torch.cat([p.grad.flatten() for p in learner.net.parameters()]),
-                               3.0 * gamma * importance * (now - theta))
+    torch.testing.assert_close(
+        torch.cat([p.grad.flatten() for p in learner.net.parameters()]),
+        3.0 * gamma * importance * (now - theta),
+    )
 
 
 def test_a_large_strength_does_not_lose_digits():
@@ -221,6 +236,7 @@ def test_a_large_strength_does_not_lose_digits():
 
 
 # ---- MAS: the importance
+
 
 def slow_size(net, x, seen):
     """Absolute gradient of the squared norm, image by image, summed."""
@@ -252,8 +268,9 @@ def test_importance_of_batches_by_hand(net):
 
 def test_batches_of_one_image_are_images_but_for_the_number_of_classes():
     task = task_of()
-    torch.testing.assert_close(made("mas", batch_size=1).sensitivity(task) * 3,
-                               made("mas-per-image").sensitivity(task))
+    torch.testing.assert_close(
+        made("mas", batch_size=1).sensitivity(task) * 3, made("mas-per-image").sensitivity(task)
+    )
 
 
 def test_importance_of_a_linear_output_in_closed_form():
@@ -266,6 +283,7 @@ def test_importance_of_a_linear_output_in_closed_form():
 
 
 # ---- SI: the path integral
+
 
 @pytest.mark.parametrize("rate, steps", [(1e-3, 2000), (0.1, 30)])
 def test_path_integral_of_gradient_descent_on_a_parabola(rate, steps):
@@ -294,7 +312,10 @@ def test_the_path_integral_leaves_the_penalty_out():
     learner.path = torch.zeros_like(start)
     learner.importance.copy_(importance)
     parameters = list(learner.net.parameters())
-    penalty, path = QuadraticPenalty(learner.net, learner.importance, start), split_like(learner.path, parameters)
+    penalty, path = (
+        QuadraticPenalty(learner.net, learner.importance, start),
+        split_like(learner.path, parameters),
+    )
     before = [(torch.empty_like(p), torch.empty_like(p)) for p in parameters]
     moved(learner, 2)
     learner.net(every(task_of())[0]).square().sum().backward()
@@ -309,6 +330,7 @@ def test_the_path_integral_leaves_the_penalty_out():
 
 # ---- whole trainings against a slow loop
 
+
 def slow(net, tasks, config, penalty, measure):
     """Training with autograd's penalty and a stored pair (importance, weights) for each finished task."""
     pairs = []
@@ -318,7 +340,7 @@ def slow(net, tasks, config, penalty, measure):
         omega = torch.zeros_like(start)
         for _ in range(config.epochs):
             for x, y in task.train.batches(config.batch_size):
-                loss = F.cross_entropy(net(x)[:, :task.seen], y)
+                loss = F.cross_entropy(net(x)[:, : task.seen], y)
                 gradient = gradient_of(net, loss)
                 old = vector(net.parameters()).detach()
                 optimizer.zero_grad()
@@ -337,7 +359,7 @@ def faded(pairs, gamma):
 
 
 def slow_batches(net, task, omega, start):
-    outputs = [net(x)[:, :task.seen] for x, _ in task.train.batches(8)]
+    outputs = [net(x)[:, : task.seen] for x, _ in task.train.batches(8)]
     return sum(gradient_of(net, logits.square().mean()).abs() for logits in outputs) / len(outputs)
 
 
@@ -346,19 +368,31 @@ def summed(pairs):
 
 
 SLOW = {  # penalty, measure, importance in the end
-    "ewc": (lambda theta, pairs: 0.5e5 * sum((f * (theta - old).square()).sum() for f, old in pairs),
-            lambda net, task, *_: slow_fisher(net, task, "predicted"), summed),
-    "ewc-online": (lambda theta, pairs: 0.4e5 * (faded(pairs, 0.8) * (theta - pairs[-1][1]).square()).sum(),
-                   lambda net, task, *_: slow_fisher(net, task, "predicted"),
-                   lambda pairs: faded(pairs, 0.8)),
-    "si": (lambda theta, pairs: 20 * (summed(pairs) * (theta - pairs[-1][1]).square()).sum(),
-           lambda net, task, omega, start: omega / ((vector(net.parameters()).detach() - start) ** 2 + 0.1),
-           summed),
-    "mas": (lambda theta, pairs: 20 * (summed(pairs) * (theta - pairs[-1][1]).square()).sum(),
-            slow_batches, summed),
+    "ewc": (
+        lambda theta, pairs: 0.5e5 * sum((f * (theta - old).square()).sum() for f, old in pairs),
+        lambda net, task, *_: slow_fisher(net, task, "predicted"),
+        summed,
+    ),
+    "ewc-online": (
+        lambda theta, pairs: 0.4e5 * (faded(pairs, 0.8) * (theta - pairs[-1][1]).square()).sum(),
+        lambda net, task, *_: slow_fisher(net, task, "predicted"),
+        lambda pairs: faded(pairs, 0.8),
+    ),
+    "si": (
+        lambda theta, pairs: 20 * (summed(pairs) * (theta - pairs[-1][1]).square()).sum(),
+        lambda net, task, omega, start: omega / ((vector(net.parameters()).detach() - start) ** 2 + 0.1),
+        summed,
+    ),
+    "mas": (
+        lambda theta, pairs: 20 * (summed(pairs) * (theta - pairs[-1][1]).square()).sum(),
+        slow_batches,
+        summed,
+    ),
     "mas-per-image": (
         lambda theta, pairs: 20 * (summed(pairs) * (theta - pairs[-1][1]).square()).sum(),
-        lambda net, task, *_: slow_size(net, every(task)[0], task.seen) / len(task.train), summed),
+        lambda net, task, *_: slow_size(net, every(task)[0], task.seen) / len(task.train),
+        summed,
+    ),
 }
 
 
@@ -371,13 +405,15 @@ def test_three_tasks_against_a_slow_loop(name):
     torch.manual_seed(7)
     penalty, measure, total = SLOW[name]
     pairs = slow(twin.net, tasks_of(), twin.config, penalty, measure)
-    torch.testing.assert_close(vector(learner.net.parameters()), vector(twin.net.parameters()),
-                               rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        vector(learner.net.parameters()), vector(twin.net.parameters()), rtol=1e-6, atol=1e-8
+    )
     torch.testing.assert_close(learner.importance, total(pairs), rtol=1e-6, atol=1e-10)
     assert (learner.importance != 0).any()
 
 
 # ---- what the strength does
+
 
 def trained(cls, config, **options):
     options = {"threads": 1, "progress": False, "seed": 3, **options}
@@ -388,8 +424,10 @@ def weights(learner):
     return learner.net.state_dict()
 
 
-@pytest.mark.parametrize("name, net", [*((name, "tiny") for name in VARIANTS),
-                                       ("ewc", "norm"), ("mas", "norm"), ("mas-per-image", "norm")])
+@pytest.mark.parametrize(
+    "name, net",
+    [*((name, "tiny") for name in VARIANTS), ("ewc", "norm"), ("mas", "norm"), ("mas-per-image", "norm")],
+)
 def test_with_a_strength_of_zero_it_is_finetune(name, net):
     cls, config, usual = VARIANTS[name]
     same = {"net": net, "epochs": 2, "batch_size": 16}
@@ -439,13 +477,29 @@ def test_a_huge_strength_freezes_important_weights(name):
 
 # ---- settings, records, memory, going on
 
-@pytest.mark.parametrize("config, wrong, word", [
-    (config, wrong, word) for config in (ewc.Config, si.Config, mas.Config) for wrong, word in (
-        ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch"), ({"lr": 0.0}, "lr"), ({"lr": float("nan")}, "lr"),
-        ({"strength": -1.0}, "strength"), ({"strength": float("nan")}, "strength"))
-] + [(ewc.Config, {"fisher": "true"}, "fisher"), (ewc.Config, {"fisher_images": 0}, "fisher_images"),
-     (ewc.Config, {"gamma": 1.1}, "gamma"), (ewc.Config, {"gamma": -0.1}, "gamma"),
-     (si.Config, {"damping": 0.0}, "damping")])
+
+@pytest.mark.parametrize(
+    "config, wrong, word",
+    [
+        (config, wrong, word)
+        for config in (ewc.Config, si.Config, mas.Config)
+        for wrong, word in (
+            ({"epochs": 0}, "epochs"),
+            ({"batch_size": 0}, "batch"),
+            ({"lr": 0.0}, "lr"),
+            ({"lr": float("nan")}, "lr"),
+            ({"strength": -1.0}, "strength"),
+            ({"strength": float("nan")}, "strength"),
+        )
+    ]
+    + [
+        (ewc.Config, {"fisher": "true"}, "fisher"),
+        (ewc.Config, {"fisher_images": 0}, "fisher_images"),
+        (ewc.Config, {"gamma": 1.1}, "gamma"),
+        (ewc.Config, {"gamma": -0.1}, "gamma"),
+        (si.Config, {"damping": 0.0}, "damping"),
+    ],
+)
 def test_settings_that_cannot_work_are_refused(config, wrong, word):
     with pytest.raises(LearnerError, match=word):
         config(**wrong)
@@ -467,7 +521,9 @@ def test_bytes_kept_by_kind(name):
     if cls is ewc.EWC:
         expected |= {"importance": size + 4, "teachers": 0 if learner.config.online else size}
     assert learner.memory_bytes() == expected
-    assert all((column == column[0]).all() for column in result.memory_bytes.values()), "it does not grow with tasks"
+    assert all((column == column[0]).all() for column in result.memory_bytes.values()), (
+        "it does not grow with tasks"
+    )
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -520,7 +576,8 @@ def test_steps_wait_for_no_value_and_make_tensors_on_their_device(name, net):
     for kind, settings in ((config, {**usual, "net": net}), (finetune.Config, {"net": net})):
         for epochs in (1, 3):
             learner = (cls if kind is config else finetune.Finetune)(
-                kind(**settings, epochs=epochs, batch_size=16), (1, 6, 6), 6)
+                kind(**settings, epochs=epochs, batch_size=16), (1, 6, 6), 6
+            )
             with HostSyncs() as syncs, DeviceFactories() as factories:
                 for t in range(2):
                     learner.learn(stream[t], Trace())

@@ -24,9 +24,7 @@ from clkit.result import (
     unpack_trace,
     write_atomically,
 )
-from clkit.result import (
-    record as record_module,
-)
+from clkit.result import record as record_module
 
 NAN = float("nan")
 ROOT = Path(__file__).resolve().parents[1]
@@ -583,7 +581,7 @@ def test_arrays_that_are_not_as_they_were_written_are_refused(record, damage):
 
 def test_a_kill_between_the_two_files_is_noticed_and_mended_by_writing_again(record, monkeypatch):
     """The head of one seed never stands over the arrays of another."""
-    seeds, path = record
+    _seeds, path = record
     other, write = [random_result(s, (2, 3)) for s in (7, 8)], record_module.write_atomically
 
     def killed(target, content):
@@ -622,7 +620,7 @@ def test_no_seed_of_a_record_is_lost_unasked(record):
 
 
 def test_the_same_results_give_the_same_bytes(record):
-    seeds, path = record
+    _seeds, path = record
     before = path.read_bytes(), path.with_suffix(".npz").read_bytes()
     save(load(path), path.with_suffix(""))
     assert before == (path.read_bytes(), path.with_suffix(".npz").read_bytes())

@@ -14,10 +14,14 @@ def digest(drawn):
     return hashlib.sha256(b"".join(part[0].tobytes() for part in (drawn.train, drawn.test))).hexdigest()
 
 
-@pytest.mark.parametrize("options, expected", [
-    ({}, "7c4b05103b486c556baad9bed4aa3277cbfe5f3cb6197aed202e55c9f1fd725d"),
-    ({"difficulty": 1.0}, "5e948f9ca8dc4709ecc8967bd23398c759807e7ee8af87ff2152a56925d3a039"),
-    ({"difficulty": 0, "seed": 3}, "c1e5cfee44ca64cd601bc6342bcf97b3f4354f63d805daea9b22024fe179292a")])
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({}, "7c4b05103b486c556baad9bed4aa3277cbfe5f3cb6197aed202e55c9f1fd725d"),
+        ({"difficulty": 1.0}, "5e948f9ca8dc4709ecc8967bd23398c759807e7ee8af87ff2152a56925d3a039"),
+        ({"difficulty": 0, "seed": 3}, "c1e5cfee44ca64cd601bc6342bcf97b3f4354f63d805daea9b22024fe179292a"),
+    ],
+)
 def test_bytes_are_pinned(options, expected):
     assert digest(shapes.draw(train_per_class=2, test_per_class=1, **options)) == expected
 
@@ -64,8 +68,10 @@ def test_difficulty_brings_siblings_together():
     u, v = np.meshgrid(*[np.linspace(-1, 1, 64, dtype=np.float32)] * 2)
     for family in ("ring", "star", "gear", "cross", "arrow", "crescent", "key", "tree"):
         figure = shapes.FAMILIES[family][1]
-        easy, hard = (np.mean(figure(u[None], v[None], 1, depth)[0] != figure(u[None], v[None], 4, depth)[0])
-                      for depth in (1.0, 0.3))
+        easy, hard = (
+            np.mean(figure(u[None], v[None], 1, depth)[0] != figure(u[None], v[None], 4, depth)[0])
+            for depth in (1.0, 0.3)
+        )
         assert hard < easy, family
 
 
@@ -82,14 +88,18 @@ def test_families_are_easier_than_siblings():
     assert within[wrong].float().mean() > 0.6, "by chance it would be 4 of 19"
 
 
-@pytest.mark.parametrize("options, words", [
-    ({"families": 21}, "families is a whole number from 1 to 20, not 21"),
-    ({"siblings": 0}, "siblings is a whole number from 1 to 5, not 0"),
-    ({"train_per_class": 2.5}, "train_per_class is a whole number"),
-    ({"test_per_class": True}, "test_per_class is a whole number"),
-    ({"difficulty": 1.5}, "difficulty is a number from 0 to 1, not 1.5"),
-    ({"difficulty": "hard"}, "difficulty is a number"),
-    ({"seed": -1}, "seed is a whole number from 0 on, not -1")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"families": 21}, "families is a whole number from 1 to 20, not 21"),
+        ({"siblings": 0}, "siblings is a whole number from 1 to 5, not 0"),
+        ({"train_per_class": 2.5}, "train_per_class is a whole number"),
+        ({"test_per_class": True}, "test_per_class is a whole number"),
+        ({"difficulty": 1.5}, "difficulty is a number from 0 to 1, not 1.5"),
+        ({"difficulty": "hard"}, "difficulty is a number"),
+        ({"seed": -1}, "seed is a whole number from 0 on, not -1"),
+    ],
+)
 def test_options_out_of_range_are_refused(options, words):
     with pytest.raises(DataError, match=f"^shapes: {words}"):
         load("shapes", **options)

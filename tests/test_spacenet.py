@@ -10,17 +10,34 @@ from torch.nn import functional as F
 
 from clkit.data import Batches
 from clkit.engine.learner import LearnerError
+from clkit.engine.seeding import seed_everything
+from clkit.engine.trace import Trace, copied
 from clkit.methods.spacenet import spacenet
 from clkit.methods.spacenet.compact import CompactMLP, scale_and_shift
 from clkit.methods.spacenet.spacenet import Block, Config, MaskedNet, SpaceNet, importances
-from clkit.engine.seeding import seed_everything
-from clkit.engine.trace import Trace, copied
 from tests.fakes import small_stream
 
-TINY = Config(hidden=(8, 8), selected=(4, 4), reserved=(2, 2), connections=(40, 8, 4), rewire=0.25, epochs=3,
-              batch_size=16, lr=0.1, mean=(0.3,), std=(0.4,))
-CONV = dataclasses.replace(TINY, net="conv", maps=(4, 4, 6, 6), hidden=(10,), selected=(4, 4, 6, 6, 8),
-                           reserved=(1, 0, 1, 1, 2), connections=0.3)
+TINY = Config(
+    hidden=(8, 8),
+    selected=(4, 4),
+    reserved=(2, 2),
+    connections=(40, 8, 4),
+    rewire=0.25,
+    epochs=3,
+    batch_size=16,
+    lr=0.1,
+    mean=(0.3,),
+    std=(0.4,),
+)
+CONV = dataclasses.replace(
+    TINY,
+    net="conv",
+    maps=(4, 4, 6, 6),
+    hidden=(10,),
+    selected=(4, 4, 6, 6, 8),
+    reserved=(1, 0, 1, 1, 2),
+    connections=0.3,
+)
 SOME = {"mlp": TINY, "conv": CONV}
 
 
@@ -37,9 +54,9 @@ class Watched(SpaceNet):
     """Keeps what each task began and ended with."""
 
     def learn(self, task, trace):
-        self.before = getattr(self, "before", []) + [self.state()]
+        self.before = [*getattr(self, "before", []), self.state()]
         super().learn(task, trace)
-        self.after = getattr(self, "after", []) + [self.state()]
+        self.after = [*getattr(self, "after", []), self.state()]
 
     def state(self):
         return {k: v.clone() for k, v in self.state_dict().items()}
@@ -82,8 +99,9 @@ def rows(trace, table, **wanted):
 def full(row, shape):
     """The mask of a row of the table "masks" for all neurons of the layer."""
     mask = torch.zeros(shape, dtype=torch.bool)
-    mask[torch.from_numpy(row["targets"])[:, None], torch.from_numpy(row["sources"])] = \
-        torch.from_numpy(row["mask"])
+    mask[torch.from_numpy(row["targets"])[:, None], torch.from_numpy(row["sources"])] = torch.from_numpy(
+        row["mask"]
+    )
     return mask
 
 
@@ -104,11 +122,13 @@ def events(monkeypatch):
         after = {k: v.clone() for k, v in self.state_dict().items()}
         seen.append((self, before, after, k, targets.clone(), sources.clone()))
         return k
+
     monkeypatch.setattr(Block, "rewire", watched)
     return seen
 
 
 # ---- what stays as it was
+
 
 def test_the_connections_of_old_tasks_do_not_move_by_one_bit(learned):
     learner, _ = learned
@@ -116,7 +136,7 @@ def test_the_connections_of_old_tasks_do_not_move_by_one_bit(learned):
     names = [n for n, p in learner.named_parameters() if n.endswith("weight")]
     assert len(names) == layers
     for t, then in enumerate(learner.after):
-        for later in learner.after[t + 1:]:
+        for later in learner.after[t + 1 :]:
             for l, name in enumerate(names):
                 occupied = then[f"occupied{l}"]
                 now, old = (learner.by_pairs(l, s[name])[occupied] for s in (later, then))
@@ -130,7 +150,7 @@ def test_there_is_no_weight_without_a_connection(learned):
             name = next(n for n, p in learner.named_parameters() if p is layer.weight)
             assert not learner.by_pairs(l, then[name])[~then[f"occupied{l}"]].any()
         head = then["net.head.weight"]
-        assert not head[2 * (t + 1):].any() and head[:2 * (t + 1)].any(1).all()
+        assert not head[2 * (t + 1) :].any() and head[: 2 * (t + 1)].any(1).all()
 
 
 def test_masks_of_tasks_are_disjoint_and_add_up(learned):
@@ -142,7 +162,7 @@ def test_masks_of_tasks_are_disjoint_and_add_up(learned):
         assert len(masks) == 3 and torch.stack(masks).sum(0).max() == 1
         assert torch.equal(torch.stack(masks).any(0), learner.after[-1][f"occupied{l}"])
         for t, row in enumerate(rows(trace, "connections", layer=l)):
-            assert row["allocated"] == masks[t].sum() and row["total"] == sum(m.sum() for m in masks[:t + 1])
+            assert row["allocated"] == masks[t].sum() and row["total"] == sum(m.sum() for m in masks[: t + 1])
             assert row["allocated"] <= row["asked"] and row["places"] == math.prod(shape)
 
 
@@ -174,6 +194,7 @@ def test_the_output_layer_and_static_connections_are_never_rewired(learned):
 
 # ---- who may connect
 
+
 def test_reserved_neurons_are_left_alone(learned):
     learner, trace = learned
     for j in range(len(learner.widths) - 2):
@@ -182,12 +203,13 @@ def test_reserved_neurons_are_left_alone(learned):
         for t, row in enumerate(found):
             assert len(reserved[t]) == learner.config.reserved[j]
             assert reserved[t] <= set(row["chosen"].tolist())
-            assert len(row["chosen"]) == min(learner.config.selected[j],
-                                             learner.widths[j + 1] - sum(map(len, reserved[:t])))
-            assert row["free"] == learner.widths[j + 1] - sum(map(len, reserved[:t + 1]))
+            assert len(row["chosen"]) == min(
+                learner.config.selected[j], learner.widths[j + 1] - sum(map(len, reserved[:t]))
+            )
+            assert row["free"] == learner.widths[j + 1] - sum(map(len, reserved[: t + 1]))
             earlier = sorted(set().union(*reserved[:t]))
             assert not earlier or not reserved[t] & set(earlier)
-            for layer, axis in ((j, 0), (j + 1, 1)):    # neither receiving nor sending
+            for layer, axis in ((j, 0), (j + 1, 1)):  # neither receiving nor sending
                 shape = (learner.widths[layer + 1], learner.widths[layer])
                 for mask in rows(trace, "masks", layer=layer, task=t):
                     touched = full(mask, shape).any(1 - axis)
@@ -198,7 +220,7 @@ def test_the_chosen_neurons_with_the_largest_importance_are_reserved(learned):
     learner, trace = learned
     for row in rows(trace, "neurons"):
         here = {"task": row["task"], "layer": row["layer"]}
-        last, = rows(trace, "importance", epoch=learner.config.epochs, **here)
+        (last,) = rows(trace, "importance", epoch=learner.config.epochs, **here)
         a = dict(zip(rows(trace, "masks", epoch=0, **here)[0]["targets"].tolist(), last["target_importance"]))
         reserved = set(row["reserved"].tolist())
         others = [a[n] for n in row["chosen"].tolist() if n not in reserved]
@@ -209,8 +231,11 @@ def test_the_chosen_neurons_with_the_largest_importance_are_reserved(learned):
 def test_both_ends_of_a_connection_are_chosen(learned):
     learner, trace = learned
     for t in range(3):
-        chosen = [set(range(learner.widths[0])),
-                  *(set(r["chosen"].tolist()) for r in rows(trace, "neurons", task=t)), {2 * t, 2 * t + 1}]
+        chosen = [
+            set(range(learner.widths[0])),
+            *(set(r["chosen"].tolist()) for r in rows(trace, "neurons", task=t)),
+            {2 * t, 2 * t + 1},
+        ]
         for row in rows(trace, "masks", task=t):
             shape = [learner.widths[row["layer"] + k] for k in (1, 0)]
             targets, sources = full(row, shape).nonzero().T.tolist()
@@ -218,6 +243,7 @@ def test_both_ends_of_a_connection_are_chosen(learned):
 
 
 # ---- drop and grow
+
 
 @pytest.mark.parametrize("name", PATHS)
 def test_an_event_drops_the_least_and_grows_the_best(name, events):
@@ -243,7 +269,7 @@ def test_ties_are_broken_by_chance_and_random_growth_ignores_importance():
     picks = torch.stack([spacenet._pick(flat, 10).sort().values for _ in range(50)])
     assert len(picks.unique(dim=0)) == 50 and all(len(p.unique()) == 10 for p in picks)
     counts = torch.bincount(torch.cat([spacenet._pick(flat, 400) for _ in range(60)]), minlength=1600)
-    assert counts.min() > 2 and counts.max() < 30       # each place is drawn 15 times of 60 on average
+    assert counts.min() > 2 and counts.max() < 30  # each place is drawn 15 times of 60 on average
     block = a_block(torch.ones(6, 50, dtype=torch.bool), 100)
     block.rewire(0.5, torch.tensor([100.0, 0, 0, 0, 0, 0]), torch.ones(50), "random")
     assert (block.mask > 0).any(1).all()
@@ -256,6 +282,7 @@ def a_block(allowed, wanted, reading="paper"):
 
 # ---- importance
 
+
 def test_importance_by_hand():
     """One linear unit, loss (w x - y)^2 / 2, two steps at rate 0.1, worked out on paper."""
     for reading, a, inputs in (("paper", 1.076, [0.676, 0.4]), ("code", 1.576, [0.776, 0.8])):
@@ -267,7 +294,7 @@ def test_importance_by_hand():
             block.update(gradient[:, :, None], 0.1)
         torch.testing.assert_close(block.values[0, :, 0], torch.tensor([0.36, -0.05]))
         torch.testing.assert_close(block.omega, torch.tensor([[0.676, 0.4]]))
-        (targets, sources), = importances([block])
+        ((targets, sources),) = importances([block])
         torch.testing.assert_close(targets, torch.tensor([a]))
         torch.testing.assert_close(sources, torch.tensor(inputs))
 
@@ -280,7 +307,7 @@ def test_hidden_neurons_count_what_comes_in():
     (a, inputs), (b, hidden) = importances([first, second])
     assert a.tolist() == [6, 22, 38] and inputs.tolist() == [12, 15, 18, 21]
     assert b.tolist() == [3, 12] and hidden.tolist() == a.tolist()
-    first.mask[1] = 0                                   # no connection, no importance
+    first.mask[1] = 0  # no connection, no importance
     assert importances([first])[0][0].tolist() == [6, 0, 38]
 
 
@@ -296,8 +323,13 @@ def test_a_kernel_counts_the_sum_of_its_weights():
 
 def test_a_task_begins_with_its_start_values_and_without_importance(monkeypatch):
     made = []
-    monkeypatch.setattr(Watched, "report_masks", lambda self, blocks, epoch, trace: made.append(
-        (self, epoch, [{k: v.clone() for k, v in b.state_dict().items()} | {"block": b} for b in blocks])))
+    monkeypatch.setattr(
+        Watched,
+        "report_masks",
+        lambda self, blocks, epoch, trace: made.append(
+            (self, epoch, [{k: v.clone() for k, v in b.state_dict().items()} | {"block": b} for b in blocks])
+        ),
+    )
     for config, kind in PATHS.values():
         made.clear()
         go(config, kind=kind)
@@ -327,6 +359,7 @@ def test_start_values_are_one_glorot_draw():
 
 # ---- interference
 
+
 def test_without_shared_neurons_old_scores_stay():
     """Where all chosen neurons are reserved, nothing that a task uses is touched again."""
     config = dataclasses.replace(TINY, selected=(2, 2), reserved=(2, 2), connections=(30, 3, 3))
@@ -343,7 +376,7 @@ def drift(config):
     for task in tasks:
         learner.learn(task, Trace())
         scores.append(learner(x).detach())
-        assert scores[-1][:, task.first:task.seen].std() > 1e-3
+        assert scores[-1][:, task.first : task.seen].std() > 1e-3
     own = [slice(2 * t, 2 * t + 2) for t in range(3)]
     return [float((scores[-1][:, o] - s[:, o]).abs().max()) for s, o in zip(scores, own)]
 
@@ -362,6 +395,7 @@ def test_places_that_run_out_are_counted_and_never_an_error():
 
 # ---- the whole method against a plain one
 
+
 @pytest.fixture
 def drawn(monkeypatch):
     """The indices of all batches, in order."""
@@ -371,6 +405,7 @@ def drawn(monkeypatch):
         for index in places(self):
             seen.append(index.clone())
             yield index
+
     monkeypatch.setattr(Batches, "indices", watched)
     return seen
 
@@ -415,7 +450,7 @@ class Plain:
         per_epoch = -(-len(labels) // self.config.batch_size)
         for epoch in range(self.config.epochs):
             total = 0
-            for index in batches[epoch * per_epoch:(epoch + 1) * per_epoch]:
+            for index in batches[epoch * per_epoch : (epoch + 1) * per_epoch]:
                 total += self.step(images[index].double() / 255, labels[index], masks[epoch], omega, task)
             losses.append(total / per_epoch)
             found = [o.clone() for o in omega]
@@ -430,8 +465,8 @@ class Plain:
         weights = [w.clone().requires_grad_() for w in self.weights]
         biases = [b.clone().requires_grad_() for b in self.biases]
         rows = torch.ones(len(self.biases[-1]), dtype=torch.float64)
-        if not self.config.rehearsal:                   # old rows are out of the network
-            rows[:task.first] = 0
+        if not self.config.rehearsal:  # old rows are out of the network
+            rows[: task.first] = 0
         logits = self.logits(x, [*weights[:-1], weights[-1] * rows[:, None]], biases)
         first = task.first if self.config.softmax == "task" and not self.config.rehearsal else 0
         last = len(rows) if self.config.softmax == "all" else task.seen
@@ -443,8 +478,11 @@ class Plain:
             self.weights[l] = self.weights[l] + change
             importance = (change * weights[l].grad).abs()
             omega[l] += self.learner.by_pairs(l, importance).sum(2)
-            trains = torch.arange(len(rows)) >= task.first if l == len(masks) - 1 else \
-                self.free[l] & self.config.hidden_bias
+            trains = (
+                torch.arange(len(rows)) >= task.first
+                if l == len(masks) - 1
+                else self.free[l] & self.config.hidden_bias
+            )
             if l == len(masks) - 1:
                 trains = trains & (torch.arange(len(rows)) < task.seen)
             self.biases[l] = self.biases[l] - self.config.lr * biases[l].grad * trains
@@ -452,15 +490,26 @@ class Plain:
 
 
 VARIANTS = {
-    "paper": {}, "code": {"importance": "code"}, "static": {"adaptive": False},
+    "paper": {},
+    "code": {"importance": "code"},
+    "static": {"adaptive": False},
     "rehearsal": {"rehearsal": True},
-    "seen": {"softmax": "seen"}, "task": {"softmax": "task"}, "no hidden biases": {"hidden_bias": False},
-    "random growth": {"growth": "random"}, "three hidden layers": {
-        "hidden": (8, 7, 6), "selected": (4, 4, 3), "reserved": (2, 2, 1), "connections": (40, 8, 7, 4)}}
+    "seen": {"softmax": "seen"},
+    "task": {"softmax": "task"},
+    "no hidden biases": {"hidden_bias": False},
+    "random growth": {"growth": "random"},
+    "three hidden layers": {
+        "hidden": (8, 7, 6),
+        "selected": (4, 4, 3),
+        "reserved": (2, 2, 1),
+        "connections": (40, 8, 7, 4),
+    },
+}
 
 
-@pytest.mark.parametrize("name, variant", [(n, v) for n in SOME for v in VARIANTS
-                                           if n == "mlp" or "hidden" not in VARIANTS[v]])
+@pytest.mark.parametrize(
+    "name, variant", [(n, v) for n in SOME for v in VARIANTS if n == "mlp" or "hidden" not in VARIANTS[v]]
+)
 def test_the_readable_path_against_the_plain_method_in_float64(name, variant, drawn):
     config = dataclasses.replace(SOME[name], **VARIANTS[variant])
     tasks = stream_for(config)
@@ -472,10 +521,12 @@ def test_the_readable_path_against_the_plain_method_in_float64(name, variant, dr
         images = torch.cat([images, task.train.images]) if keep else task.train.images
         labels = torch.cat([labels, task.train.labels]) if keep else task.train.labels
         shapes = [(learner.widths[l + 1], learner.widths[l]) for l in range(len(learner.layers))]
-        masks = [[full(r, shapes[r["layer"]]) for r in rows(trace, "masks", task=task.index, epoch=e)]
-                 for e in range(config.epochs)]
+        masks = [
+            [full(r, shapes[r["layer"]]) for r in rows(trace, "masks", task=task.index, epoch=e)]
+            for e in range(config.epochs)
+        ]
         steps = config.epochs * -(-len(labels) // config.batch_size)
-        omega, losses = plain.task(task, images, labels, masks, drawn[place:place + steps])
+        omega, losses = plain.task(task, images, labels, masks, drawn[place : place + steps])
         found = [row["loss"] for row in rows(trace, "loss", task=task.index)]
         assert found == pytest.approx([float(loss) for loss in losses], abs=1e-10)
         place += steps
@@ -508,7 +559,7 @@ def test_the_code_s_importance_is_a_sum_of_sums():
     for _ in range(4):
         gradient = torch.randn(3, 5, 1, generator=draw)
         block.update(gradient, 0.1)
-        omega += 0.1 * gradient[:, :, 0]**2
+        omega += 0.1 * gradient[:, :, 0] ** 2
         fan_in += omega.sum(1)
         fan_out += omega.sum(0)
     torch.testing.assert_close(block.fan_in, fan_in)
@@ -516,6 +567,7 @@ def test_the_code_s_importance_is_a_sum_of_sums():
 
 
 # ---- the fast path against the readable one
+
 
 def steps(config, kind, monkeypatch):
     """What a run in float64 is after each of its steps: [{name: tensor}]; and the random state at its end."""
@@ -534,10 +586,15 @@ def watching(step, found):
         weights = {k: v.clone() for k, v in self.learner.net.state_dict().items()}
         state = {"path": type(self), "loss": loss} | weights
         for l, block in enumerate(self.blocks):
-            state |= {f"mask{l}": block.mask.clone(), f"omega{l}": block.omega * block.mask,
-                      f"fan_in{l}": block.fan_in.clone(), f"fan_out{l}": block.fan_out.clone()}
+            state |= {
+                f"mask{l}": block.mask.clone(),
+                f"omega{l}": block.omega * block.mask,
+                f"fan_in{l}": block.fan_in.clone(),
+                f"fan_out{l}": block.fan_out.clone(),
+            }
         found.append(state)
         return loss
+
     return watched
 
 
@@ -546,7 +603,8 @@ BOTH = VARIANTS | {
     "rehearsal, seen": {"rehearsal": True, "softmax": "seen"},
     "rehearsal, task, static": {"rehearsal": True, "softmax": "task", "adaptive": False},
     "code, task, no hidden biases": {"importance": "code", "softmax": "task", "hidden_bias": False},
-    "too few places": {"selected": (), "reserved": (3, 3), "connections": (200, 50, 12)}}
+    "too few places": {"selected": (), "reserved": (3, 3), "connections": (200, 50, 12)},
+}
 
 
 @pytest.mark.parametrize("variant", BOTH)
@@ -594,10 +652,12 @@ def second(learner, task, begun, trace, state=None):
 
 def same(learner, state):
     return learner.state_dict().keys() == state.keys() and all(
-        torch.equal(v, state[k]) for k, v in learner.state_dict().items())
+        torch.equal(v, state[k]) for k, v in learner.state_dict().items()
+    )
 
 
 # ---- what it tells
+
 
 def test_activations_are_those_of_the_hidden_layers():
     learner, _ = go(TINY)
@@ -615,13 +675,14 @@ def test_sizes_are_counted():
     assert [r["connections"] for r in rows(trace, "network")] == [52, 104, 156]
     assert [r["weights"] for r in rows(trace, "network")] == [52, 104, 156]
     assert {(r["biases"], r["masks_at_test"]) for r in rows(trace, "network")} == {(22, 0)}
-    assert learner.memory_bytes()["masks"] == sum(v.numel() for k, v in learner.state_dict().items()
-                                          if k.startswith(("occupied", "free")))
+    assert learner.memory_bytes()["masks"] == sum(
+        v.numel() for k, v in learner.state_dict().items() if k.startswith(("occupied", "free"))
+    )
     assert "exemplars" not in learner.memory_bytes() and not learner.stores_images
     conv, trace = go(CONV)
     held = sum(int((p != 0).sum()) for n, p in conv.named_parameters() if n.endswith("weight"))
     said = rows(trace, "network")[-1]
-    assert said["connections"] < held <= said["weights"] <= held + 400     # grown last, and not moved since
+    assert said["connections"] < held <= said["weights"] <= held + 400  # grown last, and not moved since
 
 
 def test_the_mask_of_a_kernel_is_one_entry():
@@ -629,7 +690,7 @@ def test_the_mask_of_a_kernel_is_one_entry():
     assert learner.occupied1.shape == (4, 4) and learner.occupied4.shape == (10, 6)
     block = learner.by_pairs(4, learner.layers[4].weight)
     assert block.shape[:2] == (10, 6)
-    flat = torch.arange(learner.layers[4].weight.shape[1]).view(6, -1)     # columns of the first dense layer
+    flat = torch.arange(learner.layers[4].weight.shape[1]).view(6, -1)  # columns of the first dense layer
     assert all(torch.equal(block[:, m], learner.layers[4].weight[:, flat[m]]) for m in range(6))
 
 
@@ -637,15 +698,19 @@ def test_rehearsal_keeps_all_images():
     tasks = small_stream()
     learner, _ = go(dataclasses.replace(TINY, rehearsal=True), tasks)
     assert learner.stores_images and len(learner.memory_images) == sum(len(t.train) for t in tasks)
-    assert learner.memory_bytes()["exemplars"] == learner.memory_images.numel() + 8 * len(learner.memory_labels)
+    assert learner.memory_bytes()["exemplars"] == learner.memory_images.numel() + 8 * len(
+        learner.memory_labels
+    )
 
 
 def test_pixels_by_channel():
     config = dataclasses.replace(CONV, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     learner, x = SpaceNet(config, (3, 8, 8), 6), torch.rand(2, 3, 8, 8)
     found = learner.standardised(x)
-    assert all(torch.allclose(found[:, c], (x[:, c] - m) / s)
-               for c, m, s in ((0, 0.1, 0.4), (1, 0.2, 0.5), (2, 0.3, 0.6)))
+    assert all(
+        torch.allclose(found[:, c], (x[:, c] - m) / s)
+        for c, m, s in ((0, 0.1, 0.4), (1, 0.2, 0.5), (2, 0.3, 0.6))
+    )
     mlp = SpaceNet(dataclasses.replace(TINY, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)), (3, 6, 6), 6)
     scale, shift = scale_and_shift(mlp)
     images = torch.randint(0, 256, (4, 3, 6, 6), dtype=torch.uint8)
@@ -654,30 +719,35 @@ def test_pixels_by_channel():
 
 # ---- settings
 
-@pytest.mark.parametrize("settings, message", [
-    ({"reserved": (81, 40)}, "81 of 80 selected neurons cannot be reserved"),
-    ({"reserved": (40,)}, "a number for each of the 2 hidden layers"),
-    ({"selected": (401, 80)}, "401 neurons of a hidden layer of 400"),
-    ({"selected": (0, 80)}, "0 neurons of a hidden layer"),
-    ({"selected": (80,)}, "for each of the 2 hidden layers"),
-    ({"rewire": 1.0}, r"rewire is a share of the connections in \[0, 1\)"),
-    ({"rewire": -0.1}, "not -0.1"),
-    ({"connections": (10_000, 1_640)}, "here 3 layers"),
-    ({"connections": (10_000, 0, 80)}, "1 or more for each layer"),
-    ({"connections": (62_721, 1_640, 80)}, "layer 1 has 62,720 places"),
-    ({"connections": (10_000, 6_401, 80)}, "layer 2 has 6,400 places"),
-    ({"connections": (10_000, 1_640, 801)}, "layer 3 has 800 places"),
-    ({"connections": 1.5}, r"lies in \(0, 1\], not 1.5"),
-    ({"hidden": (0, 400)}, "one unit or more"),
-    ({"importance": "both"}, "importance must be 'paper' or 'code'"),
-    ({"growth": "best"}, "growth must be 'importance' or 'random'"),
-    ({"softmax": "none"}, "softmax must be"),
-    ({"maps": (32, 32, 64, 64)}, "there is no network 'mlp' with maps"),
-    ({"net": "conv"}, "with maps such as"),
-    ({"net": "conv", "maps": (8, 8), "hidden": (400,)}, "four numbers of maps"),
-    ({"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}, "3 numbers, the images 1 channels"),
-    ({"mean": (0.1, 0.2)}, "a number for each channel"),
-    ({"std": (0.0,)}, "those of std above 0")])
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"reserved": (81, 40)}, "81 of 80 selected neurons cannot be reserved"),
+        ({"reserved": (40,)}, "a number for each of the 2 hidden layers"),
+        ({"selected": (401, 80)}, "401 neurons of a hidden layer of 400"),
+        ({"selected": (0, 80)}, "0 neurons of a hidden layer"),
+        ({"selected": (80,)}, "for each of the 2 hidden layers"),
+        ({"rewire": 1.0}, r"rewire is a share of the connections in \[0, 1\)"),
+        ({"rewire": -0.1}, "not -0.1"),
+        ({"connections": (10_000, 1_640)}, "here 3 layers"),
+        ({"connections": (10_000, 0, 80)}, "1 or more for each layer"),
+        ({"connections": (62_721, 1_640, 80)}, "layer 1 has 62,720 places"),
+        ({"connections": (10_000, 6_401, 80)}, "layer 2 has 6,400 places"),
+        ({"connections": (10_000, 1_640, 801)}, "layer 3 has 800 places"),
+        ({"connections": 1.5}, r"lies in \(0, 1\], not 1.5"),
+        ({"hidden": (0, 400)}, "one unit or more"),
+        ({"importance": "both"}, "importance must be 'paper' or 'code'"),
+        ({"growth": "best"}, "growth must be 'importance' or 'random'"),
+        ({"softmax": "none"}, "softmax must be"),
+        ({"maps": (32, 32, 64, 64)}, "there is no network 'mlp' with maps"),
+        ({"net": "conv"}, "with maps such as"),
+        ({"net": "conv", "maps": (8, 8), "hidden": (400,)}, "four numbers of maps"),
+        ({"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}, "3 numbers, the images 1 channels"),
+        ({"mean": (0.1, 0.2)}, "a number for each channel"),
+        ({"std": (0.0,)}, "those of std above 0"),
+    ],
+)
 def test_settings_that_cannot_work_are_refused(settings, message):
     with pytest.raises(LearnerError, match=message) as error:
         SpaceNet(Config(**settings), (1, 28, 28), 10)

@@ -1,7 +1,10 @@
 """Streams: tasks, relabelling, validation, caps, isolation, and every complaint that stream.py makes."""
 
+import functools
 import gc
+import itertools
 import json
+import operator
 
 import numpy as np
 import pytest
@@ -55,8 +58,9 @@ def test_uneven_tasks(sets):
     assert [set(task.train.labels.tolist()) for task in stream] == [{0, 1, 2, 3, 4}, {5}, {6, 7, 8, 9}]
 
 
-@pytest.mark.parametrize("order", [
-    None, 7, [3, 1, 4, 0, 5, 9, 2, 6, 8, 7], np.arange(10)[::-1], torch.arange(10)])
+@pytest.mark.parametrize(
+    "order", [None, 7, [3, 1, 4, 0, 5, 9, 2, 6, 8, 7], np.arange(10)[::-1], torch.arange(10)]
+)
 def test_relabelling_leads_back_to_the_original(sets, order):
     train, test = sets
     stream = Stream(train, test, (4, 3, 3), order=order)
@@ -89,8 +93,10 @@ def test_a_list_may_leave_classes_out(sets):
 
 
 def test_an_order_may_be_given_by_name(sets):
-    by_number, by_name = (Stream(*sets, (2, 1), order=order) for order in
-                          ([7, 2, 5], ["class 7", np.str_("class 2"), "class 5"]))
+    by_number, by_name = (
+        Stream(*sets, (2, 1), order=order)
+        for order in ([7, 2, 5], ["class 7", np.str_("class 2"), "class 5"])
+    )
     assert by_name.about() == by_number.about() and by_name.names == ("class 7", "class 2", "class 5")
     assert numbers(by_name[0].train) == numbers(by_number[0].train)
     twins = [ImageSet(part.images, part.labels, ["twin"] * 2 + list(part.names[2:])) for part in sets]
@@ -108,9 +114,14 @@ def test_an_order_is_read_from_a_file(sets, tmp_path):
     assert read_order(path) == ["C#", "crème brûlée"]
 
 
-@pytest.mark.parametrize("content, words", [
-    (b"\xff\xfea\x00", ["order.txt is not UTF-8", "one class name a line"]),
-    (b"\n# nothing\n", ["order.txt names no class"]), (None, ["order.txt cannot be read", "No such file"])])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"\xff\xfea\x00", ["order.txt is not UTF-8", "one class name a line"]),
+        (b"\n# nothing\n", ["order.txt names no class"]),
+        (None, ["order.txt cannot be read", "No such file"]),
+    ],
+)
 def test_wrong_files_of_an_order(tmp_path, content, words):
     if content is not None:
         (tmp_path / "order.txt").write_bytes(content)
@@ -155,7 +166,9 @@ def reachable(thing, depth=6, seen=None):
         return seen
     seen[id(thing)] = thing
     for name in dir(thing):
-        if name.startswith("__") or isinstance(thing, torch.Tensor) and name not in ("_base", "grad", "data"):
+        if name.startswith("__") or (
+            isinstance(thing, torch.Tensor) and name not in ("_base", "grad", "data")
+        ):
             continue
         try:
             value = getattr(thing, name)
@@ -190,7 +203,7 @@ def test_tasks_are_windows_and_not_copies(sets):
     stream = Stream(*sets, (2,) * 5)
     starts = [task.train.images.data_ptr() for task in stream]
     sizes = [task.train.images.numel() for task in stream]
-    assert [b - a for a, b in zip(starts, starts[1:])] == sizes[:-1]
+    assert [b - a for a, b in itertools.pairwise(starts)] == sizes[:-1]
     assert stream[3].train.images.data_ptr() == stream[3].train.images.data_ptr() == starts[3]
     stream[1].train.images.zero_()
     assert not stream[1].train.images.any() and stream[2].train.images.any()
@@ -221,7 +234,7 @@ def test_merged_is_one_task_on_the_same_memory(sets):
     stream = Stream(*sets, (2,) * 5, order=2, val=0.1)
     merged = stream.merged()
     assert len(merged) == 1 and merged.classes_per_task == merged.seen == (10,) and len(stream) == 5
-    task, = merged
+    (task,) = merged
     assert (task.index, task.first, task.seen) == (0, 0, 10)
     assert numbers(task.train) == [number for part in stream for number in numbers(part.train)]
     assert numbers(task.val) == [number for part in stream for number in numbers(part.val)]
@@ -248,8 +261,8 @@ def test_validation_is_disjoint_per_class_and_leaves_nothing_out(sets):
     for task in stream:
         train, val = set(numbers(task.train)), set(numbers(task.val))
         assert not train & val and len(train) + len(val) == 24
-        assert task.val.labels.bincount()[task.first:].tolist() == [3, 3]
-        assert task.train.labels.bincount()[task.first:].tolist() == [9, 9]
+        assert task.val.labels.bincount()[task.first :].tolist() == [3, 3]
+        assert task.train.labels.bincount()[task.first :].tolist() == [9, 9]
     parts = [part for task in stream for part in (task.train, task.val)]
     assert sorted(number for part in parts for number in numbers(part)) == list(range(120))
 
@@ -284,7 +297,7 @@ def test_validation_can_be_the_last_images_of_each_class(sets):
 def test_cap_is_exact(sets):
     for order in (None, 3):
         stream = Stream(*sets, (2,) * 5, max_per_class=5, order=order)
-        assert all(task.train.labels.bincount()[task.first:].tolist() == [5, 5] for task in stream)
+        assert all(task.train.labels.bincount()[task.first :].tolist() == [5, 5] for task in stream)
         assert len(stream.test) == 50
     assert [len(task.train) for task in Stream(*sets, (2,) * 5, max_per_class=1000)] == [24] * 5
     both = Stream(*sets, (2,) * 5, max_per_class=10, val=0.25)[0]
@@ -298,7 +311,9 @@ def test_cap_chooses_at_random_from_its_seed(sets):
 
     assert kept(seed=1) == kept(seed=1) != kept(seed=2)
     first = [[i for i, label in enumerate(sets[0].labels.tolist()) if label == k][:4] for k in range(10)]
-    assert kept(seed=1) != sorted(sum(first, [])), "not the first ones: folders are sorted by file name"
+    assert kept(seed=1) != sorted(functools.reduce(operator.iadd, first, [])), (
+        "not the first ones: folders are sorted by file name"
+    )
 
 
 def test_single_pass_holds_per_task(sets):
@@ -317,8 +332,14 @@ def test_about_says_what_the_stream_is(sets):
     about = Stream(*sets, (4, 6), order=order, val=0.2, max_per_class=3, seed=5, single_pass=True).about()
     assert json.loads(json.dumps(about)) == about
     assert {key: about[key] for key in about if key != "checksum"} == {
-        "data": "numbered", "classes_per_task": [4, 6], "order": order, "val": 0.2, "max_per_class": 3,
-        "seed": 5, "single_pass": True}
+        "data": "numbered",
+        "classes_per_task": [4, 6],
+        "order": order,
+        "val": 0.2,
+        "max_per_class": 3,
+        "seed": 5,
+        "single_pass": True,
+    }
     other = Stream(numbered(start=1), sets[1], (10,)).about()
     assert Stream(*sets, (10,)).about()["checksum"] == about["checksum"] != other["checksum"]
     stream = Stream(*sets, (10,))
@@ -329,37 +350,65 @@ def test_about_says_what_the_stream_is(sets):
 # Bad input
 
 
-@pytest.mark.parametrize("classes_per_task, words", [
-    ((2, 2), [r"\(2, 2\) adds up to 4", "there are 10", "add up to 10", "an order that lists 4"]),
-    ((5, 5, 5), [r"adds up to 15 classes, but there are 10: make it add up to 10$"]), ((), ["adds up to 0"]),
-    ((5, 0, 5), ["positive whole numbers", "not 0"]), ((12, -2), ["positive whole numbers", "not -2"]),
-    ((5.0, 5), ["positive whole numbers", "not 5.0"]), ((True, 9), ["not True"]),
-    (10, ["classes_per_task", "not 10"]),
-    ("ab", ["positive whole numbers", "'a'"])])
+@pytest.mark.parametrize(
+    "classes_per_task, words",
+    [
+        ((2, 2), [r"\(2, 2\) adds up to 4", "there are 10", "add up to 10", "an order that lists 4"]),
+        ((5, 5, 5), [r"adds up to 15 classes, but there are 10: make it add up to 10$"]),
+        ((), ["adds up to 0"]),
+        ((5, 0, 5), ["positive whole numbers", "not 0"]),
+        ((12, -2), ["positive whole numbers", "not -2"]),
+        ((5.0, 5), ["positive whole numbers", "not 5.0"]),
+        ((True, 9), ["not True"]),
+        (10, ["classes_per_task", "not 10"]),
+        ("ab", ["positive whole numbers", "'a'"]),
+    ],
+)
 def test_wrong_classes_per_task(sets, classes_per_task, words):
     with says(*words):
         Stream(*sets, classes_per_task)
 
 
-@pytest.mark.parametrize("order, words", [
-    ([0, 1, 1, 2], ["class 1 2 times", "only once"]), ([0, 1, 2, 10], ["class 10", "0 to 9"]),
-    ([0, 1, 2, -1], ["class -1"]), ("abc", ["order is None, a seed, or a list"]), (-3, ["-3"]),
-    ([0, 1, 2.5, 3], ["list of class numbers or names"]), (0.5, ["list of class numbers"]),
-    ([0, 1, 2], ["adds up to 4", "the order lists 3", "add up to 3"]), ([], ["lists no class"]),
-    (["class 1", "class 11", 0, 2], ["'class 11', which is none of the 10 classes; did you mean .*class 1"]),
-    (["class 1", "zzz", 0, 2], ["'zzz'", "they are class 0, class 1, .*class 4, ..., class 9$"]),
-    (["class 1", 0, "class 1", 2], ["class 'class 1' 2 times"]),
-    (["class 1", 1, 2, 3], ["class 1.* 2 times"])])
+@pytest.mark.parametrize(
+    "order, words",
+    [
+        ([0, 1, 1, 2], ["class 1 2 times", "only once"]),
+        ([0, 1, 2, 10], ["class 10", "0 to 9"]),
+        ([0, 1, 2, -1], ["class -1"]),
+        ("abc", ["order is None, a seed, or a list"]),
+        (-3, ["-3"]),
+        ([0, 1, 2.5, 3], ["list of class numbers or names"]),
+        (0.5, ["list of class numbers"]),
+        ([0, 1, 2], ["adds up to 4", "the order lists 3", "add up to 3"]),
+        ([], ["lists no class"]),
+        (
+            ["class 1", "class 11", 0, 2],
+            ["'class 11', which is none of the 10 classes; did you mean .*class 1"],
+        ),
+        (["class 1", "zzz", 0, 2], ["'zzz'", "they are class 0, class 1, .*class 4, ..., class 9$"]),
+        (["class 1", 0, "class 1", 2], ["class 'class 1' 2 times"]),
+        (["class 1", 1, 2, 3], ["class 1.* 2 times"]),
+    ],
+)
 def test_wrong_orders(sets, order, words):
     with says(*words):
         Stream(*sets, (2, 2), order=order)
 
 
-@pytest.mark.parametrize("option, words", [
-    ({"val": 1.0}, ["val", "not 1.0"]), ({"val": -0.1}, ["val", "-0.1"]), ({"val": "x"}, ["val", "'x'"]),
-    ({"max_per_class": 0}, ["max_per_class", "not 0"]), ({"max_per_class": 2.5}, ["max_per_class", "2.5"]),
-    ({"seed": -1}, ["seed", "-1"]), ({"val_from": "first"}, ["val_from", "'random' or 'last'", "'first'"]),
-    ({"seed": 1.5}, ["seed", "1.5"]), ({"val": 0.99}, ["val=0.99", "no training image", "12"])])
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        ({"val": 1.0}, ["val", "not 1.0"]),
+        ({"val": -0.1}, ["val", "-0.1"]),
+        ({"val": "x"}, ["val", "'x'"]),
+        ({"max_per_class": 0}, ["max_per_class", "not 0"]),
+        ({"max_per_class": 2.5}, ["max_per_class", "2.5"]),
+        ({"seed": -1}, ["seed", "-1"]),
+        ({"val_from": "first"}, ["val_from", "'random' or 'last'", "'first'"]),
+        ({"seed": 1.5}, ["seed", "1.5"]),
+        ({"val": 0.99}, ["val=0.99", "no training image", "12"]),
+    ],
+)
 def test_wrong_options(sets, option, words):
     with says(*words):
         Stream(*sets, (2,) * 5, **option)

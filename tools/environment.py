@@ -119,11 +119,15 @@ def renew():
         os.rename(VENV, old)
     remove(VENV)
     if not create():
-        problem = ("this Python could not make a virtual environment (see above); install its venv module "
-                   "(Debian and Ubuntu: python3-venv), or name another Python: make PYTHON=python3.12")
+        problem = (
+            "this Python could not make a virtual environment (see above); install its venv module "
+            "(Debian and Ubuntu: python3-venv), or name another Python: make PYTHON=python3.12"
+        )
     elif not install():
-        problem = ("installing failed (see above); check the network and the free disk space, then run the "
-                   "same command again")
+        problem = (
+            "installing failed (see above); check the network and the free disk space, then run the "
+            "same command again"
+        )
     else:
         return
     if os.path.exists(old):
@@ -135,8 +139,10 @@ def renew():
 def main():
     """Bring .venv to the pinned state; exit with one sentence where that is impossible."""
     if not OLDEST <= sys.version_info[:2] < TOO_NEW:
-        sys.exit("setup: clkit needs Python 3.10 to 3.13, and this is {}; name another one: "
-                 "make PYTHON=python3.12".format(sys.version.split()[0]))
+        sys.exit(
+            "setup: clkit needs Python 3.10 to 3.13, and this is {}; name another one: "
+            "make PYTHON=python3.12".format(sys.version.split()[0])
+        )
     if stamp() == fingerprint() and complete():
         return
     if os.path.exists(STAMP):

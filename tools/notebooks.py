@@ -35,9 +35,13 @@ def execute(path, out, timeout=600):
     notebook = nbformat.read(path, as_version=4)
     # The interpreter that runs this script runs the cells, whatever kernel the notebook names.
     # Its own messages (about its sockets, for one) would stand in the middle of the progress lines.
-    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3",
-                            extra_arguments=["--log-level=ERROR"],
-                            resources={"metadata": {"path": str(path.parent)}})
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(path.parent)}},
+    )
     problem = None
     try:
         client.execute()
@@ -63,7 +67,8 @@ def _explain(notebook, what):
     trace = [line for o in errors for line in "\n".join(o.traceback).splitlines()]
     tail = "\n".join("        " + _ANSI.sub("", line) for line in trace[-12:])
     return f"cell {number} failed: {_ANSI.sub('', what)}\n    the cell:\n{source}" + (
-        f"\n    the end of the traceback:\n{tail}" if tail else "")
+        f"\n    the end of the traceback:\n{tail}" if tail else ""
+    )
 
 
 def normalise(notebook):
@@ -157,8 +162,10 @@ def _command_execute(options):
             failed.append(path.name)
             print(f"{path.name}: {problem}", file=sys.stderr, flush=True)
     if failed:
-        sys.exit(f"notebooks: {len(failed)} of {len(paths)} failed ({', '.join(failed)}); "
-                 f"what they had shown by then is in {options.out}")
+        sys.exit(
+            f"notebooks: {len(failed)} of {len(paths)} failed ({', '.join(failed)}); "
+            f"what they had shown by then is in {options.out}"
+        )
 
 
 def _command_normalise(options):

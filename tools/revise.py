@@ -2,13 +2,13 @@
 
     python -m tools.revise [METHOD ...]         # all methods by default
 
-revisions.json holds, for each Learner class, the REVISION of its file and a fingerprint of the source it was set
-for: of the method's modules, of the run loop and the stream, and of what these import from blocks, engine and
-data. Where the fingerprint of a class is another now, its smoke experiments run on the commit that the stored
-one belongs to (in a temporary worktree of git) and on the files as they are, and every array of the two is
-compared bit for bit. Where all are equal the new fingerprint is stored; where they are not, the tool names them
-and asks for a new REVISION in the method's file, which makes its records stale. A REVISION that was raised, and
-a class that is new, are stored as they are.
+revisions.json holds, for each Learner class, the REVISION of its file and a fingerprint of the source it was
+set for: of the method's modules, of the run loop and the stream, and of what these import from blocks,
+engine and data. Where the fingerprint of a class is another now, its smoke experiments run on the commit that
+the stored one belongs to (in a temporary worktree of git) and on the files as they are, and every array of
+the two is compared bit for bit. Where all are equal the new fingerprint is stored; where they are not, the
+tool names them and asks for a new REVISION in the method's file, which makes its records stale. A REVISION
+that was raised, and a class that is new, are stored as they are.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REVISIONS = Path("clkit/methods/revisions.json")
-BASE = ("clkit.engine.run", "clkit.data.stream")        # what every result depends on beside its method
+BASE = ("clkit.engine.run", "clkit.data.stream")  # what every result depends on beside its method
 FLOORS = ("clkit.blocks", "clkit.engine", "clkit.data")
 # Of these, what only stores, names or refuses, and cannot change an array of an undisturbed run.
 NEUTRAL = ("clkit.engine", "clkit.engine.checkpoint", "clkit.engine.provenance", "clkit.engine.device")
@@ -35,9 +35,10 @@ NEUTRAL = ("clkit.engine", "clkit.engine.checkpoint", "clkit.engine.provenance",
 
 # ---- the fingerprint
 
+
 def fingerprint(method: str, root: Path = ROOT) -> str:
-    """sha256 of the meaning of a method's source: layout, comments, docstrings, annotations, names of modules and
-    the order of imports have no part in it.
+    """sha256 of the meaning of a method's source: layout, comments, docstrings, annotations, names of
+    modules and the order of imports have no part in it.
 
     method: name of the module of its Learner, such as clkit.methods.arm.arm.   root: of the tree to look at.
     """
@@ -52,7 +53,7 @@ def fingerprint(method: str, root: Path = ROOT) -> str:
     return hashlib.sha256("\n".join(sorted(seen.values())).encode()).hexdigest()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _source(module: str, root: Path) -> tuple[str, tuple[str, ...]]:
     """Of one module: the sha256 of what its source means, and what it imports."""
     tree = ast.parse(_file(module, root).read_text(encoding="utf-8"))
@@ -69,7 +70,7 @@ def _is_module(name: str, root: Path) -> bool:
 
 
 def _imports(tree: ast.AST, module: str, root: Path) -> Iterator[str]:
-    """Modules of clkit that a tree imports; a name that a package only passes on counts as where it comes from."""
+    """Modules of clkit that a tree imports; a name that a package passes on counts as where it comes from."""
     package = module if _file(module, root).name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -78,7 +79,7 @@ def _imports(tree: ast.AST, module: str, root: Path) -> Iterator[str]:
             source = node.module or ""
             if node.level:
                 parts = package.split(".")
-                source = ".".join([*parts[:len(parts) - node.level + 1], *filter(None, [node.module])])
+                source = ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
             if source.partition(".")[0] == "clkit":
                 yield from (_home(source, a.name, root) for a in node.names)
 
@@ -100,8 +101,9 @@ def _home(source: str, name: str, root: Path) -> str:
 def _meaning(node: object) -> object:
     """A syntax tree as nested tuples that every Python from 3.10 on builds alike.
 
-    ast.dump and ast.unparse differ between versions: fields are added (type_params), empty ones are shown or not,
-    quotes chosen otherwise. Here empty fields are left out, and so are the pieces of f-strings that hold nothing.
+    ast.dump and ast.unparse differ between versions: fields are added (type_params), empty ones are shown or
+    not, quotes chosen otherwise. Here empty fields are left out, and so are the pieces of f-strings that hold
+    nothing.
     """
     if isinstance(node, list):
         kept = [n for n in node if not isinstance(n, ast.Import | ast.ImportFrom) and not _is_text(n)]
@@ -114,14 +116,18 @@ def _meaning(node: object) -> object:
         return repr(node)
     skipped = {"returns", "annotation", "type_comment", "type_params", "ctx", "kind", "type_ignores"}
     if isinstance(node, ast.AnnAssign):
-        skipped -= {"annotation"}                       # a field of a dataclass is made by it
+        skipped -= {"annotation"}  # a field of a dataclass is made by it
     fields = ((name, getattr(node, name, None)) for name in node._fields if name not in skipped)
     return type(node).__name__, tuple((name, _meaning(v)) for name, v in fields if v is not None and v != [])
 
 
 def _is_text(node: object) -> bool:
     """Whether a statement is a docstring, or text that stands alone."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _pieces(node: ast.JoinedStr) -> tuple:
@@ -139,6 +145,7 @@ def _pieces(node: ast.JoinedStr) -> tuple:
 
 # ---- what is stored, and what is now
 
+
 def stored(root: Path = ROOT) -> dict[str, dict]:
     """Learner class -> {"revision": n, "fingerprint": hex}, as committed in a tree."""
     path = root / REVISIONS
@@ -154,8 +161,15 @@ def current() -> dict[str, dict]:
     found: dict[str, dict] = {}
     for name, learner in LEARNERS.items():
         module = learner.__module__
-        entry = found.setdefault(learner.__name__, {"revision": revision_of(learner), "module": module,
-                                                    "fingerprint": fingerprint(module), "methods": []})
+        entry = found.setdefault(
+            learner.__name__,
+            {
+                "revision": revision_of(learner),
+                "module": module,
+                "fingerprint": fingerprint(module),
+                "methods": [],
+            },
+        )
         entry["methods"].append(name)
     return found
 
@@ -176,19 +190,23 @@ def changed() -> dict[str, str]:
 
 # ---- the two runs
 
+
 def write_arrays(out: Path, methods: list[str]) -> None:
     """Run the smoke experiments of methods, seed 0 with all tables, on whichever clkit is imported."""
     import numpy as np
 
     from clkit import experiments
     from clkit.result import pack_trace
+
     os.environ["CLKIT_RUNS"] = str(out / "runs")
     out.mkdir(parents=True, exist_ok=True)
     for name in experiments.names():
         if name.partition("/")[0] in methods:
             record = ("*", *experiments.experiment(name, "smoke").tables)
             _, r = experiments.run_seed(name, "smoke", 0, "cpu", record=record, progress=False)
-            arrays = {k: v for k, v in vars(r).items() if isinstance(v, np.ndarray) and not k.endswith("_seconds")}
+            arrays = {
+                k: v for k, v in vars(r).items() if isinstance(v, np.ndarray) and not k.endswith("_seconds")
+            }
             arrays |= {f"trace/{k}": v for k, v in pack_trace(r.trace).items()}
             np.savez(out / f"{name.replace('/', '_')}.npz", **arrays)
 
@@ -203,6 +221,7 @@ def _arrays_of(tree: Path, out: Path, methods: list[str]) -> None:
 def differences(one: Path, other: Path) -> list[str]:
     """What is not equal bit for bit in the arrays of two folders: "experiment: array, array"."""
     import numpy as np
+
     said = []
     names = sorted({p.name for p in (*one.glob("*.npz"), *other.glob("*.npz"))})
     for name in names:
@@ -210,24 +229,36 @@ def differences(one: Path, other: Path) -> list[str]:
             said.append(f"{Path(name).stem}: runs on one of the two only")
             continue
         with np.load(one / name, allow_pickle=False) as a, np.load(other / name, allow_pickle=False) as b:
-            bad = [k for k in sorted({*a.files, *b.files}) if k not in a.files or k not in b.files
-                   or a[k].dtype != b[k].dtype or a[k].shape != b[k].shape or a[k].tobytes() != b[k].tobytes()]
+            bad = [
+                k
+                for k in sorted({*a.files, *b.files})
+                if k not in a.files
+                or k not in b.files
+                or a[k].dtype != b[k].dtype
+                or a[k].shape != b[k].shape
+                or a[k].tobytes() != b[k].tobytes()
+            ]
         if bad:
             said.append(f"{Path(name).stem}: {', '.join(bad)}")
     return said
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def _base(entry: dict, then: dict, tree: Path) -> str | None:
-    """The commit whose source has the stored fingerprint, checked out in the worktree `tree`; None if none has."""
+    """The commit whose source has the stored fingerprint, checked out in the worktree `tree`, or None."""
     for commit in dict.fromkeys(("HEAD", _git("log", "-1", "--format=%H", "--", str(REVISIONS)))):
         if commit:
             _git("-C", str(tree), "checkout", "--quiet", "--detach", _git("rev-parse", commit))
             _source.cache_clear()
-            if _file(entry["module"], tree).is_file() and fingerprint(entry["module"], tree) == then["fingerprint"]:
+            if (
+                _file(entry["module"], tree).is_file()
+                and fingerprint(entry["module"], tree) == then["fingerprint"]
+            ):
                 return commit
     return None
 
@@ -238,23 +269,31 @@ def revise(name: str) -> tuple[bool, str]:
     if then is None or now["revision"] > then["revision"]:
         return True, f"{name}: revision {now['revision']} is new"
     if now["revision"] < then["revision"]:
-        return False, f"{name}: its REVISION {now['revision']} is below {then['revision']}, which results have had: raise it"
+        below = f"its REVISION {now['revision']} is below {then['revision']}, which results already have"
+        return False, f"{name}: {below}"
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         _git("worktree", "add", "--quiet", "--detach", str(tree), "HEAD")
         try:
             if _base(now, then, tree) is None:
-                return False, (f"{name}: neither the last commit nor the one that set revision {then['revision']} has "
-                               f"the source it was set for: compare by hand, or raise REVISION in {now['module']}")
+                return False, (
+                    f"{name}: neither the last commit nor the one that set revision {then['revision']} has "
+                    f"the source it was set for: compare by hand, or raise REVISION in {now['module']}"
+                )
             _arrays_of(tree, Path(folder) / "before", now["methods"])
             _arrays_of(ROOT, Path(folder) / "now", now["methods"])
             found = differences(Path(folder) / "before", Path(folder) / "now")
         finally:
             _git("worktree", "remove", "--force", str(tree))
     if not found:
-        return True, f"{name}: every array of its smoke experiments is equal, revision {now['revision']} stays"
-    return False, (f"{name}: its results changed; raise REVISION in {now['module']} and make its records anew, or undo "
-                   "the change\n  " + "\n  ".join(found))
+        return (
+            True,
+            f"{name}: every array of its smoke experiments is equal, revision {now['revision']} stays",
+        )
+    return False, (
+        f"{name}: its results changed; raise REVISION in {now['module']} and make its records anew, or undo "
+        "the change\n  " + "\n  ".join(found)
+    )
 
 
 def main() -> int:

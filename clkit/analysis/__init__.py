@@ -7,16 +7,16 @@ experiment and returns a function of the learner and the stream, whose columns b
 
 from functools import partial
 
-UNITS_SHOWN = 50                                        # test images of a class whose activations are recorded
-TESTED_AT = 200                                         # test images of a class in the course of a task
-COMPARED = {"smoke": 20, "teach": 200}                  # images whose gradients are compared; 1,000 in larger sizes
+UNITS_SHOWN = 50  # test images of a class whose activations are recorded
+TESTED_AT = 200  # test images of a class in the course of a task
+COMPARED = {"smoke": 20, "teach": 200}  # images whose gradients are compared; 1,000 in larger sizes
 
 
 def activations(experiment, stream, device):
-    """Hidden activations of test images of two classes, (2 * 50, units), where the network has only dense layers."""
+    """Hidden activations (100, units) of test images of two classes, where all layers are dense."""
     if experiment.config.net != "mlp":
         return {}
-    x = _first_of(stream.test, (0, 1), UNITS_SHOWN).images.to(device) / 255                 # (100, C, H, W)
+    x = _first_of(stream.test, (0, 1), UNITS_SHOWN).images.to(device) / 255  # (100, C, H, W)
     return {"activations": lambda learner: learner.activations(x).half()}
 
 

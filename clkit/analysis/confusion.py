@@ -18,7 +18,7 @@ def families(result, stage=-1):
     order of arrival. ConfusionError where classes have no superclasses.
     """
     names, of_class = _families_of(result, stage)
-    member = np.eye(len(names), dtype=np.int64)[of_class]                           # (K, G)
+    member = np.eye(len(names), dtype=np.int64)[of_class]  # (K, G)
     return member.T @ result.confusion(stage) @ member, names
 
 
@@ -27,8 +27,11 @@ def answers(result, stage=-1):
     confusion = result.confusion(stage)
     total, right = confusion.sum(), np.trace(confusion)
     within = np.trace(families(result, stage)[0])
-    return {"right": float(right / total), "sibling": float((within - right) / total),
-            "other family": float((total - within) / total)}
+    return {
+        "right": float(right / total),
+        "sibling": float((within - right) / total),
+        "other family": float((total - within) / total),
+    }
 
 
 def answers_if_blind(result, stage=-1):
@@ -36,10 +39,10 @@ def answers_if_blind(result, stage=-1):
 
     Each wrong answer then falls on any other seen class with the same chance.
     """
-    names, of_class = _families_of(result, stage)
+    _names, of_class = _families_of(result, stage)
     confusion = result.confusion(stage)
-    K, siblings = len(confusion), np.bincount(of_class)[of_class] - 1               # (K,)
-    wrong = confusion.sum(axis=1) - np.diag(confusion)                              # (K,)
+    K, siblings = len(confusion), np.bincount(of_class)[of_class] - 1  # (K,)
+    wrong = confusion.sum(axis=1) - np.diag(confusion)  # (K,)
     sibling = float((wrong * siblings / max(K - 1, 1)).sum() / confusion.sum())
     right = float(np.trace(confusion) / confusion.sum())
     return {"right": right, "sibling": sibling, "other family": 1 - right - sibling}
@@ -51,6 +54,6 @@ def _families_of(result, stage):
             f"the classes of {result.about.get('benchmark', 'this result')} have no superclasses: "
             "families and siblings are known for shapes and cifar100"
         )
-    seen = result.groups[:int(result.seen[stage])]
+    seen = result.groups[: int(result.seen[stage])]
     names = list(dict.fromkeys(seen))
     return names, np.array([names.index(g) for g in seen])

@@ -32,7 +32,7 @@ class GradientError(ValueError):
 
 # ---- gradients and their cosines
 
-_BYTES = 2**27                                          # of single images' gradients that are held at a time
+_BYTES = 2**27  # of single images' gradients that are held at a time
 
 
 def correlation(model, first, second, *, classes=None):
@@ -52,8 +52,10 @@ def _compare(model, firsts, seconds, classes):
     n = len(sets[0][0])
     for images, targets in sets:
         if len(images) != n or len(targets) != n or n == 0:
-            raise GradientError(f"two sets are compared image by image: {len(images)} images with "
-                                f"{len(targets)} targets do not go with {n}")
+            raise GradientError(
+                f"two sets are compared image by image: {len(images)} images with "
+                f"{len(targets)} targets do not go with {n}"
+            )
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -64,9 +66,11 @@ def _compare(model, firsts, seconds, classes):
         chunk = min(64, max(1, _BYTES // max(1, size)))
         found = [[{name: [] for name in parameters} for _ in seconds] for _ in firsts]
         for start in range(0, n, chunk):
-            parts = [(x[start:start + chunk], target[start:start + chunk]) for x, target in sets]
-            units = [_factors(model, parameters, linear, *part, K) | _whole(model, others, *part, K)
-                     for part in parts]
+            parts = [(x[start : start + chunk], target[start : start + chunk]) for x, target in sets]
+            units = [
+                _factors(model, parameters, linear, *part, K) | _whole(model, others, *part, K)
+                for part in parts
+            ]
             for i, row in enumerate(found):
                 for j, pair in enumerate(row):
                     for name, cosines in pair.items():
@@ -74,8 +78,10 @@ def _compare(model, firsts, seconds, classes):
     finally:
         for module, training in modes:
             module.training = training
-    return [[{name: torch.cat(parts).cpu().numpy() for name, parts in pair.items()} for pair in row]
-            for row in found]
+    return [
+        [{name: torch.cat(parts).cpu().numpy() for name, parts in pair.items()} for pair in row]
+        for row in found
+    ]
 
 
 def _cosines(first, second):
@@ -96,13 +102,14 @@ def _used(model, x, classes):
     with torch.enable_grad(), _passes(layers) as passed:
         logits = functional_call(model, for_grad, (x,))
         if not logits.requires_grad:
-            raise GradientError("the logits have no gradient in any parameter: take a network that is "
-                                "trained by gradients")
+            raise GradientError(
+                "the logits have no gradient in any parameter: take a network that is trained by gradients"
+            )
         K = logits.shape[1] if classes is None else classes
         ways = {name: calls[0] for name, calls in passed.items() if len(calls) == 1}
         ends = [*for_grad.values(), *(after for _, after in ways.values())]
         found = torch.autograd.grad(logits[:, :K].log_softmax(1)[0, 0], ends, allow_unused=True)
-    found, back = dict(zip(for_grad, found)), dict(zip(ways, found[len(for_grad):]))
+    found, back = dict(zip(for_grad, found)), dict(zip(ways, found[len(for_grad) :]))
     linear = {}
     for name, (before, _) in ways.items():
         weight, bias = f"{name}.weight", f"{name}.bias"
@@ -121,8 +128,10 @@ def _names(linear):
 def _passes(layers):
     """Within, what goes into and comes out of these layers {name: layer}: {name: [(before, after), ...]}."""
     passed = {name: [] for name in layers}
+
     def note(name):
         return lambda _, before, after: passed[name].append((before[0], after))
+
     hooks = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
     try:
         yield passed
@@ -161,7 +170,8 @@ def _whole(model, parameters, x, targets, classes):
     def loss(parameters, image, target):
         logits = functional_call(model, parameters, (image[None],))[0, :classes]
         return -(target * logits.log_softmax(0)).sum()
-    with torch.no_grad():                               # none of the parameters that are left out here
+
+    with torch.no_grad():  # none of the parameters that are left out here
         found = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, x, targets)
     return {name: (_unit(gradient.flatten(1)),) for name, gradient in found.items()}
 
@@ -175,16 +185,20 @@ def _distributions(targets, classes):
     """Targets as probabilities (N, K): classes (N,) become one-hot."""
     if targets.ndim == 1:
         if not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-            raise GradientError(f"the targets range from {int(targets.min())} to {int(targets.max())}, the "
-                                f"softmax has {classes} classes")
+            raise GradientError(
+                f"the targets range from {int(targets.min())} to {int(targets.max())}, the "
+                f"softmax has {classes} classes"
+            )
         return F.one_hot(targets.long(), classes)
     if targets.shape[1] != classes:
-        raise GradientError(f"the targets have {targets.shape[1]} probabilities, the softmax {classes} "
-                            "classes")
+        raise GradientError(
+            f"the targets have {targets.shape[1]} probabilities, the softmax {classes} classes"
+        )
     return targets
 
 
 # ---- by layer
+
 
 def groups(model):
     """{parameter name: layer group}, in the order of the layers.
@@ -234,6 +248,7 @@ def table(values, layers):
 
 # ---- recalled images beside real ones
 
+
 def gather(learner, batches, n=1000):
     """Recalled images of a learner by its `recall_for`: those of as many batches as give n of them.
 
@@ -266,8 +281,9 @@ def study(model, recalled, real, *, seed=0, classes=None):
     target = recalled.probs.argmax(1)
     kept = torch.nonzero(target != recalled.origins)[:, 0]
     if len(kept) == 0:
-        raise GradientError("every recalled image is recalled as the class it began as: there are no two "
-                            "classes to compare")
+        raise GradientError(
+            "every recalled image is recalled as the class it began as: there are no two classes to compare"
+        )
     first, second = recalled.origins[kept], target[kept]
     draw = torch.Generator(device="cpu").manual_seed(seed)
     images, labels = real

@@ -14,6 +14,7 @@ class MaskError(ValueError):
 
 # ---- what was recorded
 
+
 def block(result, task, layer, epoch=-1):
     """Connections of one task in one layer: mask (n_out, n_in), targets (n_out,) and sources (n_in,).
 
@@ -73,6 +74,7 @@ def full(mask, targets, sources, shape):
 
 # ---- where the connections are
 
+
 def input_map(result, task, shape, epoch=-1):
     """Connections of a task that leave each pixel: counts (H, W), summed over channels; shape: (C, H, W)."""
     mask, _, sources = block(result, task, 0, epoch)
@@ -118,6 +120,7 @@ def used(mask):
 
 # ---- activations
 
+
 def sparsity(activations):
     """How sparse non-negative activations (N images, U units) are.
 
@@ -126,8 +129,11 @@ def sparsity(activations):
     """
     a = np.asarray(activations, dtype=float)
     on = a > 0
-    return {"columns": int(on.any(axis=0).sum()), "active": float(on.mean()),
-            "strong": float((on & (a > 0.1 * a.max())).mean())}
+    return {
+        "columns": int(on.any(axis=0).sum()),
+        "active": float(on.mean()),
+        "strong": float((on & (a > 0.1 * a.max())).mean()),
+    }
 
 
 def class_cosine(a, b):
@@ -141,6 +147,7 @@ def _cosine(x, y):
 
 
 # ---- what a method holds
+
 
 def sizes(result):
     """Numbers (not bytes) held after the last task: {"parameters": int, "extra": int}.
@@ -158,6 +165,9 @@ def sizes(result):
     left_out = {"weights", "generators"}
     if "masks_at_test" in network and not network["masks_at_test"][-1]:
         left_out.add("masks")
-    extra = sum(int(size[-1]) // (1 if kind == "exemplars" else 4)
-                for kind, size in result.memory_bytes.items() if kind not in left_out)
+    extra = sum(
+        int(size[-1]) // (1 if kind == "exemplars" else 4)
+        for kind, size in result.memory_bytes.items()
+        if kind not in left_out
+    )
     return {"parameters": parameters, "extra": extra}

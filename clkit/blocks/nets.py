@@ -1,5 +1,6 @@
 """Networks that several methods share, built from the image shape (C, H, W) and the number of classes (K)."""
 
+import itertools
 import math
 
 import torch
@@ -19,7 +20,7 @@ class MLP(nn.Module):
     def __init__(self, shape, classes, hidden=(400, 400)):
         super().__init__()
         sizes = (math.prod(shape), *hidden)
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.head = nn.Linear(sizes[-1], classes)
 
     def features(self, x):
@@ -94,7 +95,7 @@ class ConvNet(nn.Module):
     def __init__(self, shape, classes, widths=(32, 32, 64, 64)):
         super().__init__()
         channels = (shape[0], *widths)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(channels, channels[1:]))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(channels))
         for conv in self.convs:  # He et al. 2015: without normalisation, torch's own start may never take off
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)
@@ -129,7 +130,7 @@ class ZenkeNet(nn.Module):
                              "needs 8x8: use the network mlp or convnet")
         channels = (shape[0], *widths)
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1 - i % 2)
-                                   for i, (a, b) in enumerate(zip(channels, channels[1:])))
+                                   for i, (a, b) in enumerate(itertools.pairwise(channels)))
         with torch.no_grad():
             size = self.maps(torch.zeros(1, *shape, device="cpu")).shape[1]
         self.dense = nn.Linear(size, dense)

@@ -1,5 +1,6 @@
 """A variational autoencoder of fully connected layers, and the KL divergence in its loss."""
 
+import itertools
 import math
 
 import torch
@@ -19,10 +20,10 @@ class VAE(nn.Module):
         self.shape, self.latent, self.dropout = tuple(shape), latent, dropout
         there = (math.prod(shape), *hidden)
         back = (latent, *reversed(there))
-        self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in zip(there, there[1:]))
+        self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(there))
         self.mean = nn.Linear(there[-1], latent)
         self.log_variance = nn.Linear(there[-1], latent, bias=variance_bias)
-        self.decoder = nn.ModuleList(nn.Linear(a, b) for a, b in zip(back, back[1:]))
+        self.decoder = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(back))
 
     def _hidden(self, layers, x):
         for layer in layers:

@@ -48,8 +48,10 @@ class Source:
 
     def sets(self, images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> tuple[ImageSet, ...]:
         """(train, test) of uint8 (N, C, H, W) and int64 (N,) each."""
-        return tuple(ImageSet(torch.from_numpy(x), torch.from_numpy(y), self.names, self.groups, self.name)
-                     for x, y in zip(images, labels))
+        return tuple(
+            ImageSet(torch.from_numpy(x), torch.from_numpy(y), self.names, self.groups, self.name)
+            for x, y in zip(images, labels)
+        )
 
 
 def through_cache(source: Source, read: Callable[[], tuple[ImageSet, ...]]) -> tuple[ImageSet, ...]:
@@ -81,8 +83,10 @@ def _load(path: Path, source: Source) -> tuple[ImageSet, ...] | None:
         with path.open("rb") as file:
             header = json.loads(file.readline(1000))
             if header["fingerprint"] != source.fingerprint:
-                _say(f"{source.name}: the files in {source.folder} have changed since they were cached: "
-                     "reading them again")
+                _say(
+                    f"{source.name}: the files in {source.folder} have changed since they were cached: "
+                    "reading them again"
+                )
                 return None
             arrays = [np.load(file, allow_pickle=False) for _ in range(4)]
         sets = source.sets(arrays[::2], arrays[1::2])
@@ -113,8 +117,10 @@ def _save(path: Path, source: Source, sets: tuple[ImageSet, ...]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        _say(f"{source.name}: the decoded images could not be cached in {path.parent} ({reason(error)}), so "
-             "the next load will read them again: make room there, or point CLKIT_DATA at a disk with room")
+        _say(
+            f"{source.name}: the decoded images could not be cached in {path.parent} ({reason(error)}), so "
+            "the next load will read them again: make room there, or point CLKIT_DATA at a disk with room"
+        )
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)  # gone already where all went well

@@ -25,6 +25,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
             rows = np.loadtxt(lines, delimiter=",", dtype=np.int64)
         return rows[:, :64].reshape(-1, 8, 8), rows[:, 64]
     import sklearn.datasets
+
     found = sklearn.datasets.load_digits()
     return found.images.astype(np.int64), found.target.astype(np.int64)
 
@@ -48,8 +49,8 @@ def _enlarge(small: int, large: int) -> np.ndarray:
     """Cubic interpolation (Keys, a = -1/2) from 8 to 20 points: a whole-number matrix (20, 8), times 2000."""
     # distances in tenths of a pixel, which are whole because the scale is 20 / 8
     tenths = np.abs(4 * np.arange(large)[:, None] - 3 - 10 * np.arange(-2, small + 2))
-    near = 3 * tenths ** 3 - 50 * tenths ** 2 + 2000
-    far = -tenths ** 3 + 50 * tenths ** 2 - 800 * tenths + 4000
+    near = 3 * tenths**3 - 50 * tenths**2 + 2000
+    far = -(tenths**3) + 50 * tenths**2 - 800 * tenths + 4000
     weights = np.where(tenths <= 10, near, np.where(tenths < 20, far, 0))
     weights[:, 2] += weights[:, :2].sum(1)  # beyond the border the outermost pixel is repeated
     weights[:, -3] += weights[:, -2:].sum(1)
@@ -68,5 +69,7 @@ def drawn_shapes(**options) -> tuple[ImageSet, ...]:
         drawn = shapes.draw(**options)
     except ValueError as error:
         raise DataError(f"shapes: {error}") from None
-    return tuple(ImageSet(*map(torch.from_numpy, part), drawn.names, drawn.groups, "shapes")
-                 for part in (drawn.train, drawn.test))
+    return tuple(
+        ImageSet(*map(torch.from_numpy, part), drawn.names, drawn.groups, "shapes")
+        for part in (drawn.train, drawn.test)
+    )

@@ -71,8 +71,10 @@ def _classes(folder: Path) -> dict[str, list]:
     """{class name: its files} of a folder of class folders."""
     names = subfolders(folder)
     if len(names) < 2:
-        raise DataError(f"{folder} holds {len(names) or 'no'} class folder{'s' * (len(names) != 1)} where "
-                        "two or more are needed: give every class a folder of images there")
+        raise DataError(
+            f"{folder} holds {len(names) or 'no'} class folder{'s' * (len(names) != 1)} where "
+            "two or more are needed: give every class a folder of images there"
+        )
     found = {name: _walk(folder / name) for name in names}
     for name, files in found.items():
         if not files:
@@ -85,8 +87,9 @@ def scan(path: Path) -> Folder:
     try:
         return _scan(path)
     except OSError as error:  # no right to enter, links in a circle
-        raise DataError(f"{error.filename or path} cannot be read ({error.strerror}): change that, or name "
-                        "another folder") from error
+        raise DataError(
+            f"{error.filename or path} cannot be read ({error.strerror}): change that, or name another folder"
+        ) from error
 
 
 def _scan(path: Path) -> Folder:
@@ -95,23 +98,30 @@ def _scan(path: Path) -> Folder:
     parts = [part for part in ("train", "test") if subfolders(path / part)]
     if len(parts) == 1:
         have, lack = parts[0], {"train": "test", "test": "train"}[parts[0]]
-        raise DataError(f"{path} has class folders in {have}/ but none in {lack}/: add {lack}/<class>/ for "
-                        f"the same classes, or name {path / have} itself to have it split into 80 % training "
-                        "and 20 % test")
+        raise DataError(
+            f"{path} has class folders in {have}/ but none in {lack}/: add {lack}/<class>/ for "
+            f"the same classes, or name {path / have} itself to have it split into 80 % training "
+            "and 20 % test"
+        )
     if parts:
         train, test = _classes(path / "train"), _classes(path / "test")
         for name in train.keys() ^ test.keys():
             have, lack = ("train", "test") if name in train else ("test", "train")
-            raise DataError(f"the class {name!r} is in {path / have} but not in {path / lack}: both need the "
-                            f"same class folders ({len(train)} and {len(test)} found)")
-        parts = [[(k, *file) for k, name in enumerate(train) for file in part[name]]
-                 for part in (train, test)]
+            raise DataError(
+                f"the class {name!r} is in {path / have} but not in {path / lack}: both need the "
+                f"same class folders ({len(train)} and {len(test)} found)"
+            )
+        parts = [
+            [(k, *file) for k, name in enumerate(train) for file in part[name]] for part in (train, test)
+        ]
     else:
         train = _classes(path)
         for name, files in train.items():
             if len(files) < 2:
-                raise DataError(f"the class folder {path / name} holds one image, too few to split into "
-                                "training and test: add images, or make train/ and test/ folders")
+                raise DataError(
+                    f"the class folder {path / name} holds one image, too few to split into "
+                    "training and test: add images, or make train/ and test/ folders"
+                )
         whole = [(k, *file) for k, name in enumerate(train) for file in train[name]]
         labels = torch.tensor([file[0] for file in whole], device="cpu")
         parts = [[whole[i] for i in index.tolist()] for index in stratified_split(labels, *HELD_OUT)]
@@ -132,8 +142,9 @@ def _display(path: Path, classes: list[str]) -> tuple[tuple[str, ...], tuple[str
         with table.open(newline="", encoding="utf-8") as lines:
             rows = list(csv.DictReader(lines))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} cannot be read ({reason(error)}): write it as UTF-8 text with commas, or "
-                        "remove it") from error
+        raise DataError(
+            f"{table} cannot be read ({reason(error)}): write it as UTF-8 text with commas, or remove it"
+        ) from error
 
     def column(*names: str) -> str | None:
         return next((name for name in names if rows and name in rows[0]), None)
@@ -141,13 +152,16 @@ def _display(path: Path, classes: list[str]) -> tuple[tuple[str, ...], tuple[str
     folder = column("folder", "fine_name", "name")
     shown, group = column("name", "fine_name", "folder"), column("group", "coarse_name")
     if folder is None:
-        raise DataError(f"{table} has no column called folder, fine_name or name: its first line must name "
-                        "the columns")
+        raise DataError(
+            f"{table} has no column called folder, fine_name or name: its first line must name the columns"
+        )
     by_folder = {row[folder]: row for row in rows}
     for name in classes:
-        if name not in by_folder or not by_folder[name][shown] or group and not by_folder[name][group]:
-            raise DataError(f"{table} says nothing, or not all, about the class folder {name!r}: add its row "
-                            "or remove the file")
+        if name not in by_folder or not by_folder[name][shown] or (group and not by_folder[name][group]):
+            raise DataError(
+                f"{table} says nothing, or not all, about the class folder {name!r}: add its row "
+                "or remove the file"
+            )
     groups = tuple(by_folder[name][group] for name in classes) if group else None
     return tuple(by_folder[name][shown] for name in classes), groups
 
@@ -155,8 +169,9 @@ def _display(path: Path, classes: list[str]) -> tuple[tuple[str, ...], tuple[str
 def load_folder(path: Path, name: str, side: int | None = None) -> tuple[ImageSet, ...]:
     """(train, test) of a folder of class folders, through the cache; side: see the top of `sets`."""
     if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 1):
-        raise DataError("side= is the height and width to bring images to, a positive whole number, not "
-                        f"{side!r}")
+        raise DataError(
+            f"side= is the height and width to bring images to, a positive whole number, not {side!r}"
+        )
     folder = scan(Path(path))
     source = cache.Source(name, folder.path, side, folder.listing(), folder.names, folder.groups)
     labels = [np.array([file[0] for file in files], dtype=np.int64) for files in folder.files]
@@ -183,18 +198,22 @@ def _decode_as(folder: Folder, name: str, side: int | None, channels: int) -> li
     paths = [file[1] for files in folder.files for file in files]
 
     def decode(start: int) -> int:
-        for path, target in zip(paths[start:start + _CHUNK], targets[start:start + _CHUNK]):
+        for path, target in zip(paths[start : start + _CHUNK], targets[start : start + _CHUNK]):
             image = decode_file(path, side, channels)
             if image.shape != shape:
-                raise DataError(f"images differ in size: {path} is {image.shape[2]}x{image.shape[1]} where "
-                                f"{first} is {shape[2]}x{shape[1]}: give side=N to bring all of them to NxN "
-                                "pixels")
+                raise DataError(
+                    f"images differ in size: {path} is {image.shape[2]}x{image.shape[1]} where "
+                    f"{first} is {shape[2]}x{shape[1]}: give side=N to bring all of them to NxN "
+                    "pixels"
+                )
             target[...] = image
-        return len(paths[start:start + _CHUNK])
+        return len(paths[start : start + _CHUNK])
 
     workers = min(32, os.cpu_count() or 1)
-    with (tqdm(total=len(paths), desc=f"reading {name}", unit=" images", disable=None) as bar,
-          ThreadPoolExecutor(workers) as pool):
+    with (
+        tqdm(total=len(paths), desc=f"reading {name}", unit=" images", disable=None) as bar,
+        ThreadPoolExecutor(workers) as pool,
+    ):
         try:
             for done in pool.map(decode, range(0, len(paths), _CHUNK)):
                 bar.update(done)
@@ -219,9 +238,11 @@ def decode_file(path: str, side: int | None, channels: int) -> np.ndarray:
     except (DataError, _Coloured, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image file: remove it from the class folder or "
-                        "replace it") from error
+        raise DataError(
+            f"{path} is not an image file: remove it from the class folder or replace it"
+        ) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError and more
-        raise DataError(f"{path} cannot be read as an image ({reason(error)}): remove or "
-                        "replace it") from error
+        raise DataError(
+            f"{path} cannot be read as an image ({reason(error)}): remove or replace it"
+        ) from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

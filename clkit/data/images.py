@@ -29,21 +29,34 @@ class ImageSet:
     `shape` and `classes` are what a network is built from.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, names: Sequence[str],
-                 groups: Sequence[str] | None = None, name: str = "", single_pass: bool = False,
-                 ordered: bool = False):
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        names: Sequence[str],
+        groups: Sequence[str] | None = None,
+        name: str = "",
+        single_pass: bool = False,
+        ordered: bool = False,
+    ):
         if not (torch.is_tensor(images) and torch.is_tensor(labels)):
-            raise DataError(f"images and labels must be torch tensors, not {type(images).__name__} and "
-                            f"{type(labels).__name__}: use torch.from_numpy")
+            raise DataError(
+                f"images and labels must be torch tensors, not {type(images).__name__} and "
+                f"{type(labels).__name__}: use torch.from_numpy"
+            )
         if images.dtype != torch.uint8 or images.dim() != 4:
-            raise DataError(f"images must be uint8 of shape (N, C, H, W), not {images.dtype} "
-                            f"{tuple(images.shape)}")
+            raise DataError(
+                f"images must be uint8 of shape (N, C, H, W), not {images.dtype} {tuple(images.shape)}"
+            )
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            raise DataError(f"labels must be int64 of shape ({len(images)},) to match the images, "
-                            f"not {labels.dtype} {tuple(labels.shape)}")
+            raise DataError(
+                f"labels must be int64 of shape ({len(images)},) to match the images, "
+                f"not {labels.dtype} {tuple(labels.shape)}"
+            )
         if groups is not None and len(groups) != len(names):
-            raise DataError(f"groups must name one superclass per class: {len(groups)} groups, {len(names)} "
-                            "classes")
+            raise DataError(
+                f"groups must name one superclass per class: {len(groups)} groups, {len(names)} classes"
+            )
         self.images, self.labels = images, labels
         self.names = tuple(names)
         self.groups = None if groups is None else tuple(groups)
@@ -108,9 +121,17 @@ class ImageSet:
             self._checksum = digest.hexdigest()
         return self._checksum
 
-    def batches(self, size: int, *, epochs: int | None = None, reshuffle: bool = True, shuffle: bool = True,
-                drop_last: bool = False, augment: Callable[[Tensor], Tensor] | None = None,
-                generator: torch.Generator | None = None) -> Batches | Passes:
+    def batches(
+        self,
+        size: int,
+        *,
+        epochs: int | None = None,
+        reshuffle: bool = True,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Batches | Passes:
         """Batches of `size` images, to be iterated over as often as wanted (once only for a single-pass set).
 
         Each iteration yields x float32 (B, C, H, W) in [0, 1] and y int64 (B,). With shuffle, every iteration
@@ -126,11 +147,15 @@ class ImageSet:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise DataError(f"a batch size is a positive whole number, not {size!r}")
         if drop_last and len(self) < size:
-            raise DataError(f"drop_last with batches of {size} would leave out all {len(self)} images: "
-                            f"use a smaller batch size or drop_last=False")
+            raise DataError(
+                f"drop_last with batches of {size} would leave out all {len(self)} images: "
+                f"use a smaller batch size or drop_last=False"
+            )
         if epochs is not None and (epochs < 1 or generator is not None):
-            raise DataError(f"epochs is a number of passes from 1 on, in orders of their own: not {epochs}"
-                            f"{' with a generator' if generator is not None else ''}")
+            raise DataError(
+                f"epochs is a number of passes from 1 on, in orders of their own: not {epochs}"
+                f"{' with a generator' if generator is not None else ''}"
+            )
         batches = Batches(self, size, shuffle and not self.ordered, drop_last, augment, generator)
         return batches if epochs is None else Passes(batches, epochs, reshuffle)
 
@@ -138,8 +163,15 @@ class ImageSet:
 class Batches:
     """What `ImageSet.batches` returns: len() batches per iteration."""
 
-    def __init__(self, images: ImageSet, size: int, shuffle: bool, drop_last: bool,
-                 augment: Callable[[Tensor], Tensor] | None, generator: torch.Generator | None):
+    def __init__(
+        self,
+        images: ImageSet,
+        size: int,
+        shuffle: bool,
+        drop_last: bool,
+        augment: Callable[[Tensor], Tensor] | None,
+        generator: torch.Generator | None,
+    ):
         self.source, self.size, self.shuffle, self.drop_last = images, size, shuffle, drop_last
         self.augment, self.generator = augment, generator
 
@@ -158,7 +190,7 @@ class Batches:
         """
         source = self._begin()
         order = self._permutation() if self.shuffle else torch.arange(len(source), device=source.device)
-        for index in order[:len(self) * self.size].split(self.size):
+        for index in order[: len(self) * self.size].split(self.size):
             self._count(len(index))
             yield index
 
@@ -166,9 +198,11 @@ class Batches:
         """The source, which a single pass uses up."""
         source = self.source
         if source.single_pass and source._spent:
-            raise RuntimeError("this set can be gone through once only (single_pass=True), and that has "
-                               "been done: keep what is needed from the first pass, or build the stream "
-                               "with single_pass=False")
+            raise RuntimeError(
+                "this set can be gone through once only (single_pass=True), and that has "
+                "been done: keep what is needed from the first pass, or build the stream "
+                "with single_pass=False"
+            )
         source._spent = True
         return source
 
@@ -187,9 +221,9 @@ class Batches:
         source, size = self.source, self.size
         for start in range(0, len(self) * size, size):
             if order is None:
-                x, y = source.images[start:start + size], source.labels[start:start + size].clone()
+                x, y = source.images[start : start + size], source.labels[start : start + size].clone()
             else:
-                index = order[start:start + size]  # (B,)
+                index = order[start : start + size]  # (B,)
                 x, y = source.images.index_select(0, index), source.labels.index_select(0, index)
             x = x.float().div_(255)  # (B, C, H, W); times 1/255 would differ from ToTensor in the last bit
             self._count(len(y))

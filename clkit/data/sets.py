@@ -37,7 +37,7 @@ def load(name: str, **options) -> tuple[ImageSet, ...]:
     """
     if isinstance(name, str) and name.startswith(FOLDER):
         _check_options(name, folders.load_folder, options)
-        path = Path(name[len(FOLDER):]).expanduser()
+        path = Path(name[len(FOLDER) :]).expanduser()
         return _named(folders.load_folder(path, path.resolve().name, **options), options)
     check_name(name)
     if name in _EMBEDDED:
@@ -87,19 +87,37 @@ def catalogue() -> list[Entry]:
     """Every set that can be named, present or not, without decoding more than one image of it."""
     families = len(shapes.FAMILIES) * shapes.SIBLINGS
     drawn = inspect.signature(shapes.draw).parameters
-    rows = [Entry("digits", True, "scikit-learn", 1438, 359, 10, (1, 8, 8), "comes with scikit-learn"),
-            Entry("digits28", True, "scikit-learn", 1438, 359, 10, (1, 28, 28), "comes with scikit-learn"),
-            Entry("shapes", True, "drawn when loaded", families * drawn["train_per_class"].default,
-                  families * drawn["test_per_class"].default, families, (3, shapes.SIDE, shapes.SIDE),
-                  "drawn by clkit")]
+    rows = [
+        Entry("digits", True, "scikit-learn", 1438, 359, 10, (1, 8, 8), "comes with scikit-learn"),
+        Entry("digits28", True, "scikit-learn", 1438, 359, 10, (1, 28, 28), "comes with scikit-learn"),
+        Entry(
+            "shapes",
+            True,
+            "drawn when loaded",
+            families * drawn["train_per_class"].default,
+            families * drawn["test_per_class"].default,
+            families,
+            (3, shapes.SIDE, shapes.SIDE),
+            "drawn by clkit",
+        ),
+    ]
     for name, published in PUBLISHED.items():
         there = not missing(name)
         if not there and (root() / name).is_dir():
             rows.append(_folder_entry(name))
             continue
-        rows.append(Entry(name, there, str((root() / published.folder).resolve()), published.train,
-                          published.test, len(published.names), published.shape,
-                          "already here" if there else f"python -m clkit data get {name}"))
+        rows.append(
+            Entry(
+                name,
+                there,
+                str((root() / published.folder).resolve()),
+                published.train,
+                published.test,
+                len(published.names),
+                published.shape,
+                "already here" if there else f"python -m clkit data get {name}",
+            )
+        )
     rows += [_combined_entry(name, {row.name: row for row in rows}) for name in COMBINED]
     return rows + [_folder_entry(name) for name in folder_names() if name not in PUBLISHED]
 
@@ -107,15 +125,23 @@ def catalogue() -> list[Entry]:
 def _combined_entry(name: str, rows: dict[str, Entry]) -> Entry:
     """rows: the entries of the published sets by name, each of which has as many images of every class."""
     parts = [(rows[part], PUBLISHED[part], count) for part, count in COMBINED[name].items()]
-    present = all(row.present and (row.classes, row.shape) == (len(published.names), published.shape)
-                  for row, published, _ in parts)
-    sources = [(row if present else published, count / len(published.names))
-               for row, published, count in parts]
-    return Entry(name, present, " and ".join(row.where for row, _, _ in parts),
-                 sum(round(source.train * share) for source, share in sources),
-                 sum(round(source.test * share) for source, share in sources),
-                 sum(count for _, _, count in parts), parts[0][1].shape,
-                 "already here" if present else f"python -m clkit data get {name}")
+    present = all(
+        row.present and (row.classes, row.shape) == (len(published.names), published.shape)
+        for row, published, _ in parts
+    )
+    sources = [
+        (row if present else published, count / len(published.names)) for row, published, count in parts
+    ]
+    return Entry(
+        name,
+        present,
+        " and ".join(row.where for row, _, _ in parts),
+        sum(round(source.train * share) for source, share in sources),
+        sum(round(source.test * share) for source, share in sources),
+        sum(count for _, _, count in parts),
+        parts[0][1].shape,
+        "already here" if present else f"python -m clkit data get {name}",
+    )
 
 
 def _folder_entry(name: str) -> Entry:
@@ -125,5 +151,13 @@ def _folder_entry(name: str) -> Entry:
         channels, height, width = folders.decode_file(folder.files[0][0][1], None, 3).shape
     except DataError as error:
         return Entry(name, False, str(where), 0, 0, 0, (), str(error))
-    return Entry(name, True, str(where), len(folder.files[0]), len(folder.files[1]), len(folder.classes),
-                 (channels, height, width), "already here")
+    return Entry(
+        name,
+        True,
+        str(where),
+        len(folder.files[0]),
+        len(folder.files[1]),
+        len(folder.classes),
+        (channels, height, width),
+        "already here",
+    )

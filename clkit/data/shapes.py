@@ -32,17 +32,26 @@ class Drawn:
     groups: tuple
 
 
-def draw(families: int = 20, siblings: int = 5, train_per_class: int = 100, test_per_class: int = 20,
-         difficulty: float = 0.6, seed: int = 0) -> Drawn:
+def draw(
+    families: int = 20,
+    siblings: int = 5,
+    train_per_class: int = 100,
+    test_per_class: int = 20,
+    difficulty: float = 0.6,
+    seed: int = 0,
+) -> Drawn:
     """Draw the set. Class k is sibling k % siblings of family k // siblings, named like "star/5 rays".
 
     families, siblings: how many of each are drawn; an image does not depend on how many. difficulty: from 0
     to 1; makes the details that tell siblings apart smaller and paler, and the nuisance stronger. Training
     and test images come from different random numbers. ValueError where an option is out of range.
     """
-    for name, value, top in (("families", families, len(FAMILIES)), ("siblings", siblings, SIBLINGS),
-                             ("train_per_class", train_per_class, 10 ** 6),
-                             ("test_per_class", test_per_class, 10 ** 6)):
+    for name, value, top in (
+        ("families", families, len(FAMILIES)),
+        ("siblings", siblings, SIBLINGS),
+        ("train_per_class", train_per_class, 10**6),
+        ("test_per_class", test_per_class, 10**6),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= top:
             raise ValueError(f"{name} is a whole number from 1 to {top}, not {value!r}")
     if isinstance(difficulty, bool) or not isinstance(difficulty, (int, float)) or not 0 <= difficulty <= 1:
@@ -52,6 +61,7 @@ def draw(families: int = 20, siblings: int = 5, train_per_class: int = 100, test
     chosen = [(family, k) for family in list(FAMILIES)[:families] for k in range(siblings)]
     parts = []
     for part, count in enumerate((train_per_class, test_per_class)):
+
         def one(of, part=part, count=count):
             return _draw_class(*of, part, count, difficulty, seed)
 
@@ -81,7 +91,7 @@ def _draw_images(family, sibling, n, difficulty, random):
     strength = int(100 - 80 * difficulty)
     inner = colour + (behind[:, [1, 2, 0]] - colour) * strength // 100  # the mark's colour
     behind = behind + _texture(n, int(10 + 50 * difficulty), random)
-    image = (behind * (_FINE ** 2 - body) + colour * (body - mark) + inner * mark) // _FINE ** 2
+    image = (behind * (_FINE**2 - body) + colour * (body - mark) + inner * mark) // _FINE**2
     hidden, cover = _bar(n, difficulty, random), random.integers(0, 256, (n, 3, 1, 1), dtype=np.int16)
     image = np.where(hidden, cover, image)
     reach = int(6 + 40 * difficulty)
@@ -169,142 +179,150 @@ def _any(masks):
     return union
 
 
-_PIPS = (((0, 0),), ((-.4, -.4), (.4, .4)), ((-.45, -.45), (0, 0), (.45, .45)),
-         ((-.4, -.4), (.4, -.4), (-.4, .4), (.4, .4)),
-         ((-.45, -.45), (.45, -.45), (-.45, .45), (.45, .45), (0, 0)))
+_PIPS = (
+    ((0, 0),),
+    ((-0.4, -0.4), (0.4, 0.4)),
+    ((-0.45, -0.45), (0, 0), (0.45, 0.45)),
+    ((-0.4, -0.4), (0.4, -0.4), (-0.4, 0.4), (0.4, 0.4)),
+    ((-0.45, -0.45), (0.45, -0.45), (-0.45, 0.45), (0.45, 0.45), (0, 0)),
+)
 
 
 def _pips(u, v, k, depth):
-    return _disc(u, v, 0, 0, .92), _any(_disc(u, v, x, y, .1 + .12 * depth) for x, y in _PIPS[k])
+    return _disc(u, v, 0, 0, 0.92), _any(_disc(u, v, x, y, 0.1 + 0.12 * depth) for x, y in _PIPS[k])
 
 
 def _ring(u, v, k, depth):
-    body = _disc(u, v, 0, 0, .92) & ~_disc(u, v, 0, 0, .5)
+    body = _disc(u, v, 0, 0, 0.92) & ~_disc(u, v, 0, 0, 0.5)
     if k:
         c, s = _turn(k - 1, 4)
-        body &= (u * c + v * s < 0) | (abs(v * c - u * s) > .06 + .22 * depth)
+        body &= (u * c + v * s < 0) | (abs(v * c - u * s) > 0.06 + 0.22 * depth)
     return body, None
 
 
 def _star(u, v, k, depth):
-    core = _disc(u, v, 0, 0, .7 - .35 * depth)
-    return core | _any((p >= 0) & (abs(q) <= .34 - .34 * p) for p, q in _rays(u, v, k + 4)), None
+    core = _disc(u, v, 0, 0, 0.7 - 0.35 * depth)
+    return core | _any((p >= 0) & (abs(q) <= 0.34 - 0.34 * p) for p, q in _rays(u, v, k + 4)), None
 
 
 def _gear(u, v, k, depth):
-    wheel = _disc(u, v, 0, 0, .82 - .24 * depth)
-    teeth = _any((p >= 0) & (p <= .95) & (abs(q) <= .13) for p, q in _rays(u, v, k + 5))
-    return wheel | teeth, _disc(u, v, 0, 0, .25)
+    wheel = _disc(u, v, 0, 0, 0.82 - 0.24 * depth)
+    teeth = _any((p >= 0) & (p <= 0.95) & (abs(q) <= 0.13) for p, q in _rays(u, v, k + 5))
+    return wheel | teeth, _disc(u, v, 0, 0, 0.25)
 
 
 def _polygon(u, v, k, depth):
-    body = ~_any(-p > .95 * _turn(1, 2 * (k + 3))[1] * -1 for p, _ in _rays(u, v, k + 3))
-    return body | _disc(u, v, 0, 0, .9 - .55 * depth), None
+    body = ~_any(-p > 0.95 * _turn(1, 2 * (k + 3))[1] * -1 for p, _ in _rays(u, v, k + 3))
+    return body | _disc(u, v, 0, 0, 0.9 - 0.55 * depth), None
 
 
 def _cross(u, v, k, depth):
-    long = [.6] * 4
+    long = [0.6] * 4
     if k:
-        long[k - 1] = .64 + .34 * depth
+        long[k - 1] = 0.64 + 0.34 * depth
     arms = zip(_rays(u, v, 4), long)
-    return _any((p >= -.2) & (p <= reach) & (abs(q) <= .22) for (p, q), reach in arms), None
+    return _any((p >= -0.2) & (p <= reach) & (abs(q) <= 0.22) for (p, q), reach in arms), None
 
 
 def _arrow(u, v, k, depth):
-    shaft = _box(u, v, -.1, 0, .8, .13)
-    head = (u >= .25) & (abs(v) <= .62 * (.95 - u) / .7)
-    feathers = [_box(u, v, -.84 + .22 * i, 0, .055, .15 + .3 * depth) for i in range(k)]
+    shaft = _box(u, v, -0.1, 0, 0.8, 0.13)
+    head = (u >= 0.25) & (abs(v) <= 0.62 * (0.95 - u) / 0.7)
+    feathers = [_box(u, v, -0.84 + 0.22 * i, 0, 0.055, 0.15 + 0.3 * depth) for i in range(k)]
     return _any([shaft, head, *feathers]), None
 
 
 def _stripes(u, v, k, depth):
-    phase = (v + .92) * ((k + 2) / 1.84)
-    return _disc(u, v, 0, 0, .92), abs(phase - np.floor(phase) - .5) <= .25
+    phase = (v + 0.92) * ((k + 2) / 1.84)
+    return _disc(u, v, 0, 0, 0.92), abs(phase - np.floor(phase) - 0.5) <= 0.25
 
 
 def _checker(u, v, k, depth):
     cells = (k + 2) / 1.6
-    odd = (np.floor((u + .8) * cells) + np.floor((v + .8) * cells)) % 2 == 1
-    return _box(u, v, 0, 0, .8, .8), odd
+    odd = (np.floor((u + 0.8) * cells) + np.floor((v + 0.8) * cells)) % 2 == 1
+    return _box(u, v, 0, 0, 0.8, 0.8), odd
 
 
 def _crescent(u, v, k, depth):
-    return _disc(u, v, 0, 0, .92) & ~_disc(u, v, .45 + .17 * depth * (k - 2), 0, .8), None
+    return _disc(u, v, 0, 0, 0.92) & ~_disc(u, v, 0.45 + 0.17 * depth * (k - 2), 0, 0.8), None
 
 
 def _comb(u, v, k, depth):
     count = k + 2
-    back = _box(u, v, 0, -.6, .85, .2)
-    prongs = [_box(u, v, -.75 + 1.5 * i / (count - 1), .05 - .25 * (1 - depth), .1, .7 - .25 * (1 - depth))
-              for i in range(count)]
+    back = _box(u, v, 0, -0.6, 0.85, 0.2)
+    prongs = [
+        _box(u, v, -0.75 + 1.5 * i / (count - 1), 0.05 - 0.25 * (1 - depth), 0.1, 0.7 - 0.25 * (1 - depth))
+        for i in range(count)
+    ]
     return _any([back, *prongs]), None
 
 
 def _house(u, v, k, depth):
-    body = _box(u, v, 0, .4, .72, .5) | ((v <= -.1) & (abs(u) <= 1.1 * (v + .92)))
-    size = .1 + .12 * depth
+    body = _box(u, v, 0, 0.4, 0.72, 0.5) | ((v <= -0.1) & (abs(u) <= 1.1 * (v + 0.92)))
+    size = 0.1 + 0.12 * depth
     if k < 3:
-        return body, _box(u, v, .45 * (k - 1), .6, size, .3)
+        return body, _box(u, v, 0.45 * (k - 1), 0.6, size, 0.3)
     if k == 3:
-        return body, _box(u, v, -.35, .35, size, size) | _box(u, v, .35, .35, size, size)
-    return body, _disc(u, v, 0, .3, 1.3 * size)
+        return body, _box(u, v, -0.35, 0.35, size, size) | _box(u, v, 0.35, 0.35, size, size)
+    return body, _disc(u, v, 0, 0.3, 1.3 * size)
 
 
 def _face(u, v, k, depth):
-    thick = .04 + .07 * depth
-    left = _box(u, v, -.35, -.3, .18, thick * .7) if k == 4 else _disc(u, v, -.35, -.3, .14)
-    smile = _disc(u, v, 0, 0, .5 + thick) & ~_disc(u, v, 0, 0, .5 - thick) & (v >= .2)
-    frown = _disc(u, v, 0, .8, .5 + thick) & ~_disc(u, v, 0, .8, .5 - thick) & (v <= .6)
-    mouth = (smile, frown, _box(u, v, 0, .4, .42, thick), _disc(u, v, 0, .42, .1 + .12 * depth), smile)[k]
-    return _disc(u, v, 0, 0, .92), _any([left, _disc(u, v, .35, -.3, .14), mouth])
+    thick = 0.04 + 0.07 * depth
+    left = _box(u, v, -0.35, -0.3, 0.18, thick * 0.7) if k == 4 else _disc(u, v, -0.35, -0.3, 0.14)
+    smile = _disc(u, v, 0, 0, 0.5 + thick) & ~_disc(u, v, 0, 0, 0.5 - thick) & (v >= 0.2)
+    frown = _disc(u, v, 0, 0.8, 0.5 + thick) & ~_disc(u, v, 0, 0.8, 0.5 - thick) & (v <= 0.6)
+    mouth = (smile, frown, _box(u, v, 0, 0.4, 0.42, thick), _disc(u, v, 0, 0.42, 0.1 + 0.12 * depth), smile)[
+        k
+    ]
+    return _disc(u, v, 0, 0, 0.92), _any([left, _disc(u, v, 0.35, -0.3, 0.14), mouth])
 
 
 def _key(u, v, k, depth):
-    bow = _disc(u, v, -.55, 0, .4) & ~_disc(u, v, -.55, 0, .17)
-    shaft = _box(u, v, .37, 0, .57, .12)
-    teeth = [_box(u, v, .87 - .2 * i, .12, .055, .1 + .35 * depth) for i in range(k + 1)]
+    bow = _disc(u, v, -0.55, 0, 0.4) & ~_disc(u, v, -0.55, 0, 0.17)
+    shaft = _box(u, v, 0.37, 0, 0.57, 0.12)
+    teeth = [_box(u, v, 0.87 - 0.2 * i, 0.12, 0.055, 0.1 + 0.35 * depth) for i in range(k + 1)]
     return _any([bow, shaft, *teeth]), None
 
 
 def _flower(u, v, k, depth):
-    reach = .4 + .2 * depth
-    petals = [_disc(p, q, reach, 0, .36 - .03 * k) for p, q in _rays(u, v, k + 4)]
-    return _any([_disc(u, v, 0, 0, .35), *petals]), _disc(u, v, 0, 0, .24)
+    reach = 0.4 + 0.2 * depth
+    petals = [_disc(p, q, reach, 0, 0.36 - 0.03 * k) for p, q in _rays(u, v, k + 4)]
+    return _any([_disc(u, v, 0, 0, 0.35), *petals]), _disc(u, v, 0, 0, 0.24)
 
 
 def _fish(u, v, k, depth):
-    trunk = _disc(u, v * 1.7, .2, 0, .75)
-    tail = (u >= -.95) & (u <= -.3) & (abs(v) <= .75 * (-.2 - u))
-    stripes = [_box(u, v, .35 - .22 * i, 0, .03 + .04 * depth, .6) for i in range(k)]
-    return trunk | tail, _any([_disc(u, v, .65, -.1, .1), *stripes])
+    trunk = _disc(u, v * 1.7, 0.2, 0, 0.75)
+    tail = (u >= -0.95) & (u <= -0.3) & (abs(v) <= 0.75 * (-0.2 - u))
+    stripes = [_box(u, v, 0.35 - 0.22 * i, 0, 0.03 + 0.04 * depth, 0.6) for i in range(k)]
+    return trunk | tail, _any([_disc(u, v, 0.65, -0.1, 0.1), *stripes])
 
 
 def _zigzag(u, v, k, depth):
-    phase = (u + .95) * ((k + 2) / 1.9)
+    phase = (u + 0.95) * ((k + 2) / 1.9)
     wave = abs(phase - 2 * np.floor(phase / 2) - 1) * 2 - 1  # a triangle wave between -1 and 1
-    return (abs(v - (.15 + .4 * depth) * wave) <= .26) & (abs(u) <= .95), None
+    return (abs(v - (0.15 + 0.4 * depth) * wave) <= 0.26) & (abs(u) <= 0.95), None
 
 
 def _target(u, v, k, depth):
     radius = np.sqrt(u * u + v * v)
-    ring = np.floor(radius * ((2 * k + 3) / .92))
-    return radius <= .92, ring % 2 == 1
+    ring = np.floor(radius * ((2 * k + 3) / 0.92))
+    return radius <= 0.92, ring % 2 == 1
 
 
 def _tree(u, v, k, depth):
-    t = (v + .95) / 1.5  # 0 at the top, 1 at the foot of the lowest tier
+    t = (v + 0.95) / 1.5  # 0 at the top, 1 at the foot of the lowest tier
     tier = np.floor(t * (k + 1))
     within = t * (k + 1) - tier
-    jagged = .45 * tier / (k + 1) + .55 * within * (.5 + .5 * (tier + 1) / (k + 1))
-    wide = .85 * ((1 - depth) * t + depth * jagged)
-    crown = (t >= 0) & (t <= 1) & (abs(u) <= wide + .04)
-    return crown | _box(u, v, 0, .75, .13, .2), None
+    jagged = 0.45 * tier / (k + 1) + 0.55 * within * (0.5 + 0.5 * (tier + 1) / (k + 1))
+    wide = 0.85 * ((1 - depth) * t + depth * jagged)
+    crown = (t >= 0) & (t <= 1) & (abs(u) <= wide + 0.04)
+    return crown | _box(u, v, 0, 0.75, 0.13, 0.2), None
 
 
 def _ladder(u, v, k, depth):
     count = k + 2
-    rails = _box(abs(u), v, .55, 0, .1, .92)
-    rungs = [_box(u, v, 0, -.7 + 1.4 * i / (count - 1), .5, .03 + .07 * depth) for i in range(count)]
+    rails = _box(abs(u), v, 0.55, 0, 0.1, 0.92)
+    rungs = [_box(u, v, 0, -0.7 + 1.4 * i / (count - 1), 0.5, 0.03 + 0.07 * depth) for i in range(count)]
     return _any([rails, *rungs]), None
 
 

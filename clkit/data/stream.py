@@ -66,10 +66,20 @@ class Stream:
     does not lead to other images.
     """
 
-    def __init__(self, train: ImageSet, test: ImageSet, classes_per_task: Sequence[int], *,
-                 order: int | Sequence[int] | Sequence[str] | None = None, val: float = 0.0,
-                 val_from: str = "random", max_per_class: int | None = None, seed: int = 0,
-                 single_pass: bool = False, shuffle_images: int | None = None):
+    def __init__(
+        self,
+        train: ImageSet,
+        test: ImageSet,
+        classes_per_task: Sequence[int],
+        *,
+        order: int | Sequence[int] | Sequence[str] | None = None,
+        val: float = 0.0,
+        val_from: str = "random",
+        max_per_class: int | None = None,
+        seed: int = 0,
+        single_pass: bool = False,
+        shuffle_images: int | None = None,
+    ):
         _check_sets(train, test)
         _check_options(val, val_from, max_per_class, seed, shuffle_images)
         self.order = _arrange(order, train.names)
@@ -102,16 +112,23 @@ class Stream:
         tasks = torch.bucketize(labels[index], ends, right=True)
         index = index[torch.argsort(tasks, stable=True)]
         counts = torch.bincount(tasks, minlength=len(self.classes_per_task)).tolist()
-        chosen = ImageSet(source.images.index_select(0, index), labels.index_select(0, index), self.names,
-                          self.groups, source.name)
+        chosen = ImageSet(
+            source.images.index_select(0, index),
+            labels.index_select(0, index),
+            self.names,
+            self.groups,
+            source.name,
+        )
         return chosen, tuple(itertools.accumulate(counts))
 
     def _check_filled(self, labels: Tensor, tests: Tensor) -> None:
         for part, present in (("training", labels), ("test", tests)):
             counts = torch.bincount(present[present >= 0], minlength=self.classes).tolist()
             if 0 in counts:
-                raise StreamError(f"the class {self.names[counts.index(0)]!r} has no {part} images: leave it "
-                                  "out of the order or give it images")
+                raise StreamError(
+                    f"the class {self.names[counts.index(0)]!r} has no {part} images: leave it "
+                    "out of the order or give it images"
+                )
 
     def __len__(self) -> int:
         return len(self.classes_per_task)
@@ -127,12 +144,20 @@ class Stream:
         val = self._window(self._val, self._val_ends, t, False, False) if self.val else None
         return Task(t, self.seen[t] - self.classes_per_task[t], self.seen[t], train, val)
 
-    def _window(self, whole: ImageSet, ends: tuple[int, ...], t: int, single_pass: bool,
-                ordered: bool) -> ImageSet:
+    def _window(
+        self, whole: ImageSet, ends: tuple[int, ...], t: int, single_pass: bool, ordered: bool
+    ) -> ImageSet:
         start, stop, seen = (ends[t - 1] if t else 0), ends[t], self.seen[t]
         groups = None if self.groups is None else self.groups[:seen]
-        return ImageSet(_bounded(whole.images, start, stop), _bounded(whole.labels, start, stop),
-                        self.names[:seen], groups, whole.name, single_pass, ordered)
+        return ImageSet(
+            _bounded(whole.images, start, stop),
+            _bounded(whole.labels, start, stop),
+            self.names[:seen],
+            groups,
+            whole.name,
+            single_pass,
+            ordered,
+        )
 
     def to(self, device: torch.device | str) -> Stream:
         """The same stream with its images on another device."""
@@ -159,10 +184,17 @@ class Stream:
         """
         optional = {} if self.shuffle_images is None else {"shuffle_images": self.shuffle_images}
         optional |= {} if self.val_from == "random" else {"val_from": self.val_from}
-        return {"data": self.data, "checksum": hashlib.sha256("".join(self._checksums).encode()).hexdigest(),
-                "classes_per_task": list(self.classes_per_task), "order": list(self.order), "val": self.val,
-                "max_per_class": self.max_per_class, "seed": self.seed, "single_pass": self.single_pass,
-                **optional}
+        return {
+            "data": self.data,
+            "checksum": hashlib.sha256("".join(self._checksums).encode()).hexdigest(),
+            "classes_per_task": list(self.classes_per_task),
+            "order": list(self.order),
+            "val": self.val,
+            "max_per_class": self.max_per_class,
+            "seed": self.seed,
+            "single_pass": self.single_pass,
+            **optional,
+        }
 
 
 def read_order(path: str | Path) -> list[str]:
@@ -174,11 +206,14 @@ def read_order(path: str | Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise StreamError(f"the class order {path} is not UTF-8 text: save it as UTF-8, one class name a "
-                          "line") from error
+        raise StreamError(
+            f"the class order {path} is not UTF-8 text: save it as UTF-8, one class name a line"
+        ) from error
     except OSError as error:
-        raise StreamError(f"the class order {path} cannot be read ({error.strerror}): give a text file with "
-                          "one class name a line") from error
+        raise StreamError(
+            f"the class order {path} cannot be read ({error.strerror}): give a text file with "
+            "one class name a line"
+        ) from error
     names = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     if not names:
         raise StreamError(f"the class order {path} names no class: write one class name a line")
@@ -200,29 +235,39 @@ def _whole(value: object) -> bool:
 
 def _check_sets(train: ImageSet, test: ImageSet) -> None:
     if train.names != test.names or train.shape != test.shape:
-        raise StreamError(f"training and test set do not belong together: {train.classes} classes "
-                          f"{train.shape} and {test.classes} classes {test.shape}: give the two that one "
-                          "load() returned")
+        raise StreamError(
+            f"training and test set do not belong together: {train.classes} classes "
+            f"{train.shape} and {test.classes} classes {test.shape}: give the two that one "
+            "load() returned"
+        )
     if train.device != test.device:
-        raise StreamError(f"the training set is on {train.device} and the test set on {test.device}: move "
-                          "one with .to()")
+        raise StreamError(
+            f"the training set is on {train.device} and the test set on {test.device}: move one with .to()"
+        )
     for part in (train, test):
         if len(part) and not 0 <= int(part.labels.min()) <= int(part.labels.max()) < part.classes:
-            raise StreamError(f"labels must lie in [0, {part.classes}), one per class name, but range from "
-                              f"{int(part.labels.min())} to {int(part.labels.max())}")
+            raise StreamError(
+                f"labels must lie in [0, {part.classes}), one per class name, but range from "
+                f"{int(part.labels.min())} to {int(part.labels.max())}"
+            )
 
 
-def _check_options(val: object, val_from: object, max_per_class: object, seed: object,
-                   shuffle_images: object) -> None:
+def _check_options(
+    val: object, val_from: object, max_per_class: object, seed: object, shuffle_images: object
+) -> None:
     if not isinstance(val, (int, float)) or isinstance(val, bool) or not 0 <= val < 1:
-        raise StreamError("val is a share of each class's training images from 0 up to but not 1, not "
-                          f"{val!r}")
+        raise StreamError(
+            f"val is a share of each class's training images from 0 up to but not 1, not {val!r}"
+        )
     if val_from not in ("random", "last"):
-        raise StreamError("val_from says which images are for validation, 'random' or 'last', not "
-                          f"{val_from!r}")
+        raise StreamError(
+            f"val_from says which images are for validation, 'random' or 'last', not {val_from!r}"
+        )
     if max_per_class is not None and (not _whole(max_per_class) or max_per_class < 1):
-        raise StreamError("max_per_class is a number of training images, a positive whole number or None, "
-                          f"not {max_per_class!r}")
+        raise StreamError(
+            "max_per_class is a number of training images, a positive whole number or None, "
+            f"not {max_per_class!r}"
+        )
     for name, value in (("seed", seed), ("shuffle_images", 0 if shuffle_images is None else shuffle_images)):
         if not _whole(value) or value < 0:
             raise StreamError(f"{name} is a whole number from 0 on, not {value!r}")
@@ -240,8 +285,9 @@ def _arrange(order: object, names: tuple[str, ...]) -> tuple[int, ...]:
         given = None if isinstance(order, str) else list(order)
         chosen = tuple(_numbers(given, names))
     except (TypeError, AttributeError):
-        raise StreamError("order is None, a seed, or a list of class numbers or names, not "
-                          f"{order!r}") from None
+        raise StreamError(
+            f"order is None, a seed, or a list of class numbers or names, not {order!r}"
+        ) from None
     if not chosen:
         raise StreamError("the order lists no class: list at least one")
     times = Counter(chosen)
@@ -263,35 +309,43 @@ def _numbers(given: Sequence, names: tuple[str, ...]) -> Iterator[int]:
         elif times[word] == 1:
             yield number[word]
         elif times[word]:
-            raise StreamError(f"the order names {word!r}, which {times[word]} classes are called: give their "
-                              "numbers")
+            raise StreamError(
+                f"the order names {word!r}, which {times[word]} classes are called: give their numbers"
+            )
         else:
             hint = did_you_mean(word, names) or f"; they are {_some(names)}"
             raise StreamError(f"the order names {word!r}, which is none of the {len(names)} classes{hint}")
 
 
 def _some(names: tuple[str, ...], most: int = 6) -> str:
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most - 1])}, ..., {names[-1]}"
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])}, ..., {names[-1]}"
 
 
-def _check_tasks(classes_per_task: Sequence[int], chosen: int, classes: int,
-                 order: object) -> tuple[int, ...]:
+def _check_tasks(
+    classes_per_task: Sequence[int], chosen: int, classes: int, order: object
+) -> tuple[int, ...]:
     try:
         classes_per_task = tuple(classes_per_task)
     except TypeError:
-        raise StreamError("classes_per_task lists the number of classes of each task, such as (2,) * 5, not "
-                          f"{classes_per_task!r}") from None
+        raise StreamError(
+            "classes_per_task lists the number of classes of each task, such as (2,) * 5, not "
+            f"{classes_per_task!r}"
+        ) from None
     for size in classes_per_task:
         if not _whole(size) or size < 1:
-            raise StreamError("classes_per_task lists the number of classes of each task, positive whole "
-                              f"numbers, not {size!r}")
+            raise StreamError(
+                "classes_per_task lists the number of classes of each task, positive whole "
+                f"numbers, not {size!r}"
+            )
     total = sum(classes_per_task)
     if not total or total != chosen:
         listed = order is not None and not _whole(order)
         whose = f"the order lists {chosen}" if listed else f"there are {classes}"
         cure = f", or give an order that lists {total}" if 0 < total <= classes else ""
-        raise StreamError(f"classes_per_task {classes_per_task} adds up to {total} classes, but {whose}: "
-                          f"make it add up to {chosen}{cure}")
+        raise StreamError(
+            f"classes_per_task {classes_per_task} adds up to {total} classes, but {whose}: "
+            f"make it add up to {chosen}{cure}"
+        )
     return classes_per_task
 
 
@@ -303,14 +357,19 @@ def _generator(purpose: str, seed: int) -> torch.Generator:
 
 def _relabel(labels: Tensor, order: tuple[int, ...]) -> Tensor:
     """Labels by arrival; -1 for classes that the order leaves out."""
-    arrival = torch.full((max(int(labels.max()) if len(labels) else 0, *order) + 1,), -1, dtype=torch.int64,
-                         device=labels.device)
+    arrival = torch.full(
+        (max(int(labels.max()) if len(labels) else 0, *order) + 1,),
+        -1,
+        dtype=torch.int64,
+        device=labels.device,
+    )
     arrival[torch.tensor(order, device=labels.device)] = torch.arange(len(order), device=labels.device)
     return arrival[labels]
 
 
-def _divide(labels: Tensor, classes: int, val: float, val_from: str, max_per_class: int | None,
-            seed: int) -> tuple[Tensor, Tensor]:
+def _divide(
+    labels: Tensor, classes: int, val: float, val_from: str, max_per_class: int | None, seed: int
+) -> tuple[Tensor, Tensor]:
     """Indices for training and validation, ascending: per class val, then up to max_per_class of the rest."""
     device, labels = labels.device, labels.cpu()
     if not val and max_per_class is None:

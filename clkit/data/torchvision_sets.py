@@ -15,8 +15,17 @@ import numpy as np
 import torch
 
 from clkit.data import cache, folders
-from clkit.data.facts import (COMBINED, EMBEDDED, PUBLISHED, DataError, Published, check_name, missing,
-                              reason, root)
+from clkit.data.facts import (
+    COMBINED,
+    EMBEDDED,
+    PUBLISHED,
+    DataError,
+    Published,
+    check_name,
+    missing,
+    reason,
+    root,
+)
 from clkit.data.images import ImageSet
 
 
@@ -29,14 +38,18 @@ def torchvision() -> ModuleType:
     """
     try:
         import torchvision as module
+
         return module
     except ImportError as error:
-        raise DataError(f"torchvision cannot be imported ({reason(error)}): pip "
-                        "install torchvision") from error
+        raise DataError(
+            f"torchvision cannot be imported ({reason(error)}): pip install torchvision"
+        ) from error
     except RuntimeError as error:
         if not re.search(r"operator torchvision::q?nms does not exist", str(error)):
-            raise DataError(f"torchvision cannot be imported ({reason(error)}): install the version that "
-                            f"belongs to torch {torch.__version__}") from error
+            raise DataError(
+                f"torchvision cannot be imported ({reason(error)}): install the version that "
+                f"belongs to torch {torch.__version__}"
+            ) from error
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]  # a failed import leaves its submodules behind, half made
     library = torch.library.Library("torchvision", "DEF")
@@ -44,6 +57,7 @@ def torchvision() -> ModuleType:
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _OPERATORS.append(library)
     import torchvision as module
+
     return module
 
 
@@ -55,17 +69,21 @@ def load_published(name: str, side: int | None = None) -> tuple[ImageSet, ...]:
     published, absent = PUBLISHED[name], missing(name)
     if not absent:
         if side is not None:
-            raise DataError(f"side= is for class folders: {name} has "
-                            f"{published.shape[1]}x{published.shape[2]} pixels")
+            raise DataError(
+                f"side= is for class folders: {name} has {published.shape[1]}x{published.shape[2]} pixels"
+            )
         return cache.through_cache(_source(name), lambda: _read_published(name))
     if (root() / name).is_dir():
         return folders.load_folder(root() / name, name, side)
     if len(absent) < len(published.files):
-        raise DataError(f"{name} is incomplete, {absent[0]} is missing: fetch it with "
-                        f"`python -m clkit data get {name}`")
-    raise DataError(f"{name} is not here: neither {absent[0]} nor the class folders {root() / name}/train "
-                    f"and test exist; fetch it with `python -m clkit data get {name}`, or point CLKIT_DATA "
-                    "at where it is")
+        raise DataError(
+            f"{name} is incomplete, {absent[0]} is missing: fetch it with `python -m clkit data get {name}`"
+        )
+    raise DataError(
+        f"{name} is not here: neither {absent[0]} nor the class folders {root() / name}/train "
+        f"and test exist; fetch it with `python -m clkit data get {name}`, or point CLKIT_DATA "
+        "at where it is"
+    )
 
 
 def _source(name: str) -> cache.Source:
@@ -100,15 +118,20 @@ def _read_part(name: str, train: bool) -> ImageSet:
     except (MemoryError, DataError):
         raise
     except Exception as error:  # torchvision lets through whatever parsing broken bytes happens to raise
-        raise DataError(f"{name}: the files in {where} are truncated or corrupt "
-                        f"({reason(error)}): {cure}") from error
+        raise DataError(
+            f"{name}: the files in {where} are truncated or corrupt ({reason(error)}): {cure}"
+        ) from error
     expected = (published.train, published.test)[not train]
     if len(loaded) != expected:
-        raise DataError(f"{name}: the files in {where} hold {len(loaded):,} "
-                        f"{'training' if train else 'test'} images where {expected:,} belong: {cure}")
+        raise DataError(
+            f"{name}: the files in {where} hold {len(loaded):,} "
+            f"{'training' if train else 'test'} images where {expected:,} belong: {cure}"
+        )
     if published.checksums and loaded.checksum() != published.checksums[not train]:
-        raise DataError(f"{name}: the {'training' if train else 'test'} files in {where} are corrupt (their "
-                        f"checksum is not that of the published set): {cure}")
+        raise DataError(
+            f"{name}: the {'training' if train else 'test'} files in {where} are corrupt (their "
+            f"checksum is not that of the published set): {cure}"
+        )
     return loaded
 
 
@@ -121,12 +144,17 @@ def _open_published(published: Published, train: bool, download: bool = False) -
 
 def load_combined(name: str) -> tuple[ImageSet, ...]:
     """The parts one after another: the labels of each begin where those of the part before it end."""
-    absent = [part for part in COMBINED[name]
-              if len(missing(part)) == len(PUBLISHED[part].files) and not (root() / part).is_dir()]
+    absent = [
+        part
+        for part in COMBINED[name]
+        if len(missing(part)) == len(PUBLISHED[part].files) and not (root() / part).is_dir()
+    ]
     if absent:
-        raise DataError(f"{name} is made of {' and '.join(COMBINED[name])}, but {' and '.join(absent)} "
-                        f"cannot be found in {root()}: fetch what is missing with `python -m clkit data get "
-                        f"{name if absent[1:] else absent[0]}`, or point CLKIT_DATA at where both are")
+        raise DataError(
+            f"{name} is made of {' and '.join(COMBINED[name])}, but {' and '.join(absent)} "
+            f"cannot be found in {root()}: fetch what is missing with `python -m clkit data get "
+            f"{name if absent[1:] else absent[0]}`, or point CLKIT_DATA at where both are"
+        )
     parts = [_first_classes(name, part, count) for part, count in COMBINED[name].items()]
     return tuple(_joined(name, sets) for sets in zip(*parts))
 
@@ -135,10 +163,12 @@ def _first_classes(name: str, part: str, count: int) -> tuple[ImageSet, ...]:
     """(train, test) of the first classes of a published set; class folders must hold it as published."""
     published, sets = PUBLISHED[part], load_published(part)
     if (sets[0].names, sets[0].shape) != (published.names, published.shape):
-        raise DataError(f"{name} cannot be made of the class folders {root() / part}: they must be the "
-                        f"{len(published.names)} classes of {part} by name ({published.names[0]} to "
-                        f"{published.names[-1]}), with RGB images of {published.shape[1]}x"
-                        f"{published.shape[2]} pixels")
+        raise DataError(
+            f"{name} cannot be made of the class folders {root() / part}: they must be the "
+            f"{len(published.names)} classes of {part} by name ({published.names[0]} to "
+            f"{published.names[-1]}), with RGB images of {published.shape[1]}x"
+            f"{published.shape[2]} pixels"
+        )
     chosen = [loaded.select(loaded.labels < count) for loaded in sets]
     return tuple(ImageSet(loaded.images, loaded.labels, published.names[:count]) for loaded in chosen)
 
@@ -162,8 +192,9 @@ def get(name: str) -> Path:
     if name not in PUBLISHED:
         check_name(name)
         cure = folders.FOLDERS_WANTED.format(where=root() / name)
-        raise DataError(f"{name} needs no download" if name in EMBEDDED else
-                        f"{name} cannot be downloaded here: {cure}")
+        raise DataError(
+            f"{name} needs no download" if name in EMBEDDED else f"{name} cannot be downloaded here: {cure}"
+        )
     published = PUBLISHED[name]
     root().mkdir(parents=True, exist_ok=True)
     for train in (True, False):
@@ -172,7 +203,9 @@ def get(name: str) -> Path:
         except (DataError, MemoryError):
             raise
         except Exception as error:  # network, disk and archive errors of several libraries
-            raise DataError(f"{name} could not be downloaded into {root()} ({reason(error)}): check the "
-                            "network and the free space, or put the files there by hand") from error
+            raise DataError(
+                f"{name} could not be downloaded into {root()} ({reason(error)}): check the "
+                "network and the free space, or put the files there by hand"
+            ) from error
     _read_published(name)
     return root() / published.folder

@@ -203,7 +203,7 @@ def _differences(there: Facts, here: Facts) -> str:
 
 def lock(folder: Path) -> IO[str]:
     """An open file that holds the folder's lock; the system frees it however the process ends."""
-    file = open(folder / "lock", "a+", encoding="utf-8")
+    file = open(folder / "lock", "a+", encoding="utf-8")  # noqa: SIM115
     try:
         if os.name == "nt":
             import msvcrt

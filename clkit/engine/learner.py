@@ -173,6 +173,7 @@ def teacher(module: _Module, persistent: bool = True) -> _Module:
 
 # ---- settings
 
+
 def check_config(config, *, above_0="", from_0="", up_to_1="", signed="", own=""):
     """Refuse settings that cannot work, with a LearnerError: for the ``__post_init__`` of a Config.
 
@@ -184,7 +185,7 @@ def check_config(config, *, above_0="", from_0="", up_to_1="", signed="", own=""
     """
     for name, kind in get_type_hints(type(config)).items():
         value, kinds = getattr(config, name), get_args(kind) if isinstance(kind, UnionType) else (kind,)
-        if name in own.split() or value is None and type(None) in kinds:
+        if name in own.split() or (value is None and type(None) in kinds):
             continue
         fits, words = _rule(kinds[0], *(name in n.split() for n in (above_0, from_0, up_to_1, signed)))
         if not fits(value):
@@ -203,9 +204,13 @@ def _rule(kind, above_0, from_0, up_to_1, signed):
         least = -math.inf if signed else math.ulp(0.0) if above_0 else 0.0
         most = 1.0 if up_to_1 else math.inf
         words = "" if signed else " above 0" if above_0 else " of at least 0"
-        return (lambda v: type(v) in (int, float) and math.isfinite(v) and least <= v <= most,
-                f"a finite number{words}{' and at most 1' if up_to_1 else ''}")
+        return (
+            lambda v: type(v) in (int, float) and math.isfinite(v) and least <= v <= most,
+            f"a finite number{words}{' and at most 1' if up_to_1 else ''}",
+        )
     if kind is tuple:
-        return (lambda v: type(v) is tuple and all(type(n) is int and n >= 1 for n in v),
-                "a tuple of whole numbers of at least 1")
+        return (
+            lambda v: type(v) is tuple and all(type(n) is int and n >= 1 for n in v),
+            "a tuple of whole numbers of at least 1",
+        )
     return lambda v: type(v) is kind, f"of the type {kind.__name__}"

@@ -162,7 +162,7 @@ def _measure(model: Learner, stream: Stream, task: Task, device: torch.device) -
 
 def _collect(stages: list[Facts], stream: Stream, about: Facts) -> Result:
     """One Result out of the stages of a run."""
-    start, *done = stages
+    _start, *done = stages
     kinds = dict.fromkeys(k for s in done for k in s if k.startswith("memory_bytes/"))
     columns = ("seen", "learn_seconds", "test_seconds", "n_samples", "parameters")
     trace: dict[str, dict[str, list]] = {}

@@ -1,4 +1,4 @@
-"""From the name of a benchmark to its Stream: those of the papers, and any data set or folder of the user's."""
+"""From the name of a benchmark to its Stream: those of the papers, and any data set of the user's."""
 
 from functools import lru_cache
 
@@ -6,8 +6,8 @@ from clkit import papers
 from clkit.errors import ClkitError, did_you_mean
 from clkit.papers import Benchmark
 
-OWN = "own"                                             # the size of an experiment on the user's own data
-TASK_COUNTS = (5, 4, 3, 2)                              # tried in this order where the user names no tasks
+OWN = "own"  # the size of an experiment on the user's own data
+TASK_COUNTS = (5, 4, 3, 2)  # tried in this order where the user names no tasks
 
 
 class PresetError(ClkitError):
@@ -21,16 +21,20 @@ def stream(benchmark: str, preset: str = "teach", seed: int = 0):
     """
     known = papers.benchmarks()
     if benchmark not in known:
-        raise PresetError(f"there is no benchmark '{benchmark}'{did_you_mean(benchmark, known)}; "
-                          "`python -m clkit list` shows all")
+        raise PresetError(
+            f"there is no benchmark '{benchmark}'{did_you_mean(benchmark, known)}; "
+            "`python -m clkit list` shows all"
+        )
     return stream_of(papers.benchmark(benchmark, checked_preset(preset)), seed)
 
 
 def checked_preset(preset: str) -> str:
     """The preset, if there is one of that name; PresetError otherwise."""
     if preset not in papers.PRESETS:
-        raise PresetError(f"there is no preset '{preset}'{did_you_mean(preset, papers.PRESETS)}: "
-                          f"use {', '.join(papers.PRESETS[:-1])} or {papers.PRESETS[-1]}")
+        raise PresetError(
+            f"there is no preset '{preset}'{did_you_mean(preset, papers.PRESETS)}: "
+            f"use {', '.join(papers.PRESETS[:-1])} or {papers.PRESETS[-1]}"
+        )
     return preset
 
 
@@ -61,7 +65,7 @@ def _stream(hashed, seed):
     if row.eval_on_val:
         train, test = (train.select(part) for part in stratified_split(train.labels, row.eval_on_val, 0))
     order = seed if row.shuffle_classes else row.order
-    if row.interleave_families:                         # siblings 0 of all families, then siblings 1, ...
+    if row.interleave_families:  # siblings 0 of all families, then siblings 1, ...
         families = list(dict.fromkeys(train.groups))
         members = [[c for c, g in enumerate(train.groups) if g == f] for f in families]
         order = [m[i] for i in range(len(members[0])) for m in members]
@@ -70,6 +74,7 @@ def _stream(hashed, seed):
 
 
 # ---- the user's own data
+
 
 def own_benchmark(data: str, tasks=None, order=None, options=None) -> Benchmark:
     """The Benchmark of a data set that no paper has: a name that data.load knows, or folder:PATH.
@@ -84,8 +89,10 @@ def own_benchmark(data: str, tasks=None, order=None, options=None) -> Benchmark:
     if tasks is None:
         count = next((t for t in TASK_COUNTS if train.classes % t == 0 and train.classes // t > 1), None)
         if count is None:
-            raise PresetError(f"{data} has {train.classes} classes, which do not make two to five equal tasks: say "
-                              f"how many come in each with --tasks, such as --tasks {train.classes - 1},1")
+            raise PresetError(
+                f"{data} has {train.classes} classes, which do not make two to five equal tasks: say "
+                f"how many come in each with --tasks, such as --tasks {train.classes - 1},1"
+            )
         tasks = (train.classes // count,) * count
     return Benchmark(data, tuple(tasks), options, order=tuple(order) if isinstance(order, list) else order)
 

@@ -31,8 +31,8 @@ from clkit.papers import Benchmark
 class Experiment:
     """One row of the tables, ready to run.
 
-    name: METHOD/BENCHMARK.   preset: its size.   overrides: settings that differ from the row's.   stream_row:
-    the Benchmark that its stream is made of.   row: what the row sets beside the defaults.
+    name: METHOD/BENCHMARK.   preset: its size.   overrides: settings that differ from the row's.
+    stream_row: the Benchmark that its stream is made of.   row: what the row sets beside the defaults.
     """
 
     name: str
@@ -78,8 +78,10 @@ class Experiment:
     @property
     def stem(self) -> str:
         """The name of its record: METHOD_BENCHMARK_PRESET, then what was overridden."""
+
         def said(value):
             return "-".join(map(str, value)) if isinstance(value, tuple) else value
+
         extra = "".join(f"_{k}-{said(v)}" for k, v in sorted({**self._own(), **self.overrides}.items()))
         benchmark = self.benchmark
         if self.preset == OWN:
@@ -91,8 +93,11 @@ class Experiment:
         if self.preset != OWN:
             return {}
         order = self.stream_row.order
-        return {"tasks": self.stream_row.classes_per_task, **self.stream_row.options,
-                **({} if order is None else {"order": order if isinstance(order, int) else "given"})}
+        return {
+            "tasks": self.stream_row.classes_per_task,
+            **self.stream_row.options,
+            **({} if order is None else {"order": order if isinstance(order, int) else "given"}),
+        }
 
     @property
     def command(self) -> str:
@@ -107,7 +112,7 @@ class Experiment:
 
     @property
     def minutes(self) -> float | None:
-        """Measured minutes a seed on one CPU core: of its record, else as its paper's file says; None: unknown."""
+        """Measured minutes a seed on one CPU core: of its record, else of its paper's file; None: unknown."""
         path = places.RECORDS / f"{self.stem}.json"
         if path.is_file():
             per_seed = json.loads(path.read_text(encoding="utf-8"))["summary"]["seconds"]["per_seed"]
@@ -120,16 +125,22 @@ class Experiment:
         if self.preset == OWN:
             return papers.SEEDS["teach"]
         usual = self.paper.seeds.get((self.benchmark, self.preset))
-        for paper in papers.PAPERS.values():            # the benchmark may be that of another paper
-            usual = usual or (paper.benchmarks.get(self.benchmark) and paper.seeds.get((self.benchmark, self.preset)))
+        for paper in papers.PAPERS.values():  # the benchmark may be that of another paper
+            usual = usual or (
+                paper.benchmarks.get(self.benchmark) and paper.seeds.get((self.benchmark, self.preset))
+            )
         return self.paper.seeds.get((self.name, self.preset)) or usual or papers.SEEDS[self.preset]
 
     @property
     def tables(self) -> tuple:
         """The trace tables that its runs record unless others are asked for."""
-        return tuple(name for name, table in self.paper.tables.items()
-                     if (table.only is None or self.method in table.only) and self.benchmark not in table.unless
-                     and (table.variants or not self.overrides))
+        return tuple(
+            name
+            for name, table in self.paper.tables.items()
+            if (table.only is None or self.method in table.only)
+            and self.benchmark not in table.unless
+            and (table.variants or not self.overrides)
+        )
 
 
 def _ranges(seeds):
@@ -144,8 +155,13 @@ def config_class(learner: type) -> type:
 
 def names(method: str | None = None, benchmark: str | None = None) -> list[str]:
     """All experiment names, METHOD/BENCHMARK, or those of one method, benchmark or both."""
-    return [f"{m}/{b}" for paper in papers.PAPERS.values() for m in paper.variants for b in paper.benchmarks_of(m)
-            if method in (None, m) and benchmark in (None, b)]
+    return [
+        f"{m}/{b}"
+        for paper in papers.PAPERS.values()
+        for m in paper.variants
+        for b in paper.benchmarks_of(m)
+        if method in (None, m) and benchmark in (None, b)
+    ]
 
 
 def experiment(name: str, preset: str = "teach", overrides=None, *, tasks=None, order=None) -> Experiment:
@@ -158,8 +174,10 @@ def experiment(name: str, preset: str = "teach", overrides=None, *, tasks=None, 
     if name not in names():
         return _own_experiment(name, overrides, tasks, order)
     if tasks is not None or order is not None:
-        raise PresetError(f"{name} has its own tasks and order of classes: --tasks and --order are for your own "
-                          "data, such as er/folder:PATH")
+        raise PresetError(
+            f"{name} has its own tasks and order of classes: --tasks and --order are for your own "
+            "data, such as er/folder:PATH"
+        )
     found = exact_experiment(name, preset)
     return _overridden(found, overrides) if overrides else found
 
@@ -177,7 +195,7 @@ def _overridden(found, overrides):
     typed = {k: typed_setting(config, k, v) for k, v in overrides.items()}
     try:
         plain, changed = config(**found.row), config(**{**found.row, **typed})
-    except ClkitError as error:                         # a Config refuses what cannot work
+    except ClkitError as error:  # a Config refuses what cannot work
         raise PresetError(f"{found.name}: {error}") from None
     differing = {k: getattr(changed, k) for k in typed if getattr(changed, k) != getattr(plain, k)}
     return dataclasses.replace(found, overrides=differing)
@@ -187,14 +205,17 @@ def _own_experiment(name, overrides, tasks, order):
     """An Experiment on a data set that no paper has."""
     method, _, data = name.partition("/")
     if not data or method not in papers.methods():
-        raise PresetError(f"there is no experiment '{name}'{did_you_mean(name, names())}; "
-                          "`python -m clkit list` shows all")
+        raise PresetError(
+            f"there is no experiment '{name}'{did_you_mean(name, names())}; `python -m clkit list` shows all"
+        )
     if not data.startswith("folder:"):
         from clkit.data import root
 
         if not (root() / data / "train").is_dir():
-            raise PresetError(f"there is no experiment '{name}'{did_you_mean(name, names())}; your own images go "
-                              f"into {root() / data}/train/CLASS/ and test/CLASS/, or anywhere as {method}/folder:PATH")
+            raise PresetError(
+                f"there is no experiment '{name}'{did_you_mean(name, names())}; your own images go "
+                f"into {root() / data}/train/CLASS/ and test/CLASS/, or anywhere as {method}/folder:PATH"
+            )
     overrides = dict(overrides or {})
     options = {"side": _side(overrides.pop("side"))} if "side" in overrides else {}
     stream_row = own_benchmark(data, tasks, order, options)
@@ -203,14 +224,16 @@ def _own_experiment(name, overrides, tasks, order):
     try:
         config_class(found.learner)(**found.row, net=(net := sensible_net(data, options)))
         found = dataclasses.replace(found, row={**found.row, "net": net})
-    except ClkitError:                                  # a method with networks of its own
+    except ClkitError:  # a method with networks of its own
         pass
     return _overridden(found, overrides) if overrides else found
 
 
 def _side(value):
     if not str(value).isdecimal() or int(value) < 1:
-        raise PresetError(f"side is the height and width to bring images to, a positive whole number, not {value!r}")
+        raise PresetError(
+            f"side is the height and width to bring images to, a positive whole number, not {value!r}"
+        )
     return int(value)
 
 
@@ -218,15 +241,20 @@ def typed_setting(config: type, name: str, value):
     """A setting as the type of its Config field; text is parsed, anything that does not fit is refused."""
     fields = {f.name: f.type for f in dataclasses.fields(config)}
     if name not in fields:
-        raise PresetError(f"there is no setting '{name}'{did_you_mean(name, fields)}; the settings are "
-                          f"{', '.join(fields)}")
+        raise PresetError(
+            f"there is no setting '{name}'{did_you_mean(name, fields)}; the settings are {', '.join(fields)}"
+        )
     kind = fields[name]
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    kinds = tuple(str if typing.get_origin(k) is typing.Literal else k for k in kinds)      # Config knows the words
+    kinds = tuple(
+        str if typing.get_origin(k) is typing.Literal else k for k in kinds
+    )  # Config knows the words
     parsed = value
     if isinstance(value, str) and str not in kinds:
         try:
-            parsed = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value.lower(), value))
+            parsed = ast.literal_eval(
+                {"true": "True", "false": "False", "none": "None"}.get(value.lower(), value)
+            )
         except (ValueError, SyntaxError):
             parsed = value
     if isinstance(parsed, list):

@@ -35,13 +35,16 @@ def load_or_run(name, preset="teach", seeds=None, overrides=None, compute=None, 
     if (places.RECORDS / f"{found.stem}.json").is_file() and not compute:
         results = load_record_of(found)
         about = results[0].about
-        say(f"loaded {found.stem} ({about['date']}, commit {about['commit'] or 'unknown'}, n = {len(results)} seeds)")
+        commit = about["commit"] or "unknown"
+        say(f"loaded {found.stem} ({about['date']}, commit {commit}, n = {len(results)} seeds)")
         return results
     if found.preset in ("laptop", "paper") and not compute:
         minutes = found.minutes
         said = f" (about {minutes * len(found.seeds):.0f} minutes on one core)" if minutes else ""
-        raise PresetError(f"there is no record of {name} at the {found.preset} preset: make it with "
-                          f"`{found.command}`{said}, or call load_or_run(..., compute=True)")
+        raise PresetError(
+            f"there is no record of {name} at the {found.preset} preset: make it with "
+            f"`{found.command}`{said}, or call load_or_run(..., compute=True)"
+        )
     seeds = found.seeds if seeds is None else tuple(seeds)
     known = all((run_folder(found, s) / "result.json").is_file() for s in seeds)
     results = run_experiment(name, preset, seeds, overrides=overrides)
@@ -50,12 +53,12 @@ def load_or_run(name, preset="teach", seeds=None, overrides=None, compute=None, 
 
 
 def load_record(name, preset="paper", overrides=None, trace=True):
-    """The results in a record, checked; overrides exactly as `exact_experiment` takes them, trace as `load` does."""
+    """The results in a record, checked; overrides as `exact_experiment` takes them, trace as `load` does."""
     return load_record_of(exact_experiment(name, preset, overrides), trace)
 
 
 def load_record_of(found: Experiment, trace=True):
-    """The results in the record of an Experiment, checked. PresetError or ResultError where they do not count."""
+    """The results in the record of an Experiment. PresetError or ResultError where they do not count."""
     results = load(places.RECORDS / f"{found.stem}.json", trace)
     check_record(found, results)
     return results
@@ -72,7 +75,9 @@ def check_record(found: Experiment, results) -> None:
     for result in results:
         fault = _fault(found, result)
         if fault:
-            raise PresetError(f"the record {found.stem} is stale ({fault}): make it anew with `{found.command}`")
+            raise PresetError(
+                f"the record {found.stem} is stale ({fault}): make it anew with `{found.command}`"
+            )
 
 
 def _fault(found, result):
@@ -80,24 +85,30 @@ def _fault(found, result):
     from clkit.engine.provenance import record_key
 
     about, row = result.about, found.stream_row
-    plain = json.loads(json.dumps(found.settings))      # tuples become lists, as they are in the record
+    plain = json.loads(json.dumps(found.settings))  # tuples become lists, as they are in the record
     if (about["experiment"], about["preset"]) != (found.name, found.preset):
         return "it is of another experiment"
     if found.preset != OWN and about["revision"] != revisions().get(about["learner"]):
         return "another revision of the method made it"
     if about["key"] != record_key(about["learner"], about["revision"], about["settings"], about["stream"]):
         return "its key is not that of what it says"
-    changed = {k for k in plain if about["config"].get(k) != plain[k]} | (about["settings"].keys() - plain.keys())
+    changed = {k for k in plain if about["config"].get(k) != plain[k]} | (
+        about["settings"].keys() - plain.keys()
+    )
     if changed:
         return f"other settings made it: {', '.join(sorted(changed))}"
     same = all(about["stream"].get(k) == v for k, v in row.stream.items())
-    if about["stream"]["data"].partition("(")[0] != row.data.removeprefix("folder:") or not same \
-            or tuple(result.classes_per_task) != tuple(row.classes_per_task):
+    if (
+        about["stream"]["data"].partition("(")[0] != row.data.removeprefix("folder:")
+        or not same
+        or tuple(result.classes_per_task) != tuple(row.classes_per_task)
+    ):
         return "other data made it"
     return ""
 
 
 # ---- all that a folder holds
+
 
 def records_in(folder, benchmark=None, preset=None) -> dict:
     """{(benchmark, size): {label: results}} of the records in a folder, of any experiment.
@@ -113,8 +124,10 @@ def records_in(folder, benchmark=None, preset=None) -> dict:
             found.setdefault((about["benchmark"], about["preset"]), []).append(row)
     if not found:
         wanted = " ".join(word for word in (benchmark, preset) if word)
-        raise PresetError(f"there is no record{f' of {wanted}' if wanted else ''} in {folder}: make one with "
-                          f"`python -m clkit run METHOD/BENCHMARK --out {folder}`")
+        raise PresetError(
+            f"there is no record{f' of {wanted}' if wanted else ''} in {folder}: make one with "
+            f"`python -m clkit run METHOD/BENCHMARK --out {folder}`"
+        )
     return {key: _labelled(rows) for key, rows in found.items()}
 
 
@@ -123,14 +136,19 @@ def _beside_row(about):
     known = about["experiment"] in names() and about["preset"] != OWN
     row = exact_experiment(about["experiment"], about["preset"]).settings if known else {}
     plain = json.loads(json.dumps(row))
-    changed = {k: v for k, v in about["config"].items() if k in about["settings"] and plain.get(k) != v
-               or k in plain and plain[k] != v}
+    changed = {
+        k: v
+        for k, v in about["config"].items()
+        if (k in about["settings"] and plain.get(k) != v) or (k in plain and plain[k] != v)
+    }
     return tuple(f"{k}={v}" for k, v in changed.items())
 
 
 def _labelled(rows):
     """{label: results} of [(method, settings as words, results)]."""
     shared = set.intersection(*(set(words) for _, words, _ in rows)) if len(rows) > 1 else set()
-    own = [(method, ", ".join(word for word in words if word not in shared), results)
-           for method, words, results in rows]
+    own = [
+        (method, ", ".join(word for word in words if word not in shared), results)
+        for method, words, results in rows
+    ]
     return dict(sorted((method + (f" ({said})" if said else ""), results) for method, said, results in own))

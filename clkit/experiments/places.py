@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-REPO_ROOT = Path(__file__).resolve().parents[2]         # the checkout, where there is one
+REPO_ROOT = Path(__file__).resolve().parents[2]  # the checkout, where there is one
 RECORDS = REPO_ROOT / "figures" / "results"
 
 

@@ -22,13 +22,15 @@ def checked_tables(found: Experiment, record) -> tuple:
     for pattern in patterns:
         known = (*found.learner.tables, *found.paper.tables)
         if not any(fnmatchcase(table, pattern) for table in known):
-            raise PresetError(f"{found.method} records no table '{pattern}'{did_you_mean(pattern, known)}; it has "
-                              f"{', '.join(dict.fromkeys(known))}")
+            raise PresetError(
+                f"{found.method} records no table '{pattern}'{did_you_mean(pattern, known)}; it has "
+                f"{', '.join(dict.fromkeys(known))}"
+            )
     return patterns
 
 
 def run_folder(found: Experiment, seed: int, record=None) -> Path:
-    """Where an Experiment's run of one seed lives; other settings, data or revision lead to another folder."""
+    """Where the run of one seed lives; other settings, data or revision lead to another folder."""
     from clkit.engine.provenance import key_of
 
     record, tasks = checked_tables(found, record), stream_of(found.stream_row, seed)
@@ -53,20 +55,61 @@ def run_seed_of(found: Experiment, seed, device="auto", record=None, progress=No
     from clkit.engine.device import pick_device
     from clkit.engine.run import run
 
-    record, tasks, device = checked_tables(found, record), stream_of(found.stream_row, seed), pick_device(device)
-    tables = {name: table for name, table in found.paper.tables.items()
-              if any(fnmatchcase(name, pattern) for pattern in record) and found.benchmark not in table.unless
-              and (table.only is None or found.method in table.only)}
-    probes = {name: PROBES[table.probe](found, tasks, device) for name, table in tables.items() if table.probe}
+    record, tasks, device = (
+        checked_tables(found, record),
+        stream_of(found.stream_row, seed),
+        pick_device(device),
+    )
+    tables = {
+        name: table
+        for name, table in found.paper.tables.items()
+        if any(fnmatchcase(name, pattern) for pattern in record)
+        and found.benchmark not in table.unless
+        and (table.only is None or found.method in table.only)
+    }
+    probes = {
+        name: PROBES[table.probe](found, tasks, device) for name, table in tables.items() if table.probe
+    }
     studies = {name: STUDIES[table.study](found) for name, table in tables.items() if table.study}
-    about = {"experiment": found.name, "benchmark": found.benchmark, "preset": found.preset, "method": found.method}
-    return run(found.learner, found.config, tasks, seed=seed, device=device, folder=run_folder(found, seed, record),
-               record=record, probes={name: columns for name, columns in probes.items() if columns},
-               studies=studies, threads=THREADS, about=about, progress=progress, every=every)
+    about = {
+        "experiment": found.name,
+        "benchmark": found.benchmark,
+        "preset": found.preset,
+        "method": found.method,
+    }
+    return run(
+        found.learner,
+        found.config,
+        tasks,
+        seed=seed,
+        device=device,
+        folder=run_folder(found, seed, record),
+        record=record,
+        probes={name: columns for name, columns in probes.items() if columns},
+        studies=studies,
+        threads=THREADS,
+        about=about,
+        progress=progress,
+        every=every,
+    )
 
 
-def run_experiment(name, preset="teach", seeds=None, device="auto", jobs=1, overrides=None, out=None, record=None,
-                   progress=None, *, every=60.0, replace=False, tasks=None, order=None):
+def run_experiment(
+    name,
+    preset="teach",
+    seeds=None,
+    device="auto",
+    jobs=1,
+    overrides=None,
+    out=None,
+    record=None,
+    progress=None,
+    *,
+    every=60.0,
+    replace=False,
+    tasks=None,
+    order=None,
+):
     """All seeds of an experiment; list of Results in the order of `seeds`.
 
     jobs: processes to spread the seeds over; results do not depend on it.   out: folder that gets the record
@@ -81,20 +124,24 @@ def run_experiment(name, preset="teach", seeds=None, device="auto", jobs=1, over
     if jobs < 1 or not seeds:
         raise PresetError("give at least one seed, and jobs of 1 or more")
     checked_tables(found, record)
-    if out is not None:                                 # before hours of work, not after
+    if out is not None:  # before hours of work, not after
         Path(out).mkdir(parents=True, exist_ok=True)
         if not replace:
             check_replaces(Path(out) / found.stem, seeds)
     if jobs == 1 or len(seeds) == 1:
         results = [run_seed_of(found, s, device, record, progress, every)[1] for s in seeds]
     else:
-        stream_of(found.stream_row, seeds[0])           # what is wrong with the data is said once, here
+        stream_of(found.stream_row, seeds[0])  # what is wrong with the data is said once, here
         from joblib import Parallel, delayed
 
         work = (delayed(_seed_result)(found, s, device, record, every) for s in seeds)
         results = Parallel(n_jobs=jobs)(work)
     if out is not None:
-        save([_kept(r, found, record, first=r is results[0]) for r in results], Path(out) / found.stem, replace=replace)
+        save(
+            [_kept(r, found, record, first=r is results[0]) for r in results],
+            Path(out) / found.stem,
+            replace=replace,
+        )
     return results
 
 

@@ -4,8 +4,8 @@ Networks, rates and weights are those of its table 4. A task of the embedded dig
 images that one of MNIST-5k-5 has, and three passes over them come near as many steps.
 """
 
-from clkit.papers.paper import Benchmark, Paper, Table, Variant
 from clkit.papers.palette import BLACK, BLUE, DASHED, DOTTED, GREY, PURPLE, SOLID
+from clkit.papers.paper import Benchmark, Paper, Table, Variant
 
 VARIANTS = {
     "arm": Variant("ARM", PURPLE, "p", SOLID),

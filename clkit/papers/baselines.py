@@ -4,9 +4,24 @@ Split MNIST in the protocol of van de Ven and Tolias (2019), counted in epochs: 
 Adam, batches of 128. Each row of SETTINGS is a difference from the defaults of a method's Config.
 """
 
-from clkit.papers.paper import Benchmark, Paper, Variant
 from clkit.papers.palette import (
-    BLACK, BLUE, BROWN, DARK, DASHDOT, DASHED, FOREST, GREY, OLIVE, ROSE, SKY, SOLID, TEAL, VERMILLION, WINE)
+    BLACK,
+    BLUE,
+    BROWN,
+    DARK,
+    DASHDOT,
+    DASHED,
+    FOREST,
+    GREY,
+    OLIVE,
+    ROSE,
+    SKY,
+    SOLID,
+    TEAL,
+    VERMILLION,
+    WINE,
+)
+from clkit.papers.paper import Benchmark, Paper, Variant
 
 # A variant has its parent's colour with another marker and line.
 VARIANTS = {

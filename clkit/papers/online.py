@@ -4,8 +4,8 @@ Settings are those of Aljundi et al. (2019) and of each method's authors; memori
 (2020), whose benchmarks they run on.
 """
 
-from clkit.papers.paper import Paper, Table, Variant
 from clkit.papers.palette import BROWN, DASHDOT, DASHED, DOTTED, ROSE, VERMILLION
+from clkit.papers.paper import Paper, Table, Variant
 
 VARIANTS = {
     "er-online": Variant("ER (one pass)", VERMILLION, "D", DOTTED),

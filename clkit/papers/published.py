@@ -40,7 +40,7 @@ class Published:
     @property
     def place(self):
         """Where it is printed, e.g. "SpaceNet, Table 2, p. 6"."""
-        from clkit.papers import PAPERS                 # which does not need this module
+        from clkit.papers import PAPERS  # which does not need this module
 
         paper = PAPERS[self.paper].name if self.paper in PAPERS else self.paper.upper()
         return f"{paper}, {self.table}" + (f", p. {self.page}" if self.page else "")

@@ -3,8 +3,8 @@
 mean and std are those of the pixels of each set.
 """
 
-from clkit.papers.paper import Benchmark, Paper, Table, Variant
 from clkit.papers.palette import DASHED, DOTTED, GREEN, SOLID
+from clkit.papers.paper import Benchmark, Paper, Table, Variant
 
 VARIANTS = {
     "spacenet": Variant("SpaceNet", GREEN, "^", SOLID),

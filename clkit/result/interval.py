@@ -10,7 +10,7 @@ import numpy as np
 
 from clkit.result.result import ResultError
 
-# scipy.special.stdtrit(f, 0.975) for f = 1, 2, ...: loading scipy takes a fifth of the time of a whole figure.
+# scipy.special.stdtrit(f, 0.975) for f = 1, 2, ...: loading scipy takes a fifth of a figure's time.
 _QUANTILES = (
     12.706204736174694,
     4.302652729749462,

@@ -31,8 +31,10 @@ def main(arguments=None, images=FULL):
             return 2
     there = not facts.missing("mnist")
     if options.data == "mnist" and not there:
-        print(f"bench: there is no MNIST in {data.root()}: point CLKIT_DATA at it, or use --data made",
-              file=sys.stderr)
+        print(
+            f"bench: there is no MNIST in {data.root()}: point CLKIT_DATA at it, or use --data made",
+            file=sys.stderr,
+        )
         return 2
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
@@ -46,14 +48,17 @@ def main(arguments=None, images=FULL):
 
 def _parser():
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Side-by-side measurements.")
-    parser.add_argument("names", nargs="*", metavar="NAME",
-                        help=f"rows, of {', '.join(ROWS)}; all by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"rows, of {', '.join(ROWS)}; all by default"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--repeats", type=_positive, default=5, metavar="N",
-                        help="repeats of each measurement (5)")
+    parser.add_argument(
+        "--repeats", type=_positive, default=5, metavar="N", help="repeats of each measurement (5)"
+    )
     parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="CPU threads of torch (1)")
-    parser.add_argument("--data", choices=("mnist", "made"),
-                        help="mnist where it is there, else made (random bytes)")
+    parser.add_argument(
+        "--data", choices=("mnist", "made"), help="mnist where it is there, else made (random bytes)"
+    )
     return parser
 
 

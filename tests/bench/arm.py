@@ -6,10 +6,10 @@ import torch
 
 from clkit.blocks import nets
 from clkit.data import ImageSet
-from clkit.methods.arm.arm import ARM, Config
 from clkit.data.stream import Stream, Task
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Trace
+from clkit.methods.arm.arm import ARM, Config
 from tests.bench.measure import interleaved, line, paired
 
 
@@ -22,21 +22,27 @@ def arm(setup, images):
     """
     mnist = list(Stream(images, images, (2,) * 5, max_per_class=50, shuffle_images=0))
     shape, steps = ((3, 32, 32), 10) if len(images) > 1000 else ((3, 8, 8), 2)
-    cifar = Config(net="resnet18", lr=0.01, image_lr=10.0, n_images=100, n_steps=steps)         # table 4
-    return (_beside(setup, "MLP, M = 10, five tasks", Config(), mnist, _bare)
-            + _beside(setup, "ResNet-18, M = 100, one batch", cifar, [_second_task(shape)]))
+    cifar = Config(net="resnet18", lr=0.01, image_lr=10.0, n_images=100, n_steps=steps)  # table 4
+    return _beside(setup, "MLP, M = 10, five tasks", Config(), mnist, _bare) + _beside(
+        setup, "ResNet-18, M = 100, one batch", cifar, [_second_task(shape)]
+    )
 
 
 def _beside(setup, what, config, tasks, least=None):
     """Lines of both ways to learn the tasks, and of the least that they can take, if there is one."""
     ways = {"fast": _learning(False), "readable": _learning(True)}
     ways |= {"bare products": least} if least else {}
-    seconds = interleaved({name: lambda way=way: way(config, tasks) for name, way in ways.items()},
-                          min(setup.repeats, 3), clock=time.process_time)
+    seconds = interleaved(
+        {name: lambda way=way: way(config, tasks) for name, way in ways.items()},
+        min(setup.repeats, 3),
+        clock=time.process_time,
+    )
     mine, readable, *bare = seconds.values()
-    return [line("arm", f"fast: {what}", mine, "s CPU"),
-            line("arm", f"readable: {what}", readable, "s CPU", paired(readable, mine), ">= 1.5"),
-            *(line("arm", f"bare products: {what}", b, "s CPU", paired(mine, b)) for b in bare)]
+    return [
+        line("arm", f"fast: {what}", mine, "s CPU"),
+        line("arm", f"readable: {what}", readable, "s CPU", paired(readable, mine), ">= 1.5"),
+        *(line("arm", f"bare products: {what}", b, "s CPU", paired(mine, b)) for b in bare),
+    ]
 
 
 def _second_task(shape, n=10):
@@ -48,11 +54,13 @@ def _second_task(shape, n=10):
 
 def _learning(readable):
     """What prepares the learning of tasks by one path, as `interleaved` wants it."""
+
     def prepare(config, tasks):
         seed_everything(0)
         learner = ARM(config, tasks[0].train.shape, 10)
         learner.readable = readable
         return lambda: _learn(learner, tasks)
+
     return prepare
 
 
@@ -65,6 +73,7 @@ def _learn(learner, tasks):
 
 
 # ---- the least: the products with weights alone, which either way has to compute
+
 
 def _bare(config, tasks):
     """The same number of products of the same sizes, for fully connected networks."""
@@ -82,6 +91,7 @@ def _bare(config, tasks):
                 if task.index:
                     _forward(old, two)
                     _update(new, two)
+
     return work
 
 

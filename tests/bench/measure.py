@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-FULL = (60_000, 10_000)                                 # training and test images of MNIST
+FULL = (60_000, 10_000)  # training and test images of MNIST
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,26 @@ class Line:
 
     def as_dict(self):
         ratio = dict(zip(("median", "low", "high"), self.ratio)) if self.ratio else None
-        return {"row": self.row, "label": self.label, "median": self.median, "low": self.low,
-                "high": self.high, "n": self.n, "unit": self.unit, "ratio": ratio,
-                "target": self.target or None, "reached": self.reached}
+        return {
+            "row": self.row,
+            "label": self.label,
+            "median": self.median,
+            "low": self.low,
+            "high": self.high,
+            "n": self.n,
+            "unit": self.unit,
+            "ratio": ratio,
+            "target": self.target or None,
+            "reached": self.reached,
+        }
 
 
 def line(row, label, values, unit, ratios=None, target=""):
     """A Line out of repeats: medians, with the smallest and the largest."""
     ratio = (statistics.median(ratios), min(ratios), max(ratios)) if ratios else None
-    return Line(row, label, statistics.median(values), min(values), max(values), len(values), unit, ratio,
-                target)
+    return Line(
+        row, label, statistics.median(values), min(values), max(values), len(values), unit, ratio, target
+    )
 
 
 def interleaved(parts, repeats, clock=time.perf_counter):
@@ -111,9 +121,17 @@ def write_made(root, images=FULL):
 def machine():
     """What the numbers depend on."""
     import torch
+
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    return {"cpu": _cpu(), "cores": os.cpu_count(), "load before": load, "threads": torch.get_num_threads(),
-            "system": platform.system(), "python": platform.python_version(), "torch": torch.__version__}
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "load before": load,
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
 
 
 def _cpu():

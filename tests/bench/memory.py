@@ -21,6 +21,7 @@ def peak():
         return next(1024 * int(text.split()[1]) for text in lines if text.startswith("VmHWM:"))
     except (OSError, StopIteration):
         import resource
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -30,11 +31,13 @@ def learn(train, test, made):
 
     from clkit import experiments
     from clkit.data import facts
-    if made:                                            # random bytes: no checksum could fit
+
+    if made:  # random bytes: no checksum could fit
         there = facts.PUBLISHED["mnist"]
         facts.PUBLISHED["mnist"] = dataclasses.replace(there, train=train, test=test, checksums=None)
-    experiments.run_experiment("finetune/split-mnist", "paper", (0,), "cpu", overrides={"epochs": 1},
-                           progress=False)
+    experiments.run_experiment(
+        "finetune/split-mnist", "paper", (0,), "cpu", overrides={"epochs": 1}, progress=False
+    )
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from clkit import data, papers
 from clkit.data import ImageSet
-from clkit.experiments import config_class
-from clkit.methods import LEARNERS
 from clkit.data.stream import Stream, Task
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Trace
+from clkit.experiments import config_class
+from clkit.methods import LEARNERS
 from tests.bench import arm as arm_beside
 from tests.bench import spacenet as spacenet_beside
 from tests.bench.measure import interleaved, line, paired
@@ -31,6 +31,7 @@ BATCH = 128
 def _torchvision_mnist(setup):
     vision = data.torchvision()
     from torchvision import transforms
+
     return vision.datasets.MNIST(str(setup.root), train=True, transform=transforms.ToTensor())
 
 
@@ -40,16 +41,20 @@ def _image_set(raw):
 
 # ---- batches
 
+
 def batches(setup):
     """A shuffled epoch of float batches, unused; the loaders work in this process, as is their default."""
     raw = _torchvision_mnist(setup)
     ours = _image_set(raw)
     floats = TensorDataset(ours.images / 255, ours.labels)
-    parts = {"ImageSet.batches": ours.batches(BATCH),
-             "DataLoader(TensorDataset)": DataLoader(floats, BATCH, shuffle=True),
-             "DataLoader(torchvision MNIST)": DataLoader(raw, BATCH, shuffle=True)}
-    seconds = interleaved({label: lambda b=b: lambda: _exhaust(b) for label, b in parts.items()},
-                          setup.repeats)
+    parts = {
+        "ImageSet.batches": ours.batches(BATCH),
+        "DataLoader(TensorDataset)": DataLoader(floats, BATCH, shuffle=True),
+        "DataLoader(torchvision MNIST)": DataLoader(raw, BATCH, shuffle=True),
+    }
+    seconds = interleaved(
+        {label: lambda b=b: lambda: _exhaust(b) for label, b in parts.items()}, setup.repeats
+    )
     mine, tensors, vision = seconds
     lines = [line("batches", mine, seconds[mine], "s")]
     for label, target in ((tensors, ">= 5"), (vision, ">= 20")):
@@ -65,14 +70,19 @@ def _exhaust(batches):
 
 # ---- finetune
 
+
 def finetune(setup):
     """One epoch of the 784-400-400-10 network on all ten classes: Finetune.learn beside the floor."""
     images = _image_set(_torchvision_mnist(setup))
-    seconds = interleaved({"hand-written loop (floor)": lambda: _floor(images),
-                           "Finetune.learn": lambda: _finetune(images)}, setup.repeats)
+    seconds = interleaved(
+        {"hand-written loop (floor)": lambda: _floor(images), "Finetune.learn": lambda: _finetune(images)},
+        setup.repeats,
+    )
     floor, ours = seconds
-    return [line("finetune", floor, seconds[floor], "s"),
-            line("finetune", ours, seconds[ours], "s", paired(seconds[ours], seconds[floor]), "<= 1.15")]
+    return [
+        line("finetune", floor, seconds[floor], "s"),
+        line("finetune", ours, seconds[ours], "s", paired(seconds[ours], seconds[floor]), "<= 1.15"),
+    ]
 
 
 def _finetune(images):
@@ -99,11 +109,12 @@ def _floor(images):
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
         order = torch.randperm(len(labels))
         for start in range(0, len(labels), BATCH):
-            index = order[start:start + BATCH]
+            index = order[start : start + BATCH]
             loss = F.cross_entropy(net(pixels[index] / 255), labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+
     return epoch
 
 
@@ -121,27 +132,35 @@ print(json.dumps([seconds, sum(m.partition(".")[0] == "torch" for m in sys.modul
 def imports(setup):
     """Importing the package and its results in a fresh process, beside importing torch."""
     found = {"import torch": [], "import clkit, clkit.result": []}
-    for repeat in range(-1, setup.repeats):             # the first turn warms the disk cache
+    for repeat in range(-1, setup.repeats):  # the first turn warms the disk cache
         for label in found:
             out = _process(["-c", _IMPORT.format(what=label.removeprefix("import "))])
             found[label] += [json.loads(out)] if repeat >= 0 else []
     (torch_, heavy), (ours, light) = ((label, [s for s, _ in values]) for label, values in found.items())
     loaded = [modules for _, modules in found[ours]]
-    return [line("imports", torch_, heavy, "s"),
-            line("imports", ours, light, "s", paired(heavy, light)),
-            line("imports", "torch modules that clkit, clkit.result load", loaded, "modules", target="<= 0")]
+    return [
+        line("imports", torch_, heavy, "s"),
+        line("imports", ours, light, "s", paired(heavy, light)),
+        line("imports", "torch modules that clkit, clkit.result load", loaded, "modules", target="<= 0"),
+    ]
 
 
 def _process(arguments, **environment):
     """Standard output of a fresh Python."""
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment})
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment},
+    )
     if done.returncode:
         raise RuntimeError(f"a process of the bench failed:\n{done.stderr}")
     return done.stdout
 
 
 # ---- memory
+
 
 def memory(setup):
     """Peak memory of finetune/split-mnist, paper preset but one epoch a task, beyond importing torch."""
@@ -150,11 +169,18 @@ def memory(setup):
         with tempfile.TemporaryDirectory() as runs:
             arguments = ["run", *map(str, setup.images), "made" if setup.made else "mnist"]
             only.append(int(_process(["-m", "tests.bench.memory", "torch"]).split()[-1]))
-            whole.append(int(_process(["-m", "tests.bench.memory", *arguments], CLKIT_RUNS=runs,
-                                      CLKIT_DATA=str(setup.root)).split()[-1]))
+            whole.append(
+                int(
+                    _process(
+                        ["-m", "tests.bench.memory", *arguments], CLKIT_RUNS=runs, CLKIT_DATA=str(setup.root)
+                    ).split()[-1]
+                )
+            )
     beyond = [a - b for a, b in zip(whole, only)]
-    lines = [line("memory", "import torch", [b / 1e6 for b in only], "MB"),
-             line("memory", "finetune/split-mnist", [b / 1e6 for b in whole], "MB")]
+    lines = [
+        line("memory", "import torch", [b / 1e6 for b in only], "MB"),
+        line("memory", "finetune/split-mnist", [b / 1e6 for b in whole], "MB"),
+    ]
     train, test = setup.images
     for n, target in ((train + test, "<= 1.5"), (train, "")):
         label, ratios = f"beyond torch, against {n:,} float32 images", [b / (n * 784 * 4) for b in beyond]
@@ -203,6 +229,7 @@ def _count(name, steps, batch_size=16):
 
 # ---- methods, each in a file of its own
 
+
 def spacenet(setup):
     """See tests/bench/spacenet.py."""
     return spacenet_beside.spacenet(setup, _image_set(_torchvision_mnist(setup)))
@@ -213,5 +240,12 @@ def arm(setup):
     return arm_beside.arm(setup, _image_set(_torchvision_mnist(setup)))
 
 
-ROWS = {"batches": batches, "finetune": finetune, "imports": imports, "memory": memory, "syncs": syncs,
-        "spacenet": spacenet, "arm": arm}
+ROWS = {
+    "batches": batches,
+    "finetune": finetune,
+    "imports": imports,
+    "memory": memory,
+    "syncs": syncs,
+    "spacenet": spacenet,
+    "arm": arm,
+}

@@ -35,7 +35,7 @@ def test_a_virtual_step_is_one_of_gradient_descent_and_leaves_no_mark(net):
     assert after.keys() == before.keys() and not any(t.requires_grad for t in after.values())
     torch.testing.assert_close(after, dict(twin.state_dict()))
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-    functional_call(net, after, (x,))                   # its buffers are copies
+    functional_call(net, after, (x,))  # its buffers are copies
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 

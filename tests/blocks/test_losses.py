@@ -10,8 +10,9 @@ from clkit.blocks.losses import distillation, sigmoid_targets, soft_cross_entrop
 
 
 def logits(seed, b=5, k=4, scale=3.0):
-    return scale * torch.randn(b, k, dtype=torch.float64, generator=torch.Generator("cpu").manual_seed(seed),
-                               device="cpu")
+    return scale * torch.randn(
+        b, k, dtype=torch.float64, generator=torch.Generator("cpu").manual_seed(seed), device="cpu"
+    )
 
 
 def by_hand(student, teacher, temperature):
@@ -37,20 +38,22 @@ def test_distillation_is_kl_divergence_plus_the_teacher_s_entropy(temperature):
     p = F.softmax(teacher / temperature, 1)
     divergence = F.kl_div(F.log_softmax(student / temperature, 1), p, reduction="batchmean")
     entropy = torch.distributions.Categorical(probs=p).entropy().mean()
-    torch.testing.assert_close(distillation(student, teacher, temperature),
-                               temperature**2 * (divergence + entropy))
+    torch.testing.assert_close(
+        distillation(student, teacher, temperature), temperature**2 * (divergence + entropy)
+    )
 
 
 def test_distillation_from_a_certain_teacher_is_cross_entropy():
     y = torch.tensor([0, 2, 1, 3, 3], device="cpu")
-    torch.testing.assert_close(distillation(logits(0), 1e3 * F.one_hot(y, 4).double(), 1.0),
-                               F.cross_entropy(logits(0), y))
+    torch.testing.assert_close(
+        distillation(logits(0), 1e3 * F.one_hot(y, 4).double(), 1.0), F.cross_entropy(logits(0), y)
+    )
 
 
 def test_distillation_is_smallest_where_student_and_teacher_agree():
     teacher = logits(1)
     least = distillation(teacher, teacher)
-    torch.testing.assert_close(distillation(teacher + 7, teacher), least)       # a constant does not matter
+    torch.testing.assert_close(distillation(teacher + 7, teacher), least)  # a constant does not matter
     assert all(distillation(teacher + 0.1 * logits(s), teacher) > least for s in range(2, 7))
     student = teacher.clone().requires_grad_()
     distillation(student, teacher).backward()
@@ -82,8 +85,9 @@ def test_no_gradient_reaches_the_teacher():
 
 
 def test_the_default_temperature_is_that_of_the_papers():
-    torch.testing.assert_close(distillation(logits(0), logits(1)), distillation(logits(0), logits(1), 2.0),
-                               rtol=0, atol=0)
+    torch.testing.assert_close(
+        distillation(logits(0), logits(1)), distillation(logits(0), logits(1), 2.0), rtol=0, atol=0
+    )
 
 
 def test_large_logits_give_finite_values():
@@ -97,9 +101,11 @@ def test_distillation_as_a_mean_over_classes(known, temperature):
     """By hand: zeros are appended to the teacher's probabilities, and the mean is over images and classes."""
     student, teacher = logits(0), logits(1)[:, :known]
     p = F.pad(F.softmax(teacher / temperature, 1), (0, 4 - known))
-    terms = [[a * math.log(b) for a, b in zip(*rows)]
-             for rows in zip(p.tolist(), F.softmax(student / temperature, 1).tolist())]
-    expected = -temperature**2 * sum(map(sum, terms)) / (5 * 4)
+    terms = [
+        [a * math.log(b) for a, b in zip(*rows)]
+        for rows in zip(p.tolist(), F.softmax(student / temperature, 1).tolist())
+    ]
+    expected = -(temperature**2) * sum(map(sum, terms)) / (5 * 4)
     found = distillation(student, teacher, temperature, reduction="mean")
     assert found.item() == pytest.approx(expected)
     torch.testing.assert_close(found * 4, distillation(student, teacher, temperature))
@@ -107,19 +113,23 @@ def test_distillation_as_a_mean_over_classes(known, temperature):
 
 def test_soft_cross_entropy_against_a_plain_loop():
     student, target = logits(0), logits(1).softmax(1)
-    slow = [-sum(t * math.log(p) for t, p in zip(row_t, row_p, strict=True))
-            for row_t, row_p in zip(target.tolist(), student.softmax(1).tolist(), strict=True)]
+    slow = [
+        -sum(t * math.log(p) for t, p in zip(row_t, row_p, strict=True))
+        for row_t, row_p in zip(target.tolist(), student.softmax(1).tolist(), strict=True)
+    ]
     torch.testing.assert_close(soft_cross_entropy(student, target), torch.tensor(slow, dtype=torch.float64))
     y = torch.tensor([1, 0, 3, 3, 2], device="cpu")
-    torch.testing.assert_close(soft_cross_entropy(student, F.one_hot(y, 4)),
-                               F.cross_entropy(student, y, reduction="none"))
+    torch.testing.assert_close(
+        soft_cross_entropy(student, F.one_hot(y, 4)), F.cross_entropy(student, y, reduction="none")
+    )
 
 
 def test_sigmoid_targets_by_hand():
     old = torch.tensor([[0.0, 2.0], [-4.0, 6.0], [1.0, 1.0]], device="cpu")
-    found = sigmoid_targets(torch.tensor([2, 3, 1], device="cpu"), 4, old)      # the last is an old image
+    found = sigmoid_targets(torch.tensor([2, 3, 1], device="cpu"), 4, old)  # the last is an old image
     half = [[1 / (1 + math.exp(-v / 2)) for v in row] for row in old.tolist()]
-    torch.testing.assert_close(found, torch.tensor(
-        [[*half[0], 1, 0], [*half[1], 0, 1], [*half[2], 0, 0]], device="cpu"))
+    torch.testing.assert_close(
+        found, torch.tensor([[*half[0], 1, 0], [*half[1], 0, 1], [*half[2], 0, 0]], device="cpu")
+    )
     plain = sigmoid_targets(torch.tensor([2, 0], device="cpu"), 4, temperature=7.0)
     assert plain.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]

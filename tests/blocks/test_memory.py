@@ -27,6 +27,7 @@ def batch(size, draw, classes=CLASSES):
 
 # ---- reservoir
 
+
 @pytest.mark.parametrize("size", [1, 7, 40])
 def test_a_reservoir_against_a_list(size):
     mine, slow, draw = Reservoir(size, SHAPE), ListReservoir(size), torch.Generator("cpu").manual_seed(0)
@@ -39,7 +40,7 @@ def test_a_reservoir_against_a_list(size):
         slow.add(images / 255, labels)
         assert int(mine.n_seen) == slow.n_seen
         kept = slow.memory
-        assert torch.equal(mine.images[:len(kept)], torch.stack([image for image, _, _ in kept]))
+        assert torch.equal(mine.images[: len(kept)], torch.stack([image for image, _, _ in kept]))
         assert mine.labels.tolist() == [label for _, label, _ in kept] + [-1] * (size - len(kept))
         assert not (mine.images != before).flatten(1).any(1)[~new].any(), "what is not new has not changed"
 
@@ -51,7 +52,7 @@ def test_each_image_has_the_same_chance():
         seed_everything(seed)
         reservoir = Reservoir(10, (1, 1, 1))
         for part in torch.arange(60, device="cpu").split(7):
-            reservoir.add(x[:len(part)], part)
+            reservoir.add(x[: len(part)], part)
         counts[reservoir.labels] += 1
     assert counts.sum() == 15_000 and counts.min() > 250 - 5 * 15 and counts.max() < 250 + 5 * 15
 
@@ -77,7 +78,7 @@ def filled(size):
 
 def test_images_of_earlier_tasks_are_drawn_evenly_and_once():
     reservoir, counts = filled(30), torch.zeros(30, device="cpu")
-    reservoir.labels[24:] = -1                          # 16 images of classes 0 to 3
+    reservoir.labels[24:] = -1  # 16 images of classes 0 to 3
     for seed in range(300):
         seed_everything(seed)
         index, valid = reservoir.sample_below(4, 4)
@@ -90,7 +91,7 @@ def test_images_of_earlier_tasks_are_drawn_evenly_and_once():
 
 @pytest.mark.parametrize("n", [8, 11, 12, 50])
 def test_where_fewer_are_there_all_are_drawn(n):
-    reservoir = filled(12)                              # 12 images, of which 8 of classes 0 to 3
+    reservoir = filled(12)  # 12 images, of which 8 of classes 0 to 3
     index, valid = reservoir.sample_below(n, 4)
     assert len(index) == min(n, 12) and valid.tolist() == [i < 8 for i in range(len(index))]
     assert sorted(index[valid].tolist()) == [0, 1, 2, 3, 6, 7, 8, 9]
@@ -102,6 +103,7 @@ def test_counts_by_class():
 
 
 # ---- rings
+
 
 @pytest.mark.parametrize("memory, size", [(24, 4), (29, 4), (6, 1)])
 def test_a_ring_keeps_the_latest_images_of_a_class(memory, size):
@@ -135,16 +137,18 @@ def test_the_images_of_some_classes():
 
 # ---- herded exemplars
 
+
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("n, m, lengths", [(30, 8, "one"), (30, 8, "any"), (5, 9, "one"), (1, 1, "one"),
-                                           (12, 12, "some zero")])
+@pytest.mark.parametrize(
+    "n, m, lengths", [(30, 8, "one"), (30, 8, "any"), (5, 9, "one"), (1, 1, "one"), (12, 12, "some zero")]
+)
 def test_herding_against_the_definition(n, m, lengths, seed):
     draw = torch.Generator("cpu").manual_seed(seed)
     features = torch.randn(n, 4, dtype=torch.float64, generator=draw, device="cpu") + 0.5
     if lengths != "any":
         features = F.normalize(features)
     if lengths == "some zero":
-        features[::5] = 0                               # an image that no unit answers to
+        features[::5] = 0  # an image that no unit answers to
     assert herd(features, m).tolist() == herd_by_hand(features.tolist(), m)
 
 
@@ -156,6 +160,7 @@ def test_the_first_exemplars_describe_the_class_best():
 
     def distance(index):
         return float((features[index].mean(0) - mu).norm())
+
     random = [distance(torch.randperm(60, generator=draw, device="cpu")[:6]) for _ in range(200)]
     assert distance(herd(features, 6)) < np.quantile(random, 0.05)
 
@@ -174,7 +179,9 @@ def exemplars(memory=20, net="tiny", tasks=3, per_class=24):
 
 
 @pytest.mark.parametrize("net", ["tiny", "norm"])
-@pytest.mark.parametrize("memory, tasks, share", [(20, 1, 10), (20, 2, 5), (20, 3, 3), (6, 3, 1), (1000, 2, 24)])
+@pytest.mark.parametrize(
+    "memory, tasks, share", [(20, 1, 10), (20, 2, 5), (20, 3, 3), (6, 3, 1), (1000, 2, 24)]
+)
 def test_each_class_keeps_the_first_of_its_herd(net, memory, tasks, share):
     found, net, images, labels = exemplars(memory, net, tasks)
     assert found.labels.tolist() == [c for c in range(2 * tasks) for _ in range(share)]
@@ -200,7 +207,7 @@ def test_means_and_logits_against_the_definition():
 def test_sampled_exemplars():
     found, *_ = exemplars(tasks=2)
     x, y = found.sample(400)
-    match = (x[:, None] == found.images[None] / 255).flatten(2).all(2)          # (400, 20)
+    match = (x[:, None] == found.images[None] / 255).flatten(2).all(2)  # (400, 20)
     assert match.any(0).all(), "each of the exemplars is drawn"
     assert torch.equal(y, found.labels[match.int().argmax(1)])
     assert not torch.equal(found.sample(400)[1], y), "each time anew"
@@ -208,16 +215,24 @@ def test_sampled_exemplars():
 
 # ---- all
 
-@pytest.mark.parametrize("make", [lambda m: ClassRing(m, 6, SHAPE), lambda m: HerdedExemplars(m, 6, SHAPE, 3)])
+
+@pytest.mark.parametrize(
+    "make", [lambda m: ClassRing(m, 6, SHAPE), lambda m: HerdedExemplars(m, 6, SHAPE, 3)]
+)
 def test_a_memory_without_room_for_each_class_is_refused(make):
     make(6)
     with pytest.raises(ClkitError, match="memory=5 is too small for 6 classes"):
         make(5)
 
 
-@pytest.mark.parametrize("make, bytes_kept", [
-    (lambda: Reservoir(12, SHAPE), 12 * (20 + 8) + 8), (lambda: ClassRing(20, 6, SHAPE), 18 * 20 + 6 * 8),
-    (lambda: exemplars(20, tasks=2)[0], 20 * (20 + 8))])
+@pytest.mark.parametrize(
+    "make, bytes_kept",
+    [
+        (lambda: Reservoir(12, SHAPE), 12 * (20 + 8) + 8),
+        (lambda: ClassRing(20, 6, SHAPE), 18 * 20 + 6 * 8),
+        (lambda: exemplars(20, tasks=2)[0], 20 * (20 + 8)),
+    ],
+)
 def test_bytes_kept_are_buffers(make, bytes_kept):
     module = make()
     assert isinstance(module, nn.Module) and not list(module.parameters())

@@ -55,9 +55,12 @@ def test_the_reduced_resnet18_for_84x84_images():
 def test_resnet18_pool2_averages_squares_of_sixteen_positions(side, squares):
     """Of the 11x11 maps of 84x84 images three rows and columns are left out; 1x1 maps are one square."""
     net, x = nets.build("resnet18-pool2", (3, side, side), 7).eval(), images((3, side, side))
-    maps = net.blocks(torch.relu(net.bn(net.stem(x))))                          # (2, 160, h, w)
-    parts = [maps[..., 4 * i:4 * i + 4, 4 * j:4 * j + 4].mean((2, 3))
-             for i in range(squares) for j in range(squares)]
+    maps = net.blocks(torch.relu(net.bn(net.stem(x))))  # (2, 160, h, w)
+    parts = [
+        maps[..., 4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean((2, 3))
+        for i in range(squares)
+        for j in range(squares)
+    ]
     torch.testing.assert_close(net.features(x), torch.stack(parts, 2).flatten(1))
     assert net(x).shape == (2, 7)
 
@@ -69,8 +72,9 @@ def test_the_usual_resnet18_has_11173962_parameters():
 
 def test_the_resnet18_has_eighteen_layers_and_halves_the_image_three_times():
     net = nets.build("resnet18", (3, 32, 32), 10).eval()
-    layers = [m for n, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)
-              and "shortcut" not in n]
+    layers = [
+        m for n, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and "shortcut" not in n
+    ]
     assert len(layers) == 18
     assert net.blocks(net.stem(images((3, 32, 32)))).shape == (2, 160, 4, 4)
 
@@ -80,7 +84,7 @@ def test_a_resnet18_block_adds_its_shortcut():
     assert len(same.shortcut) == 0
     nn.init.zeros_(same.bn2.weight)
     x = images((6, 5, 5))
-    torch.testing.assert_close(same(x), x)              # the branch is silent, x is not negative
+    torch.testing.assert_close(same(x), x)  # the branch is silent, x is not negative
     wider = nets._Block(6, 12, 2)
     assert len(wider.shortcut) == 2 and wider(x).shape == (2, 12, 3, 3)
 
@@ -119,12 +123,14 @@ def test_an_unknown_name_is_refused():
         nets.build("resnet", (1, 8, 8), 4)
 
 
-ZENKE = [9 * 3 * 32 + 32, 9 * 32 * 32 + 32, 9 * 32 * 64 + 64, 9 * 64 * 64 + 64]      # four convolutions
+ZENKE = [9 * 3 * 32 + 32, 9 * 32 * 32 + 32, 9 * 32 * 64 + 64, 9 * 64 * 64 + 64]  # four convolutions
 ZENKE_WIDE = [9 * 3 * 64 + 64, 9 * 64 * 64 + 64, 9 * 64 * 128 + 128, 9 * 128 * 128 + 128]
 
 
-@pytest.mark.parametrize("name, convs, flat, total", [("zenke", ZENKE, 64 * 6 * 6, 1_276_508),
-                                                      ("zenke-wide", ZENKE_WIDE, 128 * 6 * 6, 2_650_748)])
+@pytest.mark.parametrize(
+    "name, convs, flat, total",
+    [("zenke", ZENKE, 64 * 6 * 6, 1_276_508), ("zenke-wide", ZENKE_WIDE, 128 * 6 * 6, 2_650_748)],
+)
 def test_the_networks_for_cifar_10_100_have_these_parameters(name, convs, flat, total):
     net = nets.build(name, (3, 32, 32), 60)
     assert [count(conv) for conv in net.convs] == convs
@@ -147,9 +153,21 @@ def test_the_network_of_zenke_computes_its_formula():
     """As a plain chain of torch's own layers, flattened map by map."""
     net = nets.ZenkeNet((3, 12, 16), 5, widths=(2, 3, 4, 5), dense=7)
     chain = nn.Sequential(
-        nn.Conv2d(3, 2, 3, padding="same"), nn.ReLU(), nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(3, 4, 3, padding="same"), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(5 * 1 * 2, 7), nn.ReLU(), nn.Linear(7, 5))
+        nn.Conv2d(3, 2, 3, padding="same"),
+        nn.ReLU(),
+        nn.Conv2d(2, 3, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(3, 4, 3, padding="same"),
+        nn.ReLU(),
+        nn.Conv2d(4, 5, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(5 * 1 * 2, 7),
+        nn.ReLU(),
+        nn.Linear(7, 5),
+    )
     chain.load_state_dict(dict(zip(chain.state_dict(), net.state_dict().values())))
     x = images((3, 12, 16))
     torch.testing.assert_close(net(x), chain(x))
@@ -164,7 +182,7 @@ def test_the_network_of_zenke_starts_like_the_convnet():
         ratio = layer.weight.detach() / (2 / layer.weight[0].numel()) ** 0.5
         assert 0.9 < ratio.std() < 1.1 and not layer.bias.any()
         assert ratio.abs().max() > 2.5, "normal, not uniform"
-    assert net.head.weight.abs().max() <= 512 ** -0.5 and net.head.bias.any()
+    assert net.head.weight.abs().max() <= 512**-0.5 and net.head.bias.any()
 
 
 @pytest.mark.parametrize("name", ["zenke", "zenke-wide"])

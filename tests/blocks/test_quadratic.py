@@ -28,14 +28,15 @@ def test_value_and_gradient_are_those_of_autograd(net, where, rest):
         centre = vector(net.parameters()).detach().clone()
     penalty = QuadraticPenalty(net, importance, centre if where == "given" else None, rest)
     with torch.no_grad():
-        for p in net.parameters():                      # a step away from where it was made
+        for p in net.parameters():  # a step away from where it was made
             p += 0.1 * torch.randn_like(p)
     value = 3.0 * (rest + (importance * (vector(net.parameters()) - centre).square()).sum())
     for p in net.parameters():
         p.grad = torch.ones_like(p)
     torch.testing.assert_close(penalty.add_gradient(3.0), value.detach())
-    torch.testing.assert_close(torch.cat([p.grad.flatten() for p in net.parameters()]) - 1,
-                               gradient_of(net, value))
+    torch.testing.assert_close(
+        torch.cat([p.grad.flatten() for p in net.parameters()]) - 1, gradient_of(net, value)
+    )
 
 
 def test_tensors_that_are_given_are_looked_at():
@@ -53,7 +54,7 @@ def test_views_have_the_shapes_and_the_memory():
     assert [p.shape for p in parts] == [p.shape for p in net.parameters()]
     assert torch.equal(torch.cat([p.flatten() for p in parts]), importance)
     parts[0].fill_(7)
-    assert (importance[:parts[0].numel()] == 7).all()
+    assert (importance[: parts[0].numel()] == 7).all()
 
 
 def test_a_large_strength_does_not_lose_digits():

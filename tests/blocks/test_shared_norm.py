@@ -101,7 +101,7 @@ def test_converted_networks_keep_their_values_but_for_the_stem(average, first):
 
 def test_gaps_are_distances_of_both_statistics():
     x = doubles(3, 2, 4, 5)
-    mean, var = torch.tensor([.5, -1], dtype=x.dtype), torch.tensor([1, 2], dtype=x.dtype)
+    mean, var = torch.tensor([0.5, -1], dtype=x.dtype), torch.tensor([1, 2], dtype=x.dtype)
     means = torch.stack([x[:, c].mean() for c in range(2)])
     variances = torch.stack([x[:, c].flatten().var(unbiased=True) for c in range(2)])
     expected = (means - mean).norm() + (variances - var).norm()

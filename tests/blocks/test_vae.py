@@ -18,7 +18,7 @@ def test_the_terms_of_its_loss_against_the_definition(shape, hidden, bias):
     torch.manual_seed(1)
     vae, x = VAE(shape, 3, hidden, variance_bias=bias).double(), pixels(7, shape)
     for p in vae.parameters():
-        p.data.mul_(2)                                  # away from the start, where the KL is nearly 0
+        p.data.mul_(2)  # away from the start, where the KL is nearly 0
     mean, log_variance = vae(x)
     torch.manual_seed(2)
     error = vae.error(x, mean, (log_variance / 2).exp())
@@ -51,8 +51,13 @@ def test_dropout_is_for_training_only():
     assert torch.equal(vae(x)[0], vae(x)[0])
 
 
-@pytest.mark.parametrize("settings, count", [
-    (((1, 28, 28), 100, (400, 400), 0.0, False), 1_069_684), (((1, 28, 28), 50, (128, 128)), 254_068),
-    (((1, 28, 28), 50, (128,)), 221_044)])
+@pytest.mark.parametrize(
+    "settings, count",
+    [
+        (((1, 28, 28), 100, (400, 400), 0.0, False), 1_069_684),
+        (((1, 28, 28), 50, (128, 128)), 254_068),
+        (((1, 28, 28), 50, (128,)), 221_044),
+    ],
+)
 def test_sizes_of_the_papers_generators(settings, count):
     assert sum(p.numel() for p in VAE(*settings).parameters()) == count

@@ -650,8 +650,9 @@ def middle(p, q):
 
 DIVERGENCE = {
     "Jensen-Shannon": outputs(lambda p, q: (p * np.log(p / middle(p, q)) + q * np.log(q / middle(p, q))) / 2),
-    "never exceeds ln 2": lambda old, new: (negentropy(soft(old)) + negentropy(soft(new))) / 2
-    - negentropy(middle(soft(old), soft(new))),
+    "never exceeds ln 2": lambda old, new: (
+        (negentropy(soft(old)) + negentropy(soft(new))) / 2 - negentropy(middle(soft(old), soft(new)))
+    ),
     "KL(p || q), which": outputs(lambda p, q: p * (np.log(p) - np.log(q))),
     "KL(q || p), which": outputs(lambda p, q: q * (np.log(q) - np.log(p))),
     "with one another": outputs(lambda p, q: (p * np.log(p / q) + q * np.log(q / p)) / 2),

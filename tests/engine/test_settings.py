@@ -31,32 +31,51 @@ class Config:
         check_config(self, above_0="rate", from_0="zero", up_to_1="share", signed="offset", own="mixed")
 
 
-@pytest.mark.parametrize("right", [
-    {}, {"word": "right"}, {"count": 1}, {"zero": 0}, {"few": 1}, {"rate": 1}, {"rate": 5e-324}, {"share": 0.0},
-    {"offset": -1e9}, {"sizes": ()}, {"flag": True}, {"mixed": (0,)}])
+@pytest.mark.parametrize(
+    "right",
+    [
+        {},
+        {"word": "right"},
+        {"count": 1},
+        {"zero": 0},
+        {"few": 1},
+        {"rate": 1},
+        {"rate": 5e-324},
+        {"share": 0.0},
+        {"offset": -1e9},
+        {"sizes": ()},
+        {"flag": True},
+        {"mixed": (0,)},
+    ],
+)
 def test_settings_that_can_work(right):
     Config(**right)
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"word": "up"}, "word must be 'left' or 'right', not 'up'"),
-    ({"three": None}, "three must be 'a', 'b' or 'c', not None"),
-    ({"count": 0}, "count must be a whole number of at least 1, not 0"),
-    ({"count": 2.0}, "count must be a whole number of at least 1, not 2.0"),
-    ({"count": True}, "count must be a whole number of at least 1, not True"),
-    ({"count": None}, "count must be a whole number of at least 1, not None"),
-    ({"zero": -1}, "zero must be a whole number of at least 0, not -1"),
-    ({"few": 0}, "few must be a whole number of at least 1, not 0"),
-    ({"rate": 0.0}, "rate must be a finite number above 0, not 0.0"),
-    ({"rate": math.nan}, "rate must be a finite number above 0, not nan"),
-    ({"rate": "fast"}, "rate must be a finite number above 0, not 'fast'"),
-    ({"weight": -1.0}, "weight must be a finite number of at least 0, not -1.0"),
-    ({"weight": math.inf}, "weight must be a finite number of at least 0, not inf"),
-    ({"share": 1.5}, "share must be a finite number of at least 0 and at most 1, not 1.5"),
-    ({"offset": math.inf}, "offset must be a finite number, not inf"),
-    ({"sizes": (4, 0)}, r"sizes must be a tuple of whole numbers of at least 1, not (4, 0)"),
-    ({"sizes": [4]}, r"sizes must be a tuple of whole numbers of at least 1, not [4]"),
-    ({"flag": 1}, "flag must be of the type bool, not 1"), ({"name": 3}, "name must be of the type str, not 3")])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"word": "up"}, "word must be 'left' or 'right', not 'up'"),
+        ({"three": None}, "three must be 'a', 'b' or 'c', not None"),
+        ({"count": 0}, "count must be a whole number of at least 1, not 0"),
+        ({"count": 2.0}, "count must be a whole number of at least 1, not 2.0"),
+        ({"count": True}, "count must be a whole number of at least 1, not True"),
+        ({"count": None}, "count must be a whole number of at least 1, not None"),
+        ({"zero": -1}, "zero must be a whole number of at least 0, not -1"),
+        ({"few": 0}, "few must be a whole number of at least 1, not 0"),
+        ({"rate": 0.0}, "rate must be a finite number above 0, not 0.0"),
+        ({"rate": math.nan}, "rate must be a finite number above 0, not nan"),
+        ({"rate": "fast"}, "rate must be a finite number above 0, not 'fast'"),
+        ({"weight": -1.0}, "weight must be a finite number of at least 0, not -1.0"),
+        ({"weight": math.inf}, "weight must be a finite number of at least 0, not inf"),
+        ({"share": 1.5}, "share must be a finite number of at least 0 and at most 1, not 1.5"),
+        ({"offset": math.inf}, "offset must be a finite number, not inf"),
+        ({"sizes": (4, 0)}, r"sizes must be a tuple of whole numbers of at least 1, not (4, 0)"),
+        ({"sizes": [4]}, r"sizes must be a tuple of whole numbers of at least 1, not [4]"),
+        ({"flag": 1}, "flag must be of the type bool, not 1"),
+        ({"name": 3}, "name must be of the type str, not 3"),
+    ],
+)
 def test_settings_that_cannot_work_are_refused_in_one_sentence(wrong, message):
     with pytest.raises(LearnerError) as error:
         Config(**wrong)
@@ -85,5 +104,5 @@ def test_a_teacher_is_a_copy_without_parameters(persistent):
     assert copy.state_dict().keys() == (net.state_dict().keys() if persistent else set())
     with torch.no_grad():
         net.linear.weight.zero_()
-    assert copy.linear.weight.any() and list(net.parameters())[0] is net.linear.weight
+    assert copy.linear.weight.any() and next(iter(net.parameters())) is net.linear.weight
     assert copy.double()(x.double()).dtype == torch.float64

@@ -23,6 +23,7 @@ def apart(tmp_path, monkeypatch):
 
 # ---- the rows
 
+
 @pytest.mark.parametrize("name", experiments.names())
 @pytest.mark.parametrize("preset", experiments.PRESETS)
 def test_every_row_makes_sense(name, preset):
@@ -46,7 +47,10 @@ def test_every_method_has_an_experiment_and_a_learner():
 
 
 def test_every_method_has_a_look_of_its_own():
-    looks = [tuple(map(str, (s["color"], s["marker"], s["linestyle"]))) for s in map(papers.style, papers.methods())]
+    looks = [
+        tuple(map(str, (s["color"], s["marker"], s["linestyle"])))
+        for s in map(papers.style, papers.methods())
+    ]
     assert len(set(looks)) == len(looks)
     mine, yours = papers.style("mine"), papers.style("yours")
     assert mine == papers.style("mine") and mine != yours and mine["label"] == "mine"
@@ -55,35 +59,58 @@ def test_every_method_has_a_look_of_its_own():
 
 def test_mixed_tasks_hold_one_of_each_family_and_family_tasks_one_family():
     for task in experiments.stream("split-shapes", "teach"):
-        groups = task.train.groups[task.first:task.seen]
+        groups = task.train.groups[task.first : task.seen]
         assert len(set(groups)) == len(groups) == 4
     for task in experiments.stream("shapes-families", "teach"):
-        assert len(set(task.train.groups[task.first:task.seen])) == 1
+        assert len(set(task.train.groups[task.first : task.seen])) == 1
 
 
 # ---- settings
 
-@pytest.mark.parametrize("text, value", [("epochs=3", 3), ("lr=1", 1.0), ("lr=0.5", 0.5), ("heads=multi", "multi"),
-                                         ("balance=false", False), ("balance=False", False)])
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("epochs=3", 3),
+        ("lr=1", 1.0),
+        ("lr=0.5", 0.5),
+        ("heads=multi", "multi"),
+        ("balance=false", False),
+        ("balance=False", False),
+    ],
+)
 def test_settings_are_read_as_their_type(text, value):
     key, _, words = text.partition("=")
     config = experiment("lwf/split-digits", "smoke", {key: words}).config
     assert getattr(config, key) == value and type(getattr(config, key)) is type(value)
 
 
-@pytest.mark.parametrize("key, value, message", [
-    ("epoch", "3", "no setting 'epoch'; did you mean epochs"), ("epochs", "many", "'epochs' takes int, not 'many'"),
-    ("epochs", "1.5", "takes int"), ("epochs", "True", "takes int"), ("balance", "1", "takes bool"),
-    ("heads", "three", "heads"), ("epochs", "0", "at least 1")])
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("epoch", "3", "no setting 'epoch'; did you mean epochs"),
+        ("epochs", "many", "'epochs' takes int, not 'many'"),
+        ("epochs", "1.5", "takes int"),
+        ("epochs", "True", "takes int"),
+        ("balance", "1", "takes bool"),
+        ("heads", "three", "heads"),
+        ("epochs", "0", "at least 1"),
+    ],
+)
 def test_wrong_settings_are_told(key, value, message):
     with pytest.raises(PresetError, match=message):
         experiment("lwf/split-digits", "smoke", {key: value})
 
 
-@pytest.mark.parametrize("name, preset, message", [
-    ("finetun/split-mnist", "smoke", "did you mean finetune/split-mnist"),
-    ("finetune/split-mnist", "papers", "did you mean paper"), ("nothing", "smoke", "clkit list"),
-    ("er/split-mnis", "smoke", "did you mean er/split-mnist")])
+@pytest.mark.parametrize(
+    "name, preset, message",
+    [
+        ("finetun/split-mnist", "smoke", "did you mean finetune/split-mnist"),
+        ("finetune/split-mnist", "papers", "did you mean paper"),
+        ("nothing", "smoke", "clkit list"),
+        ("er/split-mnis", "smoke", "did you mean er/split-mnist"),
+    ],
+)
 def test_unknown_names_are_told(name, preset, message):
     with pytest.raises(PresetError, match=message):
         experiment(name, preset)
@@ -94,13 +121,21 @@ def test_an_override_that_changes_nothing_is_none():
     same = experiment("arm/mnist-5k-5", "paper", {"n_steps": "10", "lr": plain.config.lr})
     assert same == plain and same.stem == plain.stem and same.tables == plain.tables
     other = experiment("arm/mnist-5k-5", "paper", {"n_steps": "10", "n_images": "20"})
-    assert other.overrides == {"n_images": 20} and "objective" not in other.tables and "objective" in plain.tables
+    assert (
+        other.overrides == {"n_images": 20}
+        and "objective" not in other.tables
+        and "objective" in plain.tables
+    )
 
 
-@pytest.mark.parametrize("settings, stem, command", [
-    ({"reserved": "(20, 20)"}, "reserved-20-20", "--set 'reserved=(20, 20)' --out"),
-    ({"mean": (0.0,), "std": (1.0,)}, "mean-0.0_std-1.0", "--set 'std=(1.0,)' --out"),
-    ({"connections": 0.1}, "connections-0.1", "--set connections=0.1 --out")])
+@pytest.mark.parametrize(
+    "settings, stem, command",
+    [
+        ({"reserved": "(20, 20)"}, "reserved-20-20", "--set 'reserved=(20, 20)' --out"),
+        ({"mean": (0.0,), "std": (1.0,)}, "mean-0.0_std-1.0", "--set 'std=(1.0,)' --out"),
+        ({"connections": 0.1}, "connections-0.1", "--set connections=0.1 --out"),
+    ],
+)
 def test_settings_of_several_numbers_have_plain_file_names(settings, stem, command):
     found = experiment("spacenet/split-mnist", "paper", settings)
     assert found.stem == f"spacenet_split-mnist_paper_{stem}"
@@ -125,6 +160,7 @@ def test_a_shuffled_benchmark_has_an_order_for_each_seed():
 
 
 # ---- running
+
 
 def test_absent_data_are_told_once_before_any_process_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("CLKIT_DATA", str(tmp_path))
@@ -153,8 +189,10 @@ def test_activations_are_those_of_test_images_of_the_first_two_classes():
     assert (abs(found[-1] - expected) < 1e-2).all() and found[0].any() and (found[0] != found[-1]).any()
 
 
-@pytest.mark.parametrize("record, message", [("los", "records no table 'los'; did you mean loss"),
-                                             (("loss", "maks"), "no table 'maks'")])
+@pytest.mark.parametrize(
+    "record, message",
+    [("los", "records no table 'los'; did you mean loss"), (("loss", "maks"), "no table 'maks'")],
+)
 def test_a_table_that_no_method_records_is_told(record, message):
     with pytest.raises(PresetError, match=message):
         run_experiment("er/split-digits", "smoke", record=record)
@@ -162,20 +200,31 @@ def test_a_table_that_no_method_records_is_told(record, message):
 
 # ---- records
 
+
 def test_computed_then_read_back_then_loaded_then_stale():
     said = []
     first = load_or_run("finetune/split-digits", "smoke", say=said.append)
     load_or_run("finetune/split-digits", "smoke", say=said.append)
     run_experiment("finetune/split-digits", "smoke", (0, 1), out=places.RECORDS)
     loaded = load_or_run("finetune/split-digits", "smoke", say=said.append)
-    assert [line.split(" finetune_split-digits_smoke (")[0] for line in said] == ["computed", "read back", "loaded"]
+    assert [line.split(" finetune_split-digits_smoke (")[0] for line in said] == [
+        "computed",
+        "read back",
+        "loaded",
+    ]
     assert "n = 2 seeds" in said[-1] and (loaded[0].rank == first[0].rank).all()
-    for change, fault in (({"key": "0" * 16}, "its key"), ({"revision": 99}, "another revision"),
-                          ({"config": {**loaded[0].about["config"], "epochs": 3}}, "other settings made it: epochs")):
+    for change, fault in (
+        ({"key": "0" * 16}, "its key"),
+        ({"revision": 99}, "another revision"),
+        ({"config": {**loaded[0].about["config"], "epochs": 3}}, "other settings made it: epochs"),
+    ):
         spoilt = [dataclass_with(r, change) for r in loaded]
         save(spoilt, places.RECORDS / "finetune_split-digits_smoke", replace=True)
-        with pytest.raises(PresetError, match=rf"is stale \({fault}.*python -m clkit run finetune/split-digits "
-                                              "--preset smoke --seeds 0 --out"):
+        with pytest.raises(
+            PresetError,
+            match=rf"is stale \({fault}.*python -m clkit run finetune/split-digits "
+            "--preset smoke --seeds 0 --out",
+        ):
             load_or_run("finetune/split-digits", "smoke", say=said.append)
     assert len(said) == 3
 
@@ -196,14 +245,18 @@ def test_overrides_have_records_of_their_own():
 
 
 def test_hours_of_work_are_not_begun_unasked():
-    with pytest.raises(PresetError, match="no record of er/split-mnist at the paper preset: make it with "
-                                          "`python -m clkit run"):
+    with pytest.raises(
+        PresetError,
+        match="no record of er/split-mnist at the paper preset: make it with `python -m clkit run",
+    ):
         load_or_run("er/split-mnist", "paper")
 
 
 def test_records_hold_what_the_paper_says_unless_more_is_asked_for():
     results = run_experiment("er/split-digits", "smoke", out=places.RECORDS)
-    assert load(places.RECORDS / "er_split-digits_smoke")[0].trace.keys() == results[0].trace.keys() == {"loss"}
+    assert (
+        load(places.RECORDS / "er_split-digits_smoke")[0].trace.keys() == results[0].trace.keys() == {"loss"}
+    )
     run_experiment("er/split-digits", "smoke", record="*", out=places.RECORDS, replace=True)
     assert load(places.RECORDS / "er_split-digits_smoke")[0].trace.keys() == {"loss", "memory"}
 
@@ -222,10 +275,13 @@ def test_minutes_are_those_of_the_record():
     assert experiment("finetune/split-digits", "smoke").minutes is None
     run_experiment("finetune/split-digits", "smoke", out=places.RECORDS)
     text = json.loads((places.RECORDS / "finetune_split-digits_smoke.json").read_text())
-    assert experiment("finetune/split-digits", "smoke").minutes == text["summary"]["seconds"]["per_seed"][0] / 60
+    assert (
+        experiment("finetune/split-digits", "smoke").minutes == text["summary"]["seconds"]["per_seed"][0] / 60
+    )
 
 
 # ---- own data
+
 
 @pytest.fixture
 def flowers(tmp_path):
@@ -246,10 +302,19 @@ def test_a_folder_is_an_experiment(flowers, tmp_path):
     found = experiment(f"er/folder:{flowers}", overrides={"side": "16", "memory": "20"}, tasks=(2, 2, 2))
     assert (found.preset, found.config.net, found.config.memory) == ("own", "convnet", 20)
     assert found.stem == "er_flowers_own_memory-20_side-16_tasks-2-2-2"
-    results = run_experiment(f"er/folder:{flowers}", seeds=(0, 1), out=tmp_path / "mine", tasks=(2, 2, 2),
-                             overrides={"side": "16", "memory": "20", "epochs": 1}, progress=False)
+    results = run_experiment(
+        f"er/folder:{flowers}",
+        seeds=(0, 1),
+        out=tmp_path / "mine",
+        tasks=(2, 2, 2),
+        overrides={"side": "16", "memory": "20", "epochs": 1},
+        progress=False,
+    )
     assert results[0].classes_per_task == (2, 2, 2) and results[0].names[:2] == ["aster", "bluebell"]
-    assert load(tmp_path / "mine" / "er_flowers_own_epochs-1_memory-20_side-16_tasks-2-2-2")[1].about["seed"] == 1
+    assert (
+        load(tmp_path / "mine" / "er_flowers_own_epochs-1_memory-20_side-16_tasks-2-2-2")[1].about["seed"]
+        == 1
+    )
 
 
 def test_a_set_in_the_data_root_is_an_experiment(flowers, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from clkit.result import pack_trace
 
 HERE = Path(__file__).parent
 KINDS = ("smoke", "records")
-TOLERANCE = 0.15                                        # of an average accuracy, on another machine
+TOLERANCE = 0.15  # of an average accuracy, on another machine
 
 
 def digest(values):
@@ -35,14 +35,17 @@ def digest(values):
         a = a.astype("<i8")
     elif a.dtype.kind == "f":
         a = np.where(np.isnan(a), np.nan, a).astype("<f8")
-    return hashlib.sha256(repr(a.shape).encode() + (a.tobytes() if a.dtype.kind in "if" else
-                                                    repr(a.tolist()).encode())).hexdigest()[:12]
+    return hashlib.sha256(
+        repr(a.shape).encode() + (a.tobytes() if a.dtype.kind in "if" else repr(a.tolist()).encode())
+    ).hexdigest()[:12]
 
 
 def digests(result):
     """{array: digest} of a Result; trace columns are table/column."""
-    arrays = {name: getattr(result, name) for name in ("predictions", "predictions_task_aware", "rank", "n_samples",
-                                                       "parameters")}
+    arrays = {
+        name: getattr(result, name)
+        for name in ("predictions", "predictions_task_aware", "rank", "n_samples", "parameters")
+    }
     arrays |= {f"memory_bytes/{kind}": sizes for kind, sizes in result.memory_bytes.items()}
     return {name: digest(values) for name, values in (arrays | pack_trace(result.trace)).items()}
 
@@ -71,11 +74,25 @@ def result_of(found):
     stream = experiments.stream(found.benchmark, "smoke", 0)
     small = experiments.exact_experiment(found.name, "smoke")
     tables = {name: table for name, table in found.paper.tables.items() if name in small.tables}
-    probes = {name: columns for name, table in tables.items() if table.probe
-              if (columns := analysis.PROBES[table.probe](found, stream, pick_device("cpu")))}
+    probes = {
+        name: columns
+        for name, table in tables.items()
+        if table.probe
+        if (columns := analysis.PROBES[table.probe](found, stream, pick_device("cpu")))
+    }
     studies = {name: analysis.STUDIES[table.study](small) for name, table in tables.items() if table.study}
-    return run(found.learner, found.config, stream, seed=0, device="cpu", record="*", probes=probes, studies=studies,
-               threads=1, progress=False)[1]
+    return run(
+        found.learner,
+        found.config,
+        stream,
+        seed=0,
+        device="cpu",
+        record="*",
+        probes=probes,
+        studies=studies,
+        threads=1,
+        progress=False,
+    )[1]
 
 
 def differences(kept, result, same_machine):
@@ -83,7 +100,9 @@ def differences(kept, result, same_machine):
     if not same_machine:
         return [] if abs(kept["average"] - result.average()) < TOLERANCE else ["average accuracy"]
     now = digests(result)
-    return sorted(name for name in kept["digests"].keys() | now.keys() if kept["digests"].get(name) != now.get(name))
+    return sorted(
+        name for name in kept["digests"].keys() | now.keys() if kept["digests"].get(name) != now.get(name)
+    )
 
 
 def same_machine(kept):

@@ -9,9 +9,13 @@ from tests import golden
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m tests.golden", description=golden.__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.golden", description=golden.__doc__.splitlines()[0]
+    )
     parser.add_argument("words", nargs="*", metavar="WORD", help="beginnings of names; all by default")
-    parser.add_argument("--kind", choices=golden.KINDS, help="smoke experiments or settings of records; both by default")
+    parser.add_argument(
+        "--kind", choices=golden.KINDS, help="smoke experiments or settings of records; both by default"
+    )
     parser.add_argument("--write", action="store_true", help="take over what differs")
     options = parser.parse_args()
     faults = sum(check(kind, options) for kind in ([options.kind] if options.kind else golden.KINDS))
@@ -30,10 +34,15 @@ def check(kind, options):
         try:
             result = golden.result_of(found)
             now = {"average": round(result.average(), 4), "digests": golden.digests(result)}
-        except ClkitError as error:                     # some settings diverge on so few images: that is kept too
+        except ClkitError as error:  # some settings diverge on so few images: that is kept too
             result, now = None, {"error": str(error)}
-        differing = (golden.differences(row, result, same) if result is not None and "error" not in row
-                     else [] if row == now else ["error"])
+        differing = (
+            golden.differences(row, result, same)
+            if result is not None and "error" not in row
+            else []
+            if row == now
+            else ["error"]
+        )
         if differing:
             faults += 1
             print(f"{kind} {name}: {', '.join(differing)}", flush=True)
@@ -42,7 +51,8 @@ def check(kind, options):
         kept["machine"] = golden.machine_facts()
         text = json.dumps(dict(sorted(kept["results"].items())), indent=0, ensure_ascii=False)
         (golden.HERE / f"{kind}.json").write_text(
-            f'{{"machine": {json.dumps(kept["machine"])},\n"results": {text}}}\n', encoding="utf-8")
+            f'{{"machine": {json.dumps(kept["machine"])},\n"results": {text}}}\n', encoding="utf-8"
+        )
     return faults
 
 

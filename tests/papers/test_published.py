@@ -17,7 +17,7 @@ SPREADS = {"", "not stated", "standard deviation", "standard error"}
 
 
 def table():
-    """All rows of the files in clkit/papers/published, as dictionaries of text, with the name of the paper."""
+    """All rows of the files in clkit/papers/published, as dictionaries of text, with the paper's name."""
     rows = []
     for path in sorted(FOLDER.glob("*.csv")):
         with path.open(newline="", encoding="utf-8") as file:
@@ -62,12 +62,25 @@ def test_every_row_is_well_formed():
     assert [(number, faults(row)) for number, row in enumerate(table(), 2) if faults(row)] == []
 
 
-@pytest.mark.parametrize("column, text", [
-    ("paper", "other"), ("table", "Tab. 2"), ("page", "6-7"), ("benchmark", "Split MNIST"), ("method", "EWC"),
-    ("metric", ""), ("value", "20,01"), ("value", "200.1"), ("spread", "-1"), ("spread_kind", ""), ("n", "0"),
-    ("unit", "percent"), ("note", " x"),
-    ("second_source", ""),
-])
+@pytest.mark.parametrize(
+    "column, text",
+    [
+        ("paper", "other"),
+        ("table", "Tab. 2"),
+        ("page", "6-7"),
+        ("benchmark", "Split MNIST"),
+        ("method", "EWC"),
+        ("metric", ""),
+        ("value", "20,01"),
+        ("value", "200.1"),
+        ("spread", "-1"),
+        ("spread_kind", ""),
+        ("n", "0"),
+        ("unit", "percent"),
+        ("note", " x"),
+        ("second_source", ""),
+    ],
+)
 def test_a_malformed_row_is_noticed(column, text):
     row = next(row for row in table() if row["spread"] and row["unit"] == "%")
     assert faults(row) == [] and faults({**row, column: text}) == [column]
@@ -82,20 +95,36 @@ def test_no_number_stands_twice():
 def test_the_split_mnist_table_is_whole():
     rows = table()
     spacenet = {row["method"] for row in rows if (row["paper"], row["table"]) == ("spacenet", "Table 2")}
-    assert spacenet == {"ewc", "si", "mas", "lwf", "dgr", "icarl", "den", "spacenet-rehearsal",
-                        "spacenet-static", "spacenet"}
+    assert spacenet == {
+        "ewc",
+        "si",
+        "mas",
+        "lwf",
+        "dgr",
+        "icarl",
+        "den",
+        "spacenet-rehearsal",
+        "spacenet-static",
+        "spacenet",
+    }
 
 
-@pytest.mark.parametrize("name, benchmark, methods, numbers", [
-    # Seven numbers for each method, but no forgetting of a stationary stream, and chance in the caption. Two
-    # methods of Table 1 have no number of replayed images.
-    ("Table 1", "cifar10-5", 13 + 1, 13 * 7 - 1 - 2 + 1), ("Table 5", "miniimagenet-20", 11 + 1, 11 * 7),
-    ("Table 6", "mnist-5k-5", 11 + 1, 11 * 7),
-    ("Table 2", "cifar10-5", 8, 8), ("Table 7", "cifar10-5", 14, 28),
-    # Six layers, or three, and all of them; two kinds of targets, two classes.
-    ("Figure 7", "cifar10-5", 1, 28), ("Table 9", "miniimagenet-20", 1, 28),
-    ("Table 10", "mnist-5k-5", 1, 16),
-])
+@pytest.mark.parametrize(
+    "name, benchmark, methods, numbers",
+    [
+        # Seven numbers for each method, but no forgetting of a stationary stream, and chance in the caption.
+        # Two methods of Table 1 have no number of replayed images.
+        ("Table 1", "cifar10-5", 13 + 1, 13 * 7 - 1 - 2 + 1),
+        ("Table 5", "miniimagenet-20", 11 + 1, 11 * 7),
+        ("Table 6", "mnist-5k-5", 11 + 1, 11 * 7),
+        ("Table 2", "cifar10-5", 8, 8),
+        ("Table 7", "cifar10-5", 14, 28),
+        # Six layers, or three, and all of them; two kinds of targets, two classes.
+        ("Figure 7", "cifar10-5", 1, 28),
+        ("Table 9", "miniimagenet-20", 1, 28),
+        ("Table 10", "mnist-5k-5", 1, 16),
+    ],
+)
 def test_tables_of_arm_are_whole(name, benchmark, methods, numbers):
     rows = [row for row in table() if (row["paper"], row["table"]) == ("arm", name)]
     assert {row["benchmark"] for row in rows} == {benchmark}
@@ -109,21 +138,30 @@ def test_benchmarks_of_arm_are_those_of_the_presets():
 
 def test_printed_gains_and_totals_agree_with_the_printed_parts():
     rows = table()
-    accuracy = {method: one(rows, paper="spacenet", table="Table 2", method=method, metric="average accuracy")
-                for method in ("spacenet", "spacenet-static", "lwf", "den")}
+    accuracy = {
+        method: one(rows, paper="spacenet", table="Table 2", method=method, metric="average accuracy")
+        for method in ("spacenet", "spacenet-static", "lwf", "den")
+    }
     for other, digits in (("spacenet-static", 0.005), ("lwf", 0.1), ("den", 0.1)):
         metric = f"gain in average accuracy over {other}"
         gain = one(rows, paper="spacenet", benchmark="split-mnist", metric=metric)
         assert abs(accuracy["spacenet"] - accuracy[other] - gain) < digits
     for method in ("dgmw", "dgma"):
         for classes in ("5", "10"):
-            weights, masks, both = (one(rows, table="Table 4", method=method,
-                                        metric=f"disc space of {what} after {classes} classes")
-                                    for what in ("weights", "masks", "weights and masks"))
+            weights, masks, both = (
+                one(
+                    rows,
+                    table="Table 4",
+                    method=method,
+                    metric=f"disc space of {what} after {classes} classes",
+                )
+                for what in ("weights", "masks", "weights and masks")
+            )
             assert abs(weights + masks - both) < 0.051
     gain = one(rows, paper="arm", table="text", metric="gain in average accuracy over adi")
-    arm, adi = (one(rows, paper="arm", table="Table 5", method=m, metric="average accuracy")
-                for m in ("arm", "adi"))
+    arm, adi = (
+        one(rows, paper="arm", table="Table 5", method=m, metric="average accuracy") for m in ("arm", "adi")
+    )
     assert abs(arm - adi - gain) < 0.05
 
 
@@ -136,7 +174,8 @@ def test_printed_memory_of_arm_agrees_with_what_is_stored():
         for method in {row["method"] for row in rows if (row["paper"], row["table"]) == ("arm", name)}:
             if method != "chance":
                 images, megabytes, parameters, more = (
-                    one(rows, paper="arm", table=name, method=method, metric=metric) for metric in metrics)
+                    one(rows, paper="arm", table=name, method=method, metric=metric) for metric in metrics
+                )
                 # A byte a value, four a parameter; printed with two or three digits.
                 assert abs(megabytes - 1e-6 * pixels * images) < max(0.006, 0.005 * megabytes), (name, method)
                 assert abs(more - 4e-6 * parameters) < max(0.03, 0.005 * more), (name, method)
@@ -145,19 +184,26 @@ def test_printed_memory_of_arm_agrees_with_what_is_stored():
 def test_numbers_that_arm_prints_twice_are_the_same():
     rows = table()
     for metric in ("average accuracy", "forgetting"):
-        assert one(rows, paper="arm", table="Table 1", method="arm", metric=metric) == \
-            one(rows, paper="arm", table="Table 7", method="arm", metric=metric)
+        assert one(rows, paper="arm", table="Table 1", method="arm", metric=metric) == one(
+            rows, paper="arm", table="Table 7", method="arm", metric=metric
+        )
     for method in ("distill", "adi"):
-        assert one(rows, paper="arm", table="Table 1", method=method, metric="average accuracy") == \
-            one(rows, paper="arm", table="Table 2", method=method, metric="average accuracy")
+        assert one(rows, paper="arm", table="Table 1", method=method, metric="average accuracy") == one(
+            rows, paper="arm", table="Table 2", method=method, metric="average accuracy"
+        )
 
 
 CONVOLUTIONS = [f"Conv {n}" for n in range(1, 6)]
 
 
-@pytest.mark.parametrize("name, layers", [
-    ("Figure 7", [*CONVOLUTIONS, "FC"]), ("Table 9", [*CONVOLUTIONS, "FC"]),
-    ("Table 10", ["FC 1", "FC 2", "FC 3"])])
+@pytest.mark.parametrize(
+    "name, layers",
+    [
+        ("Figure 7", [*CONVOLUTIONS, "FC"]),
+        ("Table 9", [*CONVOLUTIONS, "FC"]),
+        ("Table 10", ["FC 1", "FC 2", "FC 3"]),
+    ],
+)
 def test_mean_cosines_of_all_layers_lie_between_those_of_the_layers(name, layers):
     for targets in ("hard", "soft"):
         for k in (1, 2):
@@ -174,21 +220,27 @@ def test_a_second_source_stands_beside_a_number():
 
 # ---- looking numbers up
 
+
 def test_look_up():
     rows = published.published(benchmark="split-mnist", method="lwf", metric="average accuracy")
     assert rows and all(r.method == "lwf" and r.benchmark == "split-mnist" for r in rows)
     assert published.one(paper="spacenet", table="Table 2", method="spacenet-static").text == "61.25"
     assert len(published.rows()) == len(table()) and all(isinstance(r.value, float) for r in published.rows())
     assert str(published.one(paper="spacenet", table="Table 2", method="spacenet")).endswith("1.82, n = 10)")
-    assert published.one(paper="spacenet", table="Table 2", method="spacenet").place == "SpaceNet, Table 2, p. 6"
+    assert (
+        published.one(paper="spacenet", table="Table 2", method="spacenet").place == "SpaceNet, Table 2, p. 6"
+    )
 
 
-@pytest.mark.parametrize("wanted, says", [
-    ({"method": "spacenett"}, "no published number has method 'spacenett'; did you mean spacenet"),
-    ({"methd": "lwf"}, "no column 'methd'; did you mean method"),
-    ({"method": "lwf"}, r"published numbers have method 'lwf' \(.*\): give paper, table or metric too"),
-    ({"method": "den", "paper": "arm"}, "no published number has method 'den', paper 'arm' together"),
-])
+@pytest.mark.parametrize(
+    "wanted, says",
+    [
+        ({"method": "spacenett"}, "no published number has method 'spacenett'; did you mean spacenet"),
+        ({"methd": "lwf"}, "no column 'methd'; did you mean method"),
+        ({"method": "lwf"}, r"published numbers have method 'lwf' \(.*\): give paper, table or metric too"),
+        ({"method": "den", "paper": "arm"}, "no published number has method 'den', paper 'arm' together"),
+    ],
+)
 def test_look_ups_that_cannot_be_answered(wanted, says):
     with pytest.raises(published.PublishedError, match=says):
         published.one(**wanted)

@@ -15,7 +15,7 @@ class Reference:
     def __init__(self, learner):
         self.config, self.net = learner.config, copy.deepcopy(learner.net)
         for norm in norms(self.net):
-            norm.__class__ = nn.BatchNorm2d                                     # torch's own
+            norm.__class__ = nn.BatchNorm2d  # torch's own
         self.old, self.t = None, 0
         self.sgd = torch.optim.SGD(self.net.parameters(), lr=self.config.lr)
 
@@ -27,9 +27,15 @@ class Reference:
         if config.norm == "running":
             net.eval()
         gaps = []
-        hooks = [m.register_forward_pre_hook(lambda m, i: gaps.append(
-            (i[0].mean((0, 2, 3)) - m.running_mean.clone()).norm()
-            + (i[0].var((0, 2, 3), unbiased=True) - m.running_var.clone()).norm())) for m in found]
+        hooks = [
+            m.register_forward_pre_hook(
+                lambda m, i: gaps.append(
+                    (i[0].mean((0, 2, 3)) - m.running_mean.clone()).norm()
+                    + (i[0].var((0, 2, 3), unbiased=True) - m.running_var.clone()).norm()
+                )
+            )
+            for m in found
+        ]
         logits = net(x)
         for hook in hooks:
             hook.remove()
@@ -37,7 +43,7 @@ class Reference:
         if config.norm != "update":
             for m, buffers in zip(found, kept, strict=True):
                 for name, value in buffers.items():
-                    setattr(m, name, value)             # not in place: backward wants the others
+                    setattr(m, name, value)  # not in place: backward wants the others
         return logits, (sum(gaps) / len(gaps) if gaps else 0)
 
     def objective(self, x, found, y):
@@ -46,11 +52,16 @@ class Reference:
         (o, gap), (n, _) = self.answer(self.old, x), self.answer(self.net, x)
         p, q = o.softmax(1), n.softmax(1)
         m = (p + q) / 2
-        D = {"ag": (F.kl_div(o.log_softmax(1), m, reduction="batchmean")
-                    + F.kl_div(n.log_softmax(1), m, reduction="batchmean")) / 2,
-             "js": (F.kl_div(m.log(), p, reduction="batchmean")
-                    + F.kl_div(m.log(), q, reduction="batchmean")) / 2,
-             "ce": -(p * n.log_softmax(1)).sum(1).mean()}[config.divergence]
+        D = {
+            "ag": (
+                F.kl_div(o.log_softmax(1), m, reduction="batchmean")
+                + F.kl_div(n.log_softmax(1), m, reduction="batchmean")
+            )
+            / 2,
+            "js": (F.kl_div(m.log(), p, reduction="batchmean") + F.kl_div(m.log(), q, reduction="batchmean"))
+            / 2,
+            "ce": -(p * n.log_softmax(1)).sum(1).mean(),
+        }[config.divergence]
         J = config.divergence_weight * (1 - D)
         if config.recall == "adi":
             J = J + config.target * F.cross_entropy(o, found.target) + config.bn_loss * gap
@@ -85,7 +96,7 @@ class Reference:
                 self.sgd.zero_grad()
             for _ in range(config.n_steps if len(images) else 0):
                 images = images.detach().requires_grad_()
-                gradient, = torch.autograd.grad(self.objective(images, found, y), images)
+                (gradient,) = torch.autograd.grad(self.objective(images, found, y), images)
                 images = images - config.image_lr * gradient
             self.replay(images.detach(), x)
 

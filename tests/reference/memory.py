@@ -16,7 +16,10 @@ class ListReservoir:
         """Draws as `Reservoir.add` does: one number in double precision for each image of the batch."""
         chances = torch.rand(len(y), dtype=torch.float64, device="cpu").tolist()
         for image, label, chance in zip(x, y.tolist(), chances, strict=True):
-            new, index = [(image * 255).round().to(torch.uint8), label, extra], int(chance * (self.n_seen + 1))
+            new, index = (
+                [(image * 255).round().to(torch.uint8), label, extra],
+                int(chance * (self.n_seen + 1)),
+            )
             if len(self.memory) < self.size:
                 self.memory.append(new)
             elif index < self.size:
@@ -45,9 +48,10 @@ def herd_by_hand(features, m):
     features = [np.array(f, dtype=np.float64) for f in features]
     mu, chosen = np.array(unit((sum(features) / len(features)).tolist())), []
     for k in range(1, min(m, len(features)) + 1):
-        distance = [math.inf if i in chosen
-                    else np.linalg.norm(mu - (f + sum(features[j] for j in chosen)) / k)
-                    for i, f in enumerate(features)]
+        distance = [
+            math.inf if i in chosen else np.linalg.norm(mu - (f + sum(features[j] for j in chosen)) / k)
+            for i, f in enumerate(features)
+        ]
         chosen.append(int(np.argmin(distance)))
     return chosen
 

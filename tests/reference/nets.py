@@ -53,5 +53,6 @@ def same(a, b):
 def gradient_of(net, value):
     """The gradient of a scalar in all parameters as a vector (P,), with zeros where there is none."""
     found = torch.autograd.grad(value, list(net.parameters()), retain_graph=True, allow_unused=True)
-    return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten()
-                      for p, g in zip(net.parameters(), found)])
+    return torch.cat(
+        [torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(net.parameters(), found)]
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch._dynamo  # noqa: F401  or the first optimizer of each attempt would, for seconds
+import torch._dynamo
 
 from clkit import experiments
 from clkit.engine.checkpoint import load_tensors, unseal

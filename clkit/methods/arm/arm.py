@@ -68,9 +68,9 @@ import torch
 from torch.nn import functional as F
 
 from clkit.blocks import nets
+from clkit.blocks.losses import soft_cross_entropy
 from clkit.blocks.shared_norm import bn_mode, convert, input_gaps, norms
 from clkit.engine.learner import Learner, LearnerError, teacher
-from clkit.blocks.losses import soft_cross_entropy
 from clkit.methods.arm import fast
 from clkit.methods.arm.recalled import NonFiniteGuard, RecalledBatch, report
 from clkit.methods.arm.terms import (
@@ -308,14 +308,14 @@ class ARM(Learner):
         x, steps, values, logits = recalled.images, [recalled.images], [], []
         with bn_mode(self, mode=norm), torch.enable_grad():
             for _ in range(self.config.n_steps):
-                x.requires_grad_()
+                x = x.detach().requires_grad_()         # a view: the batch itself stays as it is
                 value, terms, outputs = self.objective(x, recalled, old)
                 gradient, = torch.autograd.grad(value, x)
-                x = (x - self.config.image_lr * gradient).detach()              # (M, C, H, W)
+                x = x.detach() - self.config.image_lr * gradient                # (M, C, H, W)
                 steps.append(x)
                 values.append(torch.stack([terms.get(name, value.new_zeros(())) for name in TERMS]).detach())
                 logits.append(outputs.detach())
-        return recalled._replace(images=x, values=torch.stack(values), steps=torch.stack(steps).detach(),
+        return recalled._replace(images=x, values=torch.stack(values), steps=torch.stack(steps),
                                  logits=torch.stack(logits))
 
     def replay(self, optimizer, recalled, x, fresh=True):

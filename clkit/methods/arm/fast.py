@@ -18,8 +18,8 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from clkit.blocks import nets
-from clkit.blocks.shared_norm import bn_mode, input_gaps, norms
 from clkit.blocks.losses import soft_cross_entropy
+from clkit.blocks.shared_norm import bn_mode, input_gaps, norms
 from clkit.methods.arm.terms import LEAST
 
 

@@ -38,8 +38,8 @@ from torch.nn import functional as F
 
 from clkit.blocks import nets
 from clkit.blocks.vae import VAE, kl_to_normal
-from clkit.engine.learner import Learner, LearnerError, check_config, frozen
 from clkit.engine.evaluate import eval_mode
+from clkit.engine.learner import Learner, LearnerError, check_config, frozen
 
 REVISION = 1
 

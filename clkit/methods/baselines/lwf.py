@@ -40,6 +40,7 @@ Keeps between tasks: the weights, and how many classes each task brought (8 byte
 during a task only.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -119,7 +120,7 @@ class LwF(Learner):
         if self.config.heads == "single":
             return [slice(0, task.first)]
         ends = [0, *self.ends.tolist()]
-        return [slice(a, b) for a, b in zip(ends, ends[1:])]
+        return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
     def task_loss(self, logits, y, task):
         """Cross-entropy among the classes seen or, with several heads, its own; logits (B, K), y (B,)."""

@@ -57,8 +57,8 @@ from clkit.blocks import nets
 from clkit.blocks.functional import step_down, tensors_of
 from clkit.blocks.losses import soft_cross_entropy
 from clkit.blocks.vae import VAE, kl_to_normal
-from clkit.engine.learner import Learner, LearnerError, check_config, teacher
 from clkit.engine.evaluate import eval_mode
+from clkit.engine.learner import Learner, LearnerError, check_config, teacher
 
 REVISION = 1
 

@@ -47,8 +47,8 @@ from torch.nn import functional as F
 from clkit.blocks import nets
 from clkit.blocks.losses import sigmoid_targets
 from clkit.blocks.memory import HerdedExemplars, count_of_each
-from clkit.engine.learner import Learner, check_config, frozen
 from clkit.engine.evaluate import eval_mode
+from clkit.engine.learner import Learner, check_config, frozen
 
 REVISION = 1
 
