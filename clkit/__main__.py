@@ -6,7 +6,9 @@ import os
 import sys
 
 from clkit import __version__
-from clkit.errors import ClkitError
+from clkit.errors import ClkitError, did_you_mean
+
+JSON = "one JSON object on standard output"
 
 
 def main(arguments=None):
@@ -20,11 +22,8 @@ def main(arguments=None):
         print(f"clkit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        how = (
-            "the same command goes on from there"
-            if options.command is _run
-            else "nothing was left half-written"
-        )
+        going_on = options.command is _run
+        how = "the same command goes on from there" if going_on else "nothing was left half-written"
         print(f"\nclkit: {str(stop) or 'stopped'}; {how}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `| head` has seen enough
@@ -50,92 +49,72 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="command")
     for add in (_add_list, _add_run, _add_report, _add_figures, _add_data):
         add(commands)
-    one = commands.add_parser(
-        "doctor", help="versions, device, data, free disk, known problems and their cure"
-    )
-    one.set_defaults(command=_doctor)
+    _add(commands, "doctor", _doctor, "versions, device, data, free disk, known problems and their cure")
     return parser
 
 
+def _add(commands, name, command, words):
+    """The parser of one command."""
+    one = commands.add_parser(name, help=words)
+    one.set_defaults(command=command)
+    return one
+
+
 def _add_list(commands):
-    one = commands.add_parser("list", help="experiments, presets, data needed, measured minutes")
+    one = _add(commands, "list", _list, "experiments, presets, data needed, measured minutes")
     one.add_argument("words", nargs="*", metavar="METHOD | BENCHMARK | METHOD/BENCHMARK", help="only these")
     one.add_argument("--preset", help="only this size: smoke, teach, laptop or paper")
     one.add_argument("--present", action="store_true", help="only those whose data are here")
-    one.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    one.set_defaults(command=_list)
+    one.add_argument("--json", action="store_true", help=JSON)
 
 
 def _add_run(commands):
-    one = commands.add_parser("run", help="run an experiment, or go on with it")
-    one.add_argument(
-        "experiment",
-        metavar="METHOD/BENCHMARK",
-        help="such as er/split-mnist; on your own images er/folder:PATH, or er/NAME of a set in the "
-        "data root",
-    )
+    one = _add(commands, "run", _run, "run an experiment, or go on with it")
+    own = "on your own images er/folder:PATH, or er/NAME of a set in the data root"
+    one.add_argument("experiment", metavar="METHOD/BENCHMARK", help=f"such as er/split-mnist; {own}")
     one.add_argument("--preset", help="smoke, teach (default), laptop or paper")
     one.add_argument("--seeds", type=_seeds, help="such as 0,1,2 or 0-9; the preset's own by default")
     one.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     one.add_argument("--jobs", type=int, default=1, metavar="N", help="processes to spread the seeds over")
-    one.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        type=_setting,
-        help="a setting of the method's Config; may be repeated (own data: also side=N)",
-    )
+    words = "a setting of the method's Config; may be repeated (own data: also side=N)"
+    several = {"dest": "settings", "action": "append", "default": []}
+    one.add_argument("--set", type=_setting, metavar="KEY=VALUE", help=words, **several)
     one.add_argument("--tasks", type=_tasks, help="own data: classes of each task, such as 6,6,6,6")
-    one.add_argument(
-        "--order",
-        metavar="SEED | natural | FILE",
-        help="own data: order of the classes: drawn from a seed, by name, or a file with a name a line",
-    )
-    one.add_argument(
-        "--keep", metavar="TABLES", help="trace tables to record, such as loss,masks; '*' for all"
-    )
-    one.add_argument(
-        "--every", type=_seconds, default=60.0, metavar="SECONDS", help="between checkpoints (60)"
-    )
+    words = "own data: order of the classes: drawn from a seed, by name, or a file with a name a line"
+    one.add_argument("--order", metavar="SEED | natural | FILE", help=words)
+    words = "trace tables to record, such as loss,masks; '*' for all"
+    one.add_argument("--keep", metavar="TABLES", help=words)
+    words = "between checkpoints (60)"
+    one.add_argument("--every", type=_seconds, default=60.0, metavar="SECONDS", help=words)
     one.add_argument("--out", metavar="DIR", help="write the record of all seeds to this folder")
     one.add_argument("--replace", action="store_true", help="let --out replace a record of other seeds")
-    one.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    one.set_defaults(command=_run)
+    one.add_argument("--json", action="store_true", help=JSON)
 
 
 def _add_report(commands):
-    one = commands.add_parser(
-        "report", help="a table of methods from records: n, interval, forgetting, memory"
-    )
+    words = "a table of methods from records: n, interval, forgetting, memory"
+    one = _add(commands, "report", _report, words)
     one.add_argument("benchmark", nargs="?", help="only this benchmark; all that are there by default")
     one.add_argument("--records", metavar="DIR", help="another folder than figures/results")
     one.add_argument("--preset", help="only this size: laptop or paper, for instance")
     one.add_argument("--format", default="text", choices=("text", "markdown", "latex"))
-    one.set_defaults(command=_report)
 
 
 def _add_figures(commands):
-    one = commands.add_parser("figures", help="write figures/ from the records")
+    one = _add(commands, "figures", _figures, "write figures/ from the records")
     one.add_argument("names", nargs="*", metavar="NAME", help="some of them; all by default")
-    one.add_argument(
-        "--records", metavar="DIR", help="draw what the records in this folder show, of any experiment"
-    )
+    words = "draw what the records in this folder show, of any experiment"
+    one.add_argument("--records", metavar="DIR", help=words)
     one.add_argument("--out", metavar="DIR", help="another folder than figures/")
     one.add_argument("--format", default="png", metavar="pdf,svg,png", help="kinds of files (png)")
-    one.set_defaults(command=_figures)
 
 
 def _add_data(commands):
     one = commands.add_parser("data", help="what data there are, and how to get more")
     deeds = one.add_subparsers(required=True, metavar="list | get")
-    deed = deeds.add_parser("list", help="each set: present or not, where, how many images, how to get it")
-    deed.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    deed.set_defaults(command=_data_list)
-    deed = deeds.add_parser("get", help="download a set through torchvision")
-    deed.add_argument("name")
-    deed.set_defaults(command=_data_get)
+    deed = _add(deeds, "list", _data_list, "each set: present or not, where, how many images, how to get it")
+    deed.add_argument("--json", action="store_true", help=JSON)
+    _add(deeds, "get", _data_get, "download a set through torchvision").add_argument("name")
 
 
 # ---- values
@@ -197,53 +176,27 @@ def _order(text):
 
 def _list(options):
     from clkit import data, experiments
+    from clkit.experiments.benchmark import checked_preset
 
-    rows = [
-        experiments.exact_experiment(name, preset)
-        for name in _wanted(options.words)
-        for preset in experiments.PRESETS
-    ]
+    names = _wanted(options.words)
+    rows = [experiments.exact_experiment(name, preset) for name in names for preset in experiments.PRESETS]
     rows = list({(row.name, row.preset): row for row in rows}.values())  # a size may stand for another
     if options.preset:
-        from clkit.experiments.benchmark import checked_preset
-
         rows = [row for row in rows if row.preset == checked_preset(options.preset)]
     here = {name: data.present(name) for name in {row.data for row in rows}}
     rows = [row for row in rows if here[row.data] or not options.present]
     if options.json:
-        print(
-            json.dumps(
-                {
-                    "experiments": [
-                        {
-                            "experiment": r.name,
-                            "preset": r.preset,
-                            "data": r.data,
-                            "present": here[r.data],
-                            "minutes_per_seed": r.minutes,
-                            "seeds": list(r.seeds),
-                        }
-                        for r in rows
-                    ]
-                },
-                indent=1,
-            )
-        )
+        keys = "experiment preset data present minutes_per_seed seeds".split()
+        values = ((r.name, r.preset, r.data, here[r.data], r.minutes, r.seeds) for r in rows)
+        print(json.dumps({"experiments": [dict(zip(keys, row)) for row in values]}, indent=1))
     elif options.words or options.preset or options.present:
         print(f"{'experiment':32} {'preset':7} {'data':14} {'seeds':>5}  minutes a seed, one core")
         for r in rows:
-            print(
-                f"{r.name:32} {r.preset:7} {r.data + ('' if here[r.data] else ' *'):14} {len(r.seeds):5}  "
-                f"{_minutes(r.minutes)}"
-            )
-        print(
-            f"{len(rows)} experiments"
-            + (
-                ""
-                if all(here[r.data] for r in rows)
-                else "; * its data are not here: python -m clkit data list"
-            )
-        )
+            mark, minutes = "" if here[r.data] else " *", _minutes(r.minutes)
+            print(f"{r.name:32} {r.preset:7} {r.data + mark:14} {len(r.seeds):5}  {minutes}")
+        absent = not all(here[r.data] for r in rows)
+        note = "; * its data are not here: python -m clkit data list" if absent else ""
+        print(f"{len(rows)} experiments{note}")
     else:
         _overview()
 
@@ -251,28 +204,20 @@ def _list(options):
 def _wanted(words):
     """The experiments that all these words name together: methods, benchmarks, or METHOD/BENCHMARK."""
     from clkit import experiments, papers
-    from clkit.errors import did_you_mean
 
-    every = experiments.names()
-    known = [*papers.methods(), *papers.benchmarks()]
+    every, known = experiments.names(), [*papers.methods(), *papers.benchmarks()]
     for word in words:
         if word not in known and word not in every:
-            raise ClkitError(
-                f"there is no method, benchmark or experiment '{word}'{did_you_mean(word, [*known, *every])}"
-            )
-    wanted = [[name for name in every if word in (name, *name.split("/"))] for word in words]
-    methods = [
-        name for word, names in zip(words, wanted, strict=True) if word in papers.methods() for name in names
-    ]
-    streams = [
-        name
-        for word, names in zip(words, wanted, strict=True)
-        if word in papers.benchmarks()
-        for name in names
-    ]
-    named = [word for word in words if word in every]
-    both = [name for name in methods if name in streams] if methods and streams else [*methods, *streams]
-    return [name for name in every if not words or name in both or name in named]
+            near = did_you_mean(word, [*known, *every])
+            raise ClkitError(f"there is no method, benchmark or experiment '{word}'{near}")
+    methods, streams = {*words} & {*papers.methods()}, {*words} & {*papers.benchmarks()}
+    all_or_some = not words or methods or streams  # else only full names are given
+
+    def fits(name):
+        method, _, benchmark = name.partition("/")
+        return all_or_some and (method in methods or not methods) and (benchmark in streams or not streams)
+
+    return [name for name in every if name in words or fits(name)]
 
 
 def _overview():
@@ -285,9 +230,7 @@ def _overview():
             print(f"  {method:14} {variant.label:22} {' '.join(paper.benchmarks_of(method))}")
     print(
         f"\n{len(experiments.names())} experiments METHOD/BENCHMARK, each at the presets "
-        f"{', '.join(experiments.PRESETS)}; smoke and teach need no download"
-    )
-    print(
+        f"{', '.join(experiments.PRESETS)}; smoke and teach need no download\n"
         "python -m clkit list WORD ...   rows of a method, benchmark or both (--preset P, --present, --json)"
     )
     print("python -m clkit run er/split-digits --preset teach")
@@ -306,9 +249,8 @@ def _run(options):
     overrides, preset = dict(options.settings), options.preset or "teach"
     found = experiments.experiment(options.experiment, preset, overrides, **own)
     if found.preset == "own" and options.preset:
-        raise ClkitError(
-            "--preset is for the experiments of the book: your own data come in the size they have"
-        )
+        message = "--preset is for the experiments of the book: your own data come in the size they have"
+        raise ClkitError(message)
     record = tuple(table.strip() for table in options.keep.split(",")) if options.keep else None
     results = experiments.run_experiment(
         options.experiment,
@@ -328,10 +270,8 @@ def _run(options):
         print(json.dumps(summary, indent=1, ensure_ascii=False))
         return
     about = results[0].about
-    print(
-        f"{found.name}, preset {found.preset}, data {about['stream']['data']}, "
-        f"seeds {', '.join(map(str, summary['seeds']))}"
-    )
+    seeds = ", ".join(map(str, summary["seeds"]))
+    print(f"{found.name}, preset {found.preset}, data {about['stream']['data']}, seeds {seeds}")
     for title, scores in (
         ("average accuracy (%)", [r.average() for r in results]),
         ("task-aware accuracy (%)", [r.task_aware_average() for r in results]),
@@ -351,11 +291,8 @@ def _report(options):
     from clkit.book import compare
     from clkit.experiments import places
 
-    print(
-        compare.report_of(
-            options.records or places.RECORDS, options.benchmark, options.preset, options.format
-        )
-    )
+    records = options.records or places.RECORDS
+    print(compare.report_of(records, options.benchmark, options.preset, options.format))
 
 
 def _figures(options):
@@ -364,11 +301,9 @@ def _figures(options):
 
     formats = tuple(kind.strip() for kind in options.format.split(","))
     more = {"out": options.out} if options.out else {}
-    if options.records:
-        paths = figures.build_from(options.records, options.names or None, formats=formats, **more)
-    else:
-        paths = figures.build(options.names or None, formats=formats, **more)
-    for path in paths:
+    where = [options.records] if options.records else []
+    build = figures.build_from if where else figures.build
+    for path in build(*where, options.names or None, formats=formats, **more):
         print(path)
 
 

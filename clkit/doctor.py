@@ -9,17 +9,8 @@ import sys
 from clkit import __version__
 
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "jupyterlab",
-    "matplotlib",
-    "seaborn",
-    "scikit-learn",
-    "ipywidgets",
-    "nbval",
-    "tqdm",
-    "joblib",
-)
+    "torch torchvision jupyterlab matplotlib seaborn scikit-learn ipywidgets nbval tqdm joblib"
+).split()
 
 
 def examine():
@@ -28,21 +19,15 @@ def examine():
 
     from clkit import data, experiments
 
-    lines, problems = (
-        [
-            f"clkit {__version__}, Python {platform.python_version()}, "
-            f"{platform.system()} {platform.machine()}"
-        ],
-        [],
-    )
+    python, problems = platform.python_version(), []
+    lines = [f"clkit {__version__}, Python {python}, {platform.system()} {platform.machine()}"]
     for name in PACKAGES:
         try:
             lines.append(f"  {name:14} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             lines.append(f"  {name:14} missing")
-            problems.append(
-                f"{name} is not installed: run `make workbook`, or `pip install -r requirements.txt`"
-            )
+            cure = "run `make workbook`, or `pip install -r requirements.txt`"
+            problems.append(f"{name} is not installed: {cure}")
     if torch.cuda.is_available():
         lines.append(f"device: cuda, {torch.cuda.get_device_name()}")
     else:
@@ -51,7 +36,10 @@ def examine():
             problems.append(
                 "there is an NVIDIA driver but torch sees no GPU: the driver may be too old for this torch"
             )
-    problems += _torchvision(data)
+    try:
+        data.torchvision()
+    except data.DataError as error:
+        problems.append(str(error))
     where = data.root()
     lines.append(f"data root: {where}" + ("" if where.is_dir() else " (not there yet)"))
     lines.append("data sets present: " + ", ".join(row.name for row in data.catalogue() if row.present))
@@ -60,22 +48,11 @@ def examine():
     free = shutil.disk_usage(near).free
     lines.append(f"run folders: {runs}, {free / 1e9:.1f} GB free")
     if free < 1e9:
-        problems.append(
-            f"less than 1 GB is free in {near}, where runs are kept: make room, or set CLKIT_RUNS"
-        )
+        cure = "make room, or set CLKIT_RUNS"
+        problems.append(f"less than 1 GB is free in {near}, where runs are kept: {cure}")
     if not os.access(near, os.W_OK):
         problems.append(f"{near} cannot be written: set CLKIT_RUNS to a folder that can")
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-        problems.append(
-            f"Python {platform.python_version()} is outside 3.10 to 3.13, for which clkit is tested"
-        )
+        problems.append(f"Python {python} is outside 3.10 to 3.13, for which clkit is tested")
     lines += [f"problem: {p}" for p in problems] or ["no problems found"]
     return "\n".join(lines), not problems
-
-
-def _torchvision(data):
-    try:
-        data.torchvision()
-    except data.DataError as error:
-        return [str(error)]
-    return []

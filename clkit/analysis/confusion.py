@@ -6,8 +6,10 @@ known.
 
 import numpy as np
 
+from clkit.errors import ClkitError
 
-class ConfusionError(ValueError):
+
+class ConfusionError(ClkitError):
     """A result whose confusion cannot be looked at in this way."""
 
 
@@ -27,11 +29,8 @@ def answers(result, stage=-1):
     confusion = result.confusion(stage)
     total, right = confusion.sum(), np.trace(confusion)
     within = np.trace(families(result, stage)[0])
-    return {
-        "right": float(right / total),
-        "sibling": float((within - right) / total),
-        "other family": float((total - within) / total),
-    }
+    counts = {"right": right, "sibling": within - right, "other family": total - within}
+    return {answer: float(count / total) for answer, count in counts.items()}
 
 
 def answers_if_blind(result, stage=-1):

@@ -23,10 +23,13 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from clkit.engine.evaluate import in_eval_mode
+from clkit.errors import ClkitError
+
 CONDITIONS = ("hard", "soft", "control hard", "control soft")
 
 
-class GradientError(ValueError):
+class GradientError(ClkitError):
     """Images, targets or a network that cannot be compared; the message says why."""
 
 
@@ -56,32 +59,28 @@ def _compare(model, firsts, seconds, classes):
                 f"two sets are compared image by image: {len(images)} images with "
                 f"{len(targets)} targets do not go with {n}"
             )
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with in_eval_mode(model):
         parameters, linear, K = _used(model, sets[0][0][:1], classes)
         sets = [(images, _distributions(targets, K)) for images, targets in sets]
-        others = {name: p for name, p in parameters.items() if name not in _names(linear)}
+        others = {name: p for name, p in parameters.items() if not any(name in pair for pair in linear)}
         size = len(sets) * sum(p.numel() * p.element_size() for p in others.values())
         chunk = min(64, max(1, _BYTES // max(1, size)))
         found = [[{name: [] for name in parameters} for _ in seconds] for _ in firsts]
         for start in range(0, n, chunk):
-            parts = [(x[start : start + chunk], target[start : start + chunk]) for x, target in sets]
-            units = [
-                _factors(model, parameters, linear, *part, K) | _whole(model, others, *part, K)
-                for part in parts
-            ]
+            units = []
+            for images, targets in sets:
+                part = images[start : start + chunk], targets[start : start + chunk]
+                factors = _factors(model, parameters, linear, *part, K)
+                units.append(factors | _whole(model, others, *part, K))
             for i, row in enumerate(found):
                 for j, pair in enumerate(row):
                     for name, cosines in pair.items():
                         cosines.append(_cosines(units[i][name], units[len(firsts) + j][name]))
-    finally:
-        for module, training in modes:
-            module.training = training
-    return [
-        [{name: torch.cat(parts).cpu().numpy() for name, parts in pair.items()} for pair in row]
-        for row in found
-    ]
+
+    def joined(pair):
+        return {name: torch.cat(parts).cpu().numpy() for name, parts in pair.items()}
+
+    return [[joined(pair) for pair in row] for row in found]
 
 
 def _cosines(first, second):
@@ -117,11 +116,6 @@ def _used(model, x, classes):
         if outer and torch.allclose(found[weight], back[name].T @ before.detach(), rtol=1e-3, atol=1e-6):
             linear[weight, bias if found.get(bias) is not None else None] = layers[name]
     return {name: named[name].detach() for name, g in found.items() if g is not None}, linear, K
-
-
-def _names(linear):
-    """The parameters of these layers, as `_used` gives them."""
-    return {name for pair in linear for name in pair}
 
 
 @contextmanager
@@ -184,16 +178,14 @@ def _unit(rows):
 def _distributions(targets, classes):
     """Targets as probabilities (N, K): classes (N,) become one-hot."""
     if targets.ndim == 1:
-        if not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-            raise GradientError(
-                f"the targets range from {int(targets.min())} to {int(targets.max())}, the "
-                f"softmax has {classes} classes"
-            )
+        low, high = int(targets.min()), int(targets.max())
+        if not 0 <= low <= high < classes:
+            message = f"the targets range from {low} to {high}, the softmax has {classes} classes"
+            raise GradientError(message)
         return F.one_hot(targets.long(), classes)
-    if targets.shape[1] != classes:
-        raise GradientError(
-            f"the targets have {targets.shape[1]} probabilities, the softmax {classes} classes"
-        )
+    K = targets.shape[1]
+    if K != classes:
+        raise GradientError(f"the targets have {K} probabilities, the softmax {classes} classes")
     return targets
 
 
@@ -207,25 +199,23 @@ def groups(model):
     has its stem as Conv1 and its four stages as Conv2 to Conv5, batch normalisation and shortcuts with them.
     Elsewhere each module is a group of its own.
     """
-    names = [name for name, _ in model.named_parameters()]
-    found = {name: _group(name) for name in names}
-    full = list(dict.fromkeys(group for group in found.values() if group.startswith("FC")))
-    labels = {group: f"FC{i + 1}" if len(full) > 1 else "FC" for i, group in enumerate(full)}
+    found = {name: _group(name) for name, _ in model.named_parameters()}
+    full = dict.fromkeys(group for group in found.values() if group.startswith("FC"))
+    labels = {group: f"FC{i}" if len(full) > 1 else "FC" for i, group in enumerate(full, 1)}
     return {name: labels.get(group, group) for name, group in found.items()}
 
 
 def _group(name):
     """The group of a parameter; fully connected layers as FC and a mark, to be numbered later."""
     parts = name.split(".")[:-1]
-    for i, part in enumerate(parts):
-        number = int(parts[i + 1]) if i + 1 < len(parts) and parts[i + 1].isdigit() else None
+    for part, number in zip(parts, [*parts[1:], ""]):
         if part in ("stem", "bn"):
             return "Conv1"
-        if part == "blocks" and number is not None:
-            return f"Conv{2 + number // 2}"
-        if part == "convs" and number is not None:
-            return f"Conv{1 + number}"
-        if part == "hidden" and number is not None:
+        if number.isdigit() and part == "blocks":
+            return f"Conv{2 + int(number) // 2}"
+        if number.isdigit() and part == "convs":
+            return f"Conv{1 + int(number)}"
+        if number.isdigit() and part == "hidden":
             return f"FC hidden {number}"
         if part in ("dense", "head"):
             return f"FC {part}"
@@ -254,18 +244,17 @@ def gather(learner, batches, n=1000):
 
     batches: of (x, y). Returns start and images (n, C, H, W), origins (n,) and probs (n, K).
     """
-    parts, count = [], 0
+    parts, count, names = [], 0, "start images origins probs".split()
     for x, y in batches:
         found = learner.recall_for(x, y)
         kept = slice(None) if found.multiplicity is None else found.multiplicity > 0
-        parts.append([part[kept] for part in (found.start, found.images, found.origins, found.probs)])
+        parts.append([getattr(found, name)[kept] for name in names])
         count += len(parts[-1][0])
         if count >= n:
             break
     if not parts:
         raise GradientError("there is no batch to recall images for")
-    start, images, origins, probs = (torch.cat(part)[:n] for part in zip(*parts))
-    return SimpleNamespace(start=start, images=images, origins=origins, probs=probs)
+    return SimpleNamespace(**{name: torch.cat(part)[:n] for name, part in zip(names, zip(*parts))})
 
 
 def study(model, recalled, real, *, seed=0, classes=None):

@@ -7,8 +7,10 @@ connection. Layer 0 leads from the input to the first hidden layer. NaN marks wh
 
 import numpy as np
 
+from clkit.errors import ClkitError
 
-class MaskError(ValueError):
+
+class MaskError(ClkitError):
     """A result without the connections that were asked for; the message says what it has."""
 
 
@@ -162,12 +164,9 @@ def sizes(result):
         parameters = int(network["weights"][-1]) + int(network["biases"][-1])
     else:
         parameters = int(result.parameters[-1])
+    sizes = {kind: int(size[-1]) for kind, size in result.memory_bytes.items()}
     left_out = {"weights", "generators"}
     if "masks_at_test" in network and not network["masks_at_test"][-1]:
         left_out.add("masks")
-    extra = sum(
-        int(size[-1]) // (1 if kind == "exemplars" else 4)
-        for kind, size in result.memory_bytes.items()
-        if kind not in left_out
-    )
+    extra = sum(n // (1 if kind == "exemplars" else 4) for kind, n in sizes.items() if kind not in left_out)
     return {"parameters": parameters, "extra": extra}

@@ -4,6 +4,8 @@ import torch
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from clkit.blocks import nets
+
 # ---- other weights
 
 
@@ -22,6 +24,24 @@ def step_down(module, gradients, lr, tensors=None):
 
 
 # ---- single images
+
+@torch.no_grad()
+def sum_over_set(of, net, images, seen, errors):
+    """Summed over all images, in eval mode, of(gradient of error . net(x)) as below: (P,).
+
+    images: an ImageSet; errors(logits (B, seen), y (B,)): the errors that count, each (B, seen).
+    """
+    mode, plain, total = net.training, isinstance(net, nets.MLP), 0.0
+    over_images = sum_over_images_mlp if plain else sum_over_images
+    net.eval()
+    for x, y in images.batches(1000 if plain else 32, shuffle=False):
+        logits = net(x)                                                         # (B, K)
+        for error in errors(logits[:, :seen], y):
+            error = F.pad(error, (0, logits.shape[1] - seen))                   # (B, K)
+            total += over_images(of, net, x, error)
+    net.train(mode)
+    return total
+
 
 def sum_over_images(of, net, x, error):
     """of(gradient of error . net(x) in the weights), image by image, summed over the images: (P,).

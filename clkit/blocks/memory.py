@@ -152,13 +152,12 @@ class HerdedExemplars(nn.Module):
         share, own = self.memory // new.stop, self.labels
         rank = torch.arange(len(own), device=own.device) - torch.searchsorted(own, own)
         stay = rank < share                                                     # (N,), rank within the class
-        images_of, labels_of = [self.images[stay]], [own[stay]]
+        self.images, self.labels = self.images[stay], own[stay]
         for label in new:
             found = images[labels == label]                                     # (N, C, H, W)
             found = found[herd(unit_features(net, found), share)]               # (share, C, H, W)
-            images_of.append(found)
-            labels_of.append(torch.full((len(found),), label, device=found.device))
-        self.images, self.labels = torch.cat(images_of), torch.cat(labels_of)
+            self.images = torch.cat([self.images, found])
+            self.labels = torch.cat([self.labels, self.labels.new_full((len(found),), label)])
 
     @torch.no_grad()
     def update_means(self, classes, net):

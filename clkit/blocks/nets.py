@@ -1,7 +1,8 @@
 """Networks that several methods share, built from the image shape (C, H, W) and the number of classes (K)."""
 
-import itertools
 import math
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -10,7 +11,14 @@ from torch.nn import functional as F
 from clkit.errors import ClkitError, did_you_mean
 
 
-class MLP(nn.Module):
+class _Net(nn.Module):
+    """A network with features(x), (B, D), and a head."""
+
+    def forward(self, x):
+        return self.head(self.features(x))                                      # (B, K)
+
+
+class MLP(_Net):
     """Fully connected ReLU network on flattened images: (B, C, H, W) -> (B, K).
 
     With hidden=(400, 400) on 28x28 images and 10 classes it has 478,410 parameters, the usual one for split
@@ -20,7 +28,7 @@ class MLP(nn.Module):
     def __init__(self, shape, classes, hidden=(400, 400)):
         super().__init__()
         sizes = (math.prod(shape), *hidden)
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.head = nn.Linear(sizes[-1], classes)
 
     def features(self, x):
@@ -28,9 +36,6 @@ class MLP(nn.Module):
         for layer in self.hidden:
             x = F.relu(layer(x))                                                # (B, hidden)
         return x
-
-    def forward(self, x):
-        return self.head(self.features(x))                                      # (B, K)
 
 
 class _Block(nn.Module):
@@ -52,7 +57,7 @@ class _Block(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
-class ResNet18(nn.Module):
+class ResNet18(_Net):
     """Residual network with 18 layers for small images: 3x3 stem without max-pooling (B, C, H, W) -> (B, K).
 
     width: channels of the first of four stages, doubled in each next one. 64 is the usual size for 32x32
@@ -67,14 +72,11 @@ class ResNet18(nn.Module):
         self.pool = pool
         self.stem = nn.Conv2d(shape[0], width, 3, 1, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
-        blocks, inputs = [], width
-        for stage in range(4):
-            outputs = width * 2**stage
-            blocks += [_Block(inputs, outputs, 1 if stage == 0 else 2), _Block(outputs, outputs, 1)]
-            inputs = outputs
-        self.blocks = nn.Sequential(*blocks)
+        widths = [width, width, 2 * width, 4 * width, 8 * width]                # before and after each stage
+        blocks = [(_Block(a, b, 1 if a == b else 2), _Block(b, b, 1)) for a, b in pairwise(widths)]
+        self.blocks = nn.Sequential(*sum(blocks, ()))
         squares = [1 if pool is None else max(1, -(-side // 8) // pool) for side in shape[1:]]
-        self.head = nn.Linear(inputs * math.prod(squares), classes)
+        self.head = nn.Linear(8 * width * math.prod(squares), classes)
 
     def features(self, x):
         x = self.blocks(F.relu(self.bn(self.stem(x))))                          # (B, 8*width, H/8, W/8)
@@ -82,11 +84,15 @@ class ResNet18(nn.Module):
             return F.adaptive_avg_pool2d(x, 1).flatten(1)                       # (B, 8*width)
         return F.avg_pool2d(x, [min(self.pool, side) for side in x.shape[2:]]).flatten(1)
 
-    def forward(self, x):
-        return self.head(self.features(x))                                      # (B, K)
+
+def _start(layers):
+    """Start values of He et al. 2015: without normalisation, torch's own may never take off."""
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
 
 
-class ConvNet(nn.Module):
+class ConvNet(_Net):
     """Four 3x3 convolutions in two stages with max-pooling: (B, C, H, W) -> (B, K).
 
     Quick enough for a live lesson on a CPU. No normalisation layers: nothing but weights remembers the past.
@@ -95,10 +101,8 @@ class ConvNet(nn.Module):
     def __init__(self, shape, classes, widths=(32, 32, 64, 64)):
         super().__init__()
         channels = (shape[0], *widths)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(channels))
-        for conv in self.convs:  # He et al. 2015: without normalisation, torch's own start may never take off
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            nn.init.zeros_(conv.bias)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels))
+        _start(self.convs)
         with torch.no_grad():
             size = self.features(torch.zeros(1, *shape, device="cpu")).shape[1]
         self.head = nn.Linear(size, classes)
@@ -110,11 +114,8 @@ class ConvNet(nn.Module):
                 x = F.max_pool2d(x, 2)                                          # (B, width, H/2, W/2)
         return x.flatten(1)
 
-    def forward(self, x):
-        return self.head(self.features(x))                                      # (B, K)
 
-
-class ZenkeNet(nn.Module):
+class ZenkeNet(_Net):
     """Four 3x3 convolutions and a dense layer: (B, C, H, W) -> (B, K), for CIFAR-10/100 (Zenke et al. 2017).
 
     In each of two stages the first convolution pads its input and the second does not, and max-pooling
@@ -130,13 +131,11 @@ class ZenkeNet(nn.Module):
                              "needs 8x8: use the network mlp or convnet")
         channels = (shape[0], *widths)
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1 - i % 2)
-                                   for i, (a, b) in enumerate(itertools.pairwise(channels)))
+                                   for i, (a, b) in enumerate(pairwise(channels)))
         with torch.no_grad():
             size = self.maps(torch.zeros(1, *shape, device="cpu")).shape[1]
         self.dense = nn.Linear(size, dense)
-        for layer in (*self.convs, self.dense):  # the start of ConvNet, and for its reason
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+        _start([*self.convs, self.dense])
         self.head = nn.Linear(dense, classes)
 
     def maps(self, x):
@@ -150,26 +149,18 @@ class ZenkeNet(nn.Module):
     def features(self, x):
         return F.relu(self.dense(self.maps(x)))                                 # (B, dense)
 
-    def forward(self, x):
-        return self.head(self.features(x))                                      # (B, K)
 
-
-def zenke_wide(shape, classes):
-    """ZenkeNet with twice as many maps in each convolution."""
-    return ZenkeNet(shape, classes, widths=(64, 64, 128, 128))
-
-
-def resnet18_pool2(shape, classes):
-    """ResNet18 that averages over squares of 4x4 positions, for 84x84 images (Ji et al. 2020).
-
-    Their 11x11 maps give 2x2 squares, which leave out the last three rows and columns as the authors' network
-    does: 1,157,240 parameters for 100 classes. The 4x4 maps of 32x32 images are one square.
-    """
-    return ResNet18(shape, classes, pool=4)
-
-
-NETS = {"mlp": MLP, "convnet": ConvNet, "resnet18": ResNet18, "resnet18-pool2": resnet18_pool2,
-        "zenke": ZenkeNet, "zenke-wide": zenke_wide}
+NETS = {
+    "mlp": MLP,
+    "convnet": ConvNet,
+    "resnet18": ResNet18,
+    # for 84x84 images (Ji et al. 2020), whose 11x11 maps give 2x2 squares without the last three rows and
+    # columns, as in the authors' code: 1,157,240 parameters for 100 classes. Those of 32x32 images, 4x4, are
+    # one square.
+    "resnet18-pool2": partial(ResNet18, pool=4),
+    "zenke": ZenkeNet,
+    "zenke-wide": partial(ZenkeNet, widths=(64, 64, 128, 128)),          # twice as many maps
+}
 
 
 def build(name, shape, classes):

@@ -16,8 +16,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-MODES = ("update", "batch", "running")
-
 
 class SharedNorm(nn.BatchNorm2d):
     """Batch normalisation that can be told which statistics to use, and how often each image occurs.
@@ -54,9 +52,8 @@ class SharedNorm(nn.BatchNorm2d):
     def update_running_stats(self, mean, var):
         """Take the statistics of a batch, (C,) each, into the running ones; momentum None: their average."""
         self.num_batches_tracked += 1
-        part = self.momentum
-        if part is None:
-            part = self.num_batches_tracked.to(mean.dtype).reciprocal()
+        count = self.num_batches_tracked.to(mean.dtype)
+        part = count.reciprocal() if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, part)
         self.running_var.lerp_(var, part)
 
@@ -147,6 +144,7 @@ def input_gaps(net):
 
     def note(norm, inputs):
         gaps.append(bn_loss(inputs[0], norm.running_mean, norm.running_var))
+
     hooks = [norm.register_forward_pre_hook(note) for norm in norms(net)]
     try:
         yield gaps

@@ -1,7 +1,7 @@
 """A variational autoencoder of fully connected layers, and the KL divergence in its loss."""
 
-import itertools
 import math
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -20,10 +20,10 @@ class VAE(nn.Module):
         self.shape, self.latent, self.dropout = tuple(shape), latent, dropout
         there = (math.prod(shape), *hidden)
         back = (latent, *reversed(there))
-        self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(there))
+        self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(there))
         self.mean = nn.Linear(there[-1], latent)
         self.log_variance = nn.Linear(there[-1], latent, bias=variance_bias)
-        self.decoder = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(back))
+        self.decoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(back))
 
     def _hidden(self, layers, x):
         for layer in layers:

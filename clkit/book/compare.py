@@ -31,11 +31,17 @@ RULE = (
     " the margin. *Differs*: anything else. A count without seeds is reproduced if it rounds to the printed"
     " digits, and a run of another size than the paper's never."
 )
-UNKNOWN = "cause not found"
 
 
 class CompareError(ClkitError):
     """A comparison that cannot be made; the message says what is missing."""
+
+
+def _called(name, known, kind, advice=""):
+    """known[name]; CompareError with the nearest names where there is none."""
+    if name not in known:
+        raise CompareError(f"there is no {kind} '{name}'{did_you_mean(name, known)}{advice}")
+    return known[name]
 
 
 # ---- the one rule
@@ -78,12 +84,10 @@ def verdict(published, ours, size=PAPER, reason=""):
     if size != PAPER:
         return Verdict("other size", f"another size than the paper's ({size}): {far}")
     margin, half = max(MARGIN, published.spread or 0), 100 * ours.half
+    if ours.n < 2 and not _within(gap, margin):
+        return _differs(f"{far}, one seed", reason)
     if ours.n < 2:
-        return (
-            Verdict("consistent", "consistent, one seed")
-            if _within(gap, margin)
-            else _differs(f"{far}, one seed", reason)
-        )
+        return Verdict("consistent", "consistent, one seed")
     if _within(abs(gap) + half, margin):
         return Verdict("reproduced", "reproduced")
     if _within(gap, half):
@@ -96,7 +100,7 @@ def _within(gap, margin):
 
 
 def _differs(far, reason):
-    return Verdict("differs", f"differs: {far}; {reason or UNKNOWN}")
+    return Verdict("differs", f"differs: {far}; {reason or 'cause not found'}")
 
 
 def _of_count(published, ours, reason):
@@ -129,12 +133,7 @@ def score_called(metric, task_mean="images"):
     tasks is then the share of all images.
     """
     scores = CLASS_MEANS if task_mean == "classes" else SCORES
-    if metric not in scores:
-        raise CompareError(
-            f"there is no score called '{metric}'{did_you_mean(metric, scores)}: give score=, a "
-            "function of a Result"
-        )
-    return scores[metric]
+    return _called(metric, scores, "score called", ": give score=, a function of a Result")
 
 
 def megabytes(result):
@@ -190,8 +189,8 @@ def comparison(published, results, *, score=None, reason="", label=None):
     """A row of a table: a printed number beside ours, and the verdict.
 
     published: a Published, or None where nothing is printed.   results: one a seed.   score: function of a
-    Result with a fraction as its value; by default what the printed metric is called.   reason: why it
-    differs, where it does.   label: by default that of the method.
+    Result, a fraction; by default the printed metric.   reason: why it differs.   label: by default the
+    method's.
     """
     score = score or score_called(published.metric if published else "average accuracy")
     ours, about = interval([score(r) for r in results]), results[0].about
@@ -210,11 +209,8 @@ def _printed(published):
     """The cells of a printed number: where it stands, and what another source has."""
     if published is None:
         return {"published": "not printed", "second source": ""}
-    second = getattr(published, "second_source", "")
-    return {
-        "published": f"{published}, {published.place}",
-        "second source": "" if second == "none found" else second,
-    }
+    second = "" if published.second_source == "none found" else published.second_source
+    return {"published": f"{published}, {published.place}", "second source": second}
 
 
 def comparisons(
@@ -222,17 +218,15 @@ def comparisons(
 ):
     """Rows of printed numbers beside ours.
 
-    records: {label: results}.   names: {label: what the method is called among the printed numbers}, None for
-    one that is not printed there; by default the label itself.   metric, task_mean: as `score_called` takes
-    them.   wanted: paper, table, benchmark of the printed numbers.   reasons: {label: why it differs}.
-    not_run: printed methods that we did not run.
+    records: {label: results}.   names: {label: the method's printed name, or None where it is not printed};
+    by default the label.   metric, task_mean: see `score_called`.   wanted: paper, table, benchmark of the
+    printed numbers.   reasons: {label: why it differs}.   not_run: printed methods that we did not run.
     """
     there = {p.method: p for p in printed.published(metric=metric, **wanted)}
     names, reasons, found = names or {}, reasons or {}, []
     for label, results in records.items():
-        method = results[0].about.get("method")
-        title = plots.style(method)["label"] if label == method else label
-        row = {"score": score_called(metric, task_mean), "reason": reasons.get(label, ""), "label": title}
+        own = None if label == results[0].about.get("method") else label
+        row = {"score": score_called(metric, task_mean), "reason": reasons.get(label, ""), "label": own}
         found.append(comparison(there.get(names.get(label, label)), results, **row))
     nothing = {"ours": "-", "n": "-", "interval": "-", "verdict": "not run"}
     return found + [{"method": name.upper(), **_printed(there[name]), **nothing} for name in not_run]
@@ -254,9 +248,8 @@ def _filled(lines):
 
 def claims(said, where="ours"):
     """Rows of what a paper says in words, and whether it holds; said: {claim: bool}.   where: our runs."""
-    return [
-        {"the paper says": claim, where: "holds" if true else "does not hold"} for claim, true in said.items()
-    ]
+    words = {True: "holds", False: "does not hold"}
+    return [{"the paper says": claim, where: words[bool(true)]} for claim, true in said.items()]
 
 
 # ---- rows beside one another
@@ -306,7 +299,7 @@ def rows(records, published=None, columns=REPORTED):
     records: {label: results}.   published: {label: Published}, which adds the printed numbers and verdicts.
     columns: names in COLUMNS, or a dictionary {name: function of a list of Results}.
     """
-    asked = columns if isinstance(columns, dict) else {c: _column(c) for c in columns}
+    asked = columns if isinstance(columns, dict) else {c: _called(c, COLUMNS, "column") for c in columns}
     found = []
     for label, seeds in records.items():
         row = {"method": label_of(label), "n": str(len(seeds)), **{c: f(seeds) for c, f in asked.items()}}
@@ -317,12 +310,6 @@ def rows(records, published=None, columns=REPORTED):
     if not found:
         raise CompareError("there are no results to compare")
     return _filled(found)
-
-
-def _column(name):
-    if name not in COLUMNS:
-        raise CompareError(f"there is no column '{name}'{did_you_mean(name, COLUMNS)}")
-    return COLUMNS[name]
 
 
 def label_of(label):
@@ -337,23 +324,18 @@ def by_task(records):
     That is the average, the share of answers on the newest task, the task-aware average and n.
     records: {label: results}.
     """
-    more = {
+    sums = {
         "average (%)": _mean(lambda r: 100 * r.average(), "{:.1f}"),
         "newest (%)": COLUMNS["newest task (% of answers)"],
         "task-aware (%)": _mean(lambda r: 100 * r.task_aware_average(), "{:.1f}"),
+        "n": COLUMNS["n"],
     }
-    return [
-        {
-            "method": label_of(label),
-            **{
-                f"task {t}": f"{100 * a:.0f}"
-                for t, a in enumerate(np.mean([r.accuracy()[-1] for r in seeds], axis=0), 1)
-            },
-            **{name: column(seeds) for name, column in more.items()},
-            "n": str(len(seeds)),
-        }
-        for label, seeds in records.items()
-    ]
+    found = []
+    for label, seeds in records.items():
+        ends = 100 * np.mean([r.accuracy()[-1] for r in seeds], axis=0)
+        tasks = {f"task {t}": f"{a:.0f}" for t, a in enumerate(ends, 1)}
+        found.append({"method": label_of(label), **tasks, **{name: f(seeds) for name, f in sums.items()}})
+    return found
 
 
 def differences(variants, baseline, score=SCORES["average accuracy"], name="average accuracy"):
@@ -361,38 +343,26 @@ def differences(variants, baseline, score=SCORES["average accuracy"], name="aver
 
     variants: {label: results}.   baseline: label of the one to compare with; it has no row of its own.
     """
-    found = []
+    found, beside = [], f"difference to {label_of(baseline)} (points)"
     for label, seeds in variants.items():
         if label == baseline:
             continue
-        less = gain(seeds, variants[baseline], score)
-        clear = (
-            "one seed"
-            if less.n < 2
-            else "no clear difference"
-            if abs(less.mean) <= less.half
-            else ("higher" if less.mean > 0 else "lower")
-        )
-        found.append(
-            {
-                "one change": label_of(label),
-                f"{name} (%)": interval([score(r) for r in seeds]),
-                f"difference to {label_of(baseline)} (points)": less,
-                "so": clear,
-            }
-        )
+        less, mine = gain(seeds, variants[baseline], score), interval([score(r) for r in seeds])
+        way = "higher" if less.mean > 0 else "lower"
+        clear = "no clear difference" if abs(less.mean) <= less.half else way
+        so = "one seed" if less.n < 2 else clear
+        found.append({"one change": label_of(label), f"{name} (%)": mine, beside: less, "so": so})
     return found
 
 
 def said(records, *scores, form="{:.1f}", scale=100, unit=" %"):
     """Means in words, such as "Finetune 19.9 %; LwF 20.5 %"; several scores are joined by "and"."""
     scores = scores or (SCORES["average accuracy"],)
-    return "; ".join(
-        f"{label_of(label)} "
-        + " and ".join(form.format(scale * np.mean([score(r) for r in seeds])) for score in scores)
-        + unit
-        for label, seeds in records.items()
-    )
+    found = []
+    for label, seeds in records.items():
+        means = [form.format(scale * np.mean([score(r) for r in seeds])) for score in scores]
+        found.append(f"{label_of(label)} {' and '.join(means)}{unit}")
+    return "; ".join(found)
 
 
 # ---- reports
@@ -407,13 +377,10 @@ def report(records, published=None, format="text"):
     records: {label: results}.   published: {label: Published}, which adds the printed numbers and verdicts.
     format: "text", "markdown" or "latex".
     """
-    if format not in FORMATS:
-        raise CompareError(
-            f"there is no format '{format}'{did_you_mean(format, FORMATS)}: use text, markdown or latex"
-        )
-    lines = FORMATS[format](rows(records, published))
-    rule = {"text": RULE.replace("*", ""), "markdown": RULE, "latex": f"% {RULE.replace('*', '')}"}[format]
-    return f"{rule}\n\n{lines}" if published else lines
+    table = _called(format, FORMATS, "format", ": use text, markdown or latex")
+    lines = table(rows(records, published))
+    rule = RULE if format == "markdown" else RULE.replace("*", "")
+    return f"{'% ' if format == 'latex' else ''}{rule}\n\n{lines}" if published else lines
 
 
 def report_of(folder, benchmark=None, preset=None, format="text"):
@@ -430,6 +397,6 @@ def report_of(folder, benchmark=None, preset=None, format="text"):
 def _only(benchmark, method):
     """The one average accuracy that is printed for a method, as METHOD or PAPER-METHOD, or None."""
     names = {method, *(f"{paper}-{method}" for paper in PAPERS)}
-    there = [p for p in printed.rows() if (p.benchmark, p.metric) == (benchmark, "average accuracy")]
-    there = [p for p in there if p.method in names]
-    return there[0] if len(there) == 1 else None
+    known = [p for p in printed.rows() if (p.benchmark, p.metric) == (benchmark, "average accuracy")]
+    found = [p for p in known if p.method in names]
+    return found[0] if len(found) == 1 else None

@@ -51,12 +51,9 @@ def _source(thing):
     try:
         lines, first = inspect.getsourcelines(thing)
     except (OSError, TypeError):
-        raise ShowError(
-            f"there is no Python source of {name}: it is built in, or was typed where none is kept"
-        ) from None
-    code = textwrap.dedent("".join(lines)).rstrip()
-    where = _where(thing, max(first, 1), len(lines))
-    return f"{name} {where}", code
+        why = "it is built in, or was typed where none is kept"
+        raise ShowError(f"there is no Python source of {name}: {why}") from None
+    return f"{name} {_where(thing, max(first, 1), len(lines))}", textwrap.dedent("".join(lines)).rstrip()
 
 
 def _coloured(head, code):
@@ -97,26 +94,17 @@ def figure(picture, alt=None, *, id, caption):
         picture, alt = picture.axes, alt or picture.text
     alt = " ".join((alt or "").split())
     if len(alt) < SHORTEST:
-        raise ShowError(
-            f"the description (alt) of figure '{id}' has {len(alt)} characters: say in {SHORTEST} or"
-            " more what it shows"
-        )
+        has = f"the description (alt) of figure '{id}' has {len(alt)} characters"
+        raise ShowError(f"{has}: say in {SHORTEST} or more what it shows")
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id):
         raise ShowError(f"the id of a figure is lower-case words joined by hyphens, not '{id}'")
     drawn = picture if hasattr(picture, "savefig") else picture.figure
     image, width, height = _png(drawn, {"Title": id, "Description": alt})
     plt.close(drawn)
-    size = {"alt": alt, "width": width, "height": height}
-    _display(
-        {"image/png": base64.b64encode(image).decode(), "text/plain": f"figure {id}: {alt}"},
-        {"image/png": size},
-    )
-    _display(
-        {
-            "text/markdown": f"**{id}.** {caption}\n\n*Description:* {alt}",
-            "text/plain": f"{id}. {caption}\nDescription: {alt}",
-        }
-    )
+    data = {"image/png": base64.b64encode(image).decode(), "text/plain": f"figure {id}: {alt}"}
+    _display(data, {"image/png": {"alt": alt, "width": width, "height": height}})
+    words = f"**{id}.** {caption}\n\n*Description:* {alt}"
+    _display({"text/markdown": words, "text/plain": f"{id}. {caption}\nDescription: {alt}"})
 
 
 def from_records(name, picture=None):
@@ -132,16 +120,10 @@ def from_records(name, picture=None):
 def _png(drawn, facts=None):
     """(PNG bytes, width, height to show it at); the bytes are the same whenever the figure is."""
     notes = [t.get_text() for t in drawn.findobj(lambda a: getattr(a, "get_gid", lambda: None)() == "stamp")]
-    about = {"Comment": " ".join(notes)} if notes else {}
+    about = {"Software": None, **({"Comment": " ".join(notes)} if notes else {}), **(facts or {})}
     file = io.BytesIO()
-    drawn.savefig(
-        file,
-        format="png",
-        dpi=DPI,
-        bbox_inches="tight",
-        facecolor="white",
-        metadata={"Software": None, **about, **(facts or {})},
-    )
+    look = {"dpi": DPI, "bbox_inches": "tight", "facecolor": "white"}
+    drawn.savefig(file, format="png", metadata=about, **look)
     image = few_colours(file.getvalue())
     width, height = (int.from_bytes(image[n : n + 4], "big") for n in (16, 20))  # of the header of a PNG
     return image, width * 96 // DPI, height * 96 // DPI
@@ -151,12 +133,10 @@ def as_html(view):
     """A View as HTML; the figure is closed."""
     image, width, height = _png(view.axes.figure)
     plt.close(view.axes.figure)
-    text = html.escape(view.text)
-    return (
-        f'<img alt="{text}" width="{width}" height="{height}" style="max-width: none"'
-        f' src="data:image/png;base64,{base64.b64encode(image).decode()}"><p style="max-width: 48em;'
-        f' line-height: 1.4">{text}</p>'
-    )
+    text, data = html.escape(view.text), base64.b64encode(image).decode()
+    size = f'width="{width}" height="{height}" style="max-width: none"'
+    words = f'<p style="max-width: 48em; line-height: 1.4">{text}</p>'
+    return f'<img alt="{text}" {size} src="data:image/png;base64,{data}">{words}'
 
 
 def _display(data, metadata=None):
@@ -191,19 +171,16 @@ def as_text(rows, columns=None):
     """Rows as a table for a terminal."""
     columns, lines = cells(rows, columns)
     widths = [max(map(len, column)) for column in zip(columns, *lines)]
-    return "\n".join(
-        "  ".join(x.ljust(w) for x, w in zip(line, widths)).rstrip() for line in [columns, *lines]
-    )
+    padded = ["  ".join(x.ljust(w) for x, w in zip(line, widths)) for line in [columns, *lines]]
+    return "\n".join(map(str.rstrip, padded))
 
 
 def as_markdown(rows, columns=None):
     """Rows as a table in Markdown; columns of numbers stand to the right."""
     columns, lines = cells(rows, columns)
     marks = ["---:" if all(map(_is_number, column)) else "---" for column in zip(*lines)]
-    return "\n".join(
-        "| " + " | ".join(str(x).replace("|", "\\|") for x in line) + " |"
-        for line in [columns, marks, *lines]
-    )
+    escaped = [[x.replace("|", "\\|") for x in line] for line in [columns, marks, *lines]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
 def as_latex(rows, columns=None):
@@ -215,8 +192,7 @@ def as_latex(rows, columns=None):
 
 
 def _escaped(cell):
-    cell = "".join("\\" + c if c in "%&_#$" else c for c in cell)
-    return cell.replace("±", r"$\pm$")
+    return re.sub("([%&_#$])", r"\\\1", cell).replace("±", r"$\pm$")
 
 
 def _cell(value):

@@ -6,8 +6,7 @@ name, flushed to the disk and renamed, and what is read is compared with its che
 is whole or is not used. Nothing in it is ever unpickled.
 """
 
-from __future__ import annotations
-
+import contextlib
 import hashlib
 import json
 import os
@@ -73,61 +72,49 @@ def _path(source: Source) -> Path:
     return home / ".clkit-cache" / f"{source.name}-{key}.images"
 
 
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
-
-
 def _load(path: Path, source: Source) -> tuple[ImageSet, ...] | None:
     """The cached sets, or None where there are none, or stale or damaged ones (which is said)."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.readline(1000))
             if header["fingerprint"] != source.fingerprint:
-                _say(
-                    f"{source.name}: the files in {source.folder} have changed since they were cached: "
-                    "reading them again"
-                )
+                changed = f"the files in {source.folder} have changed since they were cached"
+                print(f"{source.name}: {changed}: reading them again", file=sys.stderr)
                 return None
             arrays = [np.load(file, allow_pickle=False) for _ in range(4)]
         sets = source.sets(arrays[::2], arrays[1::2])
         if [loaded.checksum() for loaded in sets] != header["checksums"]:
             raise DataError("its checksum does not match")
+        return sets
     except FileNotFoundError:
         return None
     except Exception as error:  # whatever broken bytes make json and numpy raise
-        _say(f"{source.name}: the cache {path} is damaged ({reason(error)}): reading the images again")
+        fault = f"the cache {path} is damaged ({reason(error)})"
+        print(f"{source.name}: {fault}: reading the images again", file=sys.stderr)
         return None
-    return sets
 
 
 def _save(path: Path, source: Source, sets: tuple[ImageSet, ...]) -> None:
     """Cache the sets; where the disk does not allow it, say so and go on, since the images are in memory."""
     header = {"fingerprint": source.fingerprint, "checksums": [loaded.checksum() for loaded in sets]}
-    temporary = None
+    part = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
-        with temporary.open("xb") as file:
+        for leftover in path.parent.glob(f"{path.name}*.part"):  # of killed processes
+            if time.time() - leftover.stat().st_mtime > 3600:  # not what another process is writing
+                leftover.unlink(missing_ok=True)
+        with part.open("xb") as file:
             file.write(json.dumps(header).encode() + b"\n")
             for loaded in sets:
                 np.save(file, loaded.images.numpy(), allow_pickle=False)
                 np.save(file, loaded.labels.numpy(), allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(part, path)
     except OSError as error:
-        _say(
-            f"{source.name}: the decoded images could not be cached in {path.parent} ({reason(error)}), so "
-            "the next load will read them again: make room there, or point CLKIT_DATA at a disk with room"
-        )
+        fault = f"the decoded images could not be cached in {path.parent} ({reason(error)})"
+        cure = "make room there, or point CLKIT_DATA at a disk with room"
+        print(f"{source.name}: {fault}, so the next load will read them again: {cure}", file=sys.stderr)
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)  # gone already where all went well
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Delete what killed processes left of this cache; the hour spares what another process is writing."""
-    for leftover in path.parent.glob(f"{path.name}*.part"):
-        if time.time() - leftover.stat().st_mtime > 3600:
-            leftover.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone already where all went well
+            part.unlink()

@@ -1,7 +1,6 @@
 """The sets that come with the installation: scikit-learn's digits, and the shapes that are drawn by code."""
 
-from __future__ import annotations
-
+import functools
 import gzip
 import importlib.util
 from pathlib import Path
@@ -63,13 +62,8 @@ def _split_digits(name: str, images: np.ndarray, labels: np.ndarray) -> tuple[Im
     return tuple(whole.select(index) for index in stratified_split(whole.labels, *HELD_OUT))
 
 
+@functools.wraps(shapes.draw)
 def drawn_shapes(**options) -> tuple[ImageSet, ...]:
-    """The options of shapes.draw."""
-    try:
-        drawn = shapes.draw(**options)
-    except ValueError as error:
-        raise DataError(f"shapes: {error}") from None
-    return tuple(
-        ImageSet(*map(torch.from_numpy, part), drawn.names, drawn.groups, "shapes")
-        for part in (drawn.train, drawn.test)
-    )
+    drawn = shapes.draw(**options)
+    parts = ((torch.from_numpy(x), torch.from_numpy(y)) for x, y in (drawn.train, drawn.test))
+    return tuple(ImageSet(x, y, drawn.names, drawn.groups, "shapes") for x, y in parts)

@@ -3,10 +3,11 @@
 No torch here, and no image is opened: `present` answers in milliseconds, for lists and for the command line.
 """
 
-from __future__ import annotations
-
+import contextlib
+import math
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,22 @@ def reason(error: BaseException) -> str:
     """An exception as part of a sentence: its first line, or its type where it says nothing."""
     text = str(error).strip().splitlines()
     return text[0].rstrip(".") if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def explained(fault: str, cure: str) -> Iterator[None]:
+    """Whatever a library raises on broken files becomes a DataError: `fault` (the reason): `cure`."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{fault} ({reason(error)}): {cure}") from error
+
+
+def is_whole(value: object, least: int = 0, most: float = math.inf) -> bool:
+    """Whether an option is a whole number of that range; True and 2.0 are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 @dataclass(frozen=True)
@@ -47,186 +64,55 @@ class Published:
 
 
 _IDX = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
-_COARSE = (
-    "aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices "
-    "household_furniture insects large_carnivores large_man-made_outdoor_things "
-    "large_natural_outdoor_scenes large_omnivores_and_herbivores medium_mammals "
-    "non-insect_invertebrates people reptiles small_mammals trees vehicles_1 vehicles_2"
-).split()
-_COARSE_OF_FINE = (  # torchvision reads CIFAR-100's fine labels only
-    4,
-    1,
-    14,
-    8,
-    0,
-    6,
-    7,
-    7,
-    18,
-    3,
-    3,
-    14,
-    9,
-    18,
-    7,
-    11,
-    3,
-    9,
-    7,
-    11,
-    6,
-    11,
-    5,
-    10,
-    7,
-    6,
-    13,
-    15,
-    3,
-    15,
-    0,
-    11,
-    1,
-    10,
-    12,
-    14,
-    16,
-    9,
-    11,
-    5,
-    5,
-    19,
-    8,
-    8,
-    15,
-    13,
-    14,
-    17,
-    18,
-    10,
-    16,
-    4,
-    17,
-    4,
-    2,
-    0,
-    17,
-    4,
-    18,
-    17,
-    10,
-    3,
-    2,
-    12,
-    12,
-    16,
-    12,
-    1,
-    9,
-    19,
-    2,
-    10,
-    0,
-    1,
-    16,
-    12,
-    9,
-    13,
-    15,
-    13,
-    16,
-    19,
-    2,
-    4,
-    6,
-    19,
-    5,
-    5,
-    8,
-    19,
-    18,
-    1,
-    2,
-    15,
-    6,
-    0,
-    17,
-    8,
-    14,
-    13,
+_DIGITS = tuple("0123456789")
+_CIFAR100 = {  # superclass: its classes
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non-insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+_BY_LABEL = sorted((name, group) for group, names in _CIFAR100.items() for name in names.split())
+_FINE, _COARSE = zip(*_BY_LABEL)  # torchvision reads no superclasses
+_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_CIFAR10_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+_FASHION = tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","))
+_MNIST_SUMS = (
+    "71d3be42f93ad20da73bb4a9744d0bebdaa6832be56dc010e21940e72c4c8b1e",
+    "4718853ea946af656684509414983beff2e65cf414265c27966161014c003b8b",
 )
-_CIFAR100 = (
-    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel "
-    "can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur "
-    "dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion "
-    "lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter "
-    "palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road "
-    "rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower "
-    "sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale "
-    "willow_tree wolf woman worm"
-).split()
+_FASHION_SUMS = (
+    "a8007d7be041707b663947cf4c2d8a73d1704ccde85043273b866d5181bde6c2",
+    "3581bf52f521803120533f28e81ae934decd1771980630083c739dc6da7d3bc6",
+)
+_GREY, _RGB = (1, 28, 28), (3, 32, 32)
 
 PUBLISHED: dict[str, Published] = {
     # torchvision checks CIFAR's and SVHN's files against their checksums, but not the unpacked files of the
     # first two
-    "mnist": Published(
-        "MNIST",
-        "MNIST/raw",
-        _IDX,
-        60000,
-        10000,
-        (1, 28, 28),
-        tuple("0123456789"),
-        checksums=(
-            "71d3be42f93ad20da73bb4a9744d0bebdaa6832be56dc010e21940e72c4c8b1e",
-            "4718853ea946af656684509414983beff2e65cf414265c27966161014c003b8b",
-        ),
-    ),
+    "mnist": Published("MNIST", "MNIST/raw", _IDX, 60000, 10000, _GREY, _DIGITS, checksums=_MNIST_SUMS),
     "fashion_mnist": Published(
-        "FashionMNIST",
-        "FashionMNIST/raw",
-        _IDX,
-        60000,
-        10000,
-        (1, 28, 28),
-        (
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
-        checksums=(
-            "a8007d7be041707b663947cf4c2d8a73d1704ccde85043273b866d5181bde6c2",
-            "3581bf52f521803120533f28e81ae934decd1771980630083c739dc6da7d3bc6",
-        ),
+        "FashionMNIST", "FashionMNIST/raw", _IDX, 60000, 10000, _GREY, _FASHION, checksums=_FASHION_SUMS
     ),
-    "svhn": Published(
-        "SVHN", ".", ("train_32x32.mat", "test_32x32.mat"), 73257, 26032, (3, 32, 32), tuple("0123456789")
-    ),
-    "cifar10": Published(
-        "CIFAR10",
-        "cifar-10-batches-py",
-        (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"),
-        50000,
-        10000,
-        (3, 32, 32),
-        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    ),
+    "svhn": Published("SVHN", ".", ("train_32x32.mat", "test_32x32.mat"), 73257, 26032, _RGB, _DIGITS),
+    "cifar10": Published("CIFAR10", "cifar-10-batches-py", _CIFAR10_FILES, 50000, 10000, _RGB, _CIFAR10),
     "cifar100": Published(
-        "CIFAR100",
-        "cifar-100-python",
-        ("train", "test", "meta"),
-        50000,
-        10000,
-        (3, 32, 32),
-        tuple(_CIFAR100),
-        tuple(_COARSE[k] for k in _COARSE_OF_FINE),
+        "CIFAR100", "cifar-100-python", ("train", "test", "meta"), 50000, 10000, _RGB, _FINE, _COARSE
     ),
 }
 
@@ -260,15 +146,9 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def folder_names() -> list[str]:
-    """Names of the sets that lie under the root as class folders, under the name of a published set too.
-
-    A folder that may not be entered is among them: loading it says so.
-    """
-    return [
-        name
-        for name in subfolders(root())
-        if name not in EMBEDDED and name not in COMBINED and _may_hold_classes(root() / name)
-    ]
+    """Sets that lie under the root as class folders, as published sets' too, or that may not be entered."""
+    names = [name for name in subfolders(root()) if name not in EMBEDDED and name not in COMBINED]
+    return [name for name in names if _may_hold_classes(root() / name)]
 
 
 def _may_hold_classes(path: Path) -> bool:
@@ -289,10 +169,8 @@ def check_name(name: str) -> None:
     if name in names or (re.fullmatch(r"[\w][\w.-]*", name) and (root() / name).is_dir()):
         return
     hint = did_you_mean(name.lower(), names) or f"; known are {', '.join(names)}"
-    raise DataError(
-        f"there is no data set {name!r}; class folders are named folder:PATH, or NAME when they "
-        f"lie in {root()}/NAME{hint}"
-    )
+    how = f"class folders are named folder:PATH, or NAME when they lie in {root()}/NAME"
+    raise DataError(f"there is no data set {name!r}; {how}{hint}")
 
 
 def present(name: str) -> bool:

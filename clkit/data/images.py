@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from clkit.data.facts import DataError
+from clkit.data.facts import DataError, is_whole
 
 HELD_OUT = (0.2, 0)  # share and seed of the test part of sets that come undivided: the same division always
 
@@ -20,13 +21,11 @@ HELD_OUT = (0.2, 0)  # share and seed of the test part of sets that come undivid
 class ImageSet:
     """Images and labels on one device.
 
-    images: uint8 (N, C, H, W); labels: int64 (N,), values below len(names); names: the classes' display
-    names; groups: the superclass of each class, or None; name: the data set's name; single_pass: the images
-    may be gone through once only, as in online learning; ordered: they come in the order they are in, and
-    `batches` never shuffles them. `n_samples` counts the images that `batches` has given out so far.
-    DataError where types or sizes do not fit.
-
-    `shape` and `classes` are what a network is built from.
+    images: uint8 (N, C, H, W); labels: int64 (N,), below len(names); names, groups: the classes' display
+    names and superclasses, groups may be None; name: the data set's; single_pass: the images may be gone
+    through once only, as in online learning; ordered: `batches` never shuffles them. DataError where types or
+    sizes do not fit. `n_samples` counts the images that `batches` has given out so far; `shape` and `classes`
+    are what a network is built from.
     """
 
     def __init__(
@@ -40,23 +39,17 @@ class ImageSet:
         ordered: bool = False,
     ):
         if not (torch.is_tensor(images) and torch.is_tensor(labels)):
-            raise DataError(
-                f"images and labels must be torch tensors, not {type(images).__name__} and "
-                f"{type(labels).__name__}: use torch.from_numpy"
-            )
+            kinds = f"{type(images).__name__} and {type(labels).__name__}"
+            raise DataError(f"images and labels must be torch tensors, not {kinds}: use torch.from_numpy")
         if images.dtype != torch.uint8 or images.dim() != 4:
-            raise DataError(
-                f"images must be uint8 of shape (N, C, H, W), not {images.dtype} {tuple(images.shape)}"
-            )
+            found = f"{images.dtype} {tuple(images.shape)}"
+            raise DataError(f"images must be uint8 of shape (N, C, H, W), not {found}")
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            raise DataError(
-                f"labels must be int64 of shape ({len(images)},) to match the images, "
-                f"not {labels.dtype} {tuple(labels.shape)}"
-            )
+            wanted, found = f"int64 of shape ({len(images)},)", f"{labels.dtype} {tuple(labels.shape)}"
+            raise DataError(f"labels must be {wanted} to match the images, not {found}")
         if groups is not None and len(groups) != len(names):
-            raise DataError(
-                f"groups must name one superclass per class: {len(groups)} groups, {len(names)} classes"
-            )
+            counts = f"{len(groups)} groups, {len(names)} classes"
+            raise DataError(f"groups must name one superclass per class: {counts}")
         self.images, self.labels = images, labels
         self.names = tuple(names)
         self.groups = None if groups is None else tuple(groups)
@@ -108,8 +101,7 @@ class ImageSet:
         """The images at `index` (int64 or bool tensor, list or slice), copied unless it is a slice."""
         if not isinstance(index, slice):
             index = torch.as_tensor(index, device=self.device)
-            index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()
-            return self._with(self.images.index_select(0, index), self.labels.index_select(0, index))
+            index = index if index.dtype == torch.bool else index.long()
         return self._with(self.images[index], self.labels[index])
 
     def checksum(self) -> str:
@@ -134,107 +126,89 @@ class ImageSet:
     ) -> Batches | Passes:
         """Batches of `size` images, to be iterated over as often as wanted (once only for a single-pass set).
 
-        Each iteration yields x float32 (B, C, H, W) in [0, 1] and y int64 (B,). With shuffle, every iteration
-        makes one random permutation on the images' device, from torch's global random state or from
-        `generator`, unless the set is ordered. augment: a function of x with a result of the same shape, such
-        as crop_and_flip(). The last batch is the smaller rest unless drop_last. DataError where that would
-        leave no batch at all.
+        Each iteration yields x float32 (B, C, H, W) in [0, 1] and y int64 (B,). With shuffle, unless the set
+        is ordered, it makes one random permutation on the images' device, from torch's global random state or
+        from `generator`. augment: a function of x with a result of the same shape, such as crop_and_flip().
+        The last batch is the smaller rest unless drop_last; DataError where that would leave no batch at all.
 
         epochs: one iteration makes so many passes, each in an order of its own, or with reshuffle=False all
         in the same one. The orders hang on one number drawn from torch's random state when the iteration
         begins, so that a loop that others draw within can be taken up in its middle.
         """
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if not is_whole(size, 1):
             raise DataError(f"a batch size is a positive whole number, not {size!r}")
         if drop_last and len(self) < size:
-            raise DataError(
-                f"drop_last with batches of {size} would leave out all {len(self)} images: "
-                f"use a smaller batch size or drop_last=False"
-            )
+            fault = f"drop_last with batches of {size} would leave out all {len(self)} images"
+            raise DataError(f"{fault}: use a smaller batch size or drop_last=False")
         if epochs is not None and (epochs < 1 or generator is not None):
-            raise DataError(
-                f"epochs is a number of passes from 1 on, in orders of their own: not {epochs}"
-                f"{' with a generator' if generator is not None else ''}"
-            )
+            given = f"{epochs}{' with a generator' if generator is not None else ''}"
+            raise DataError(f"epochs is a number of passes from 1 on, in orders of their own: not {given}")
         batches = Batches(self, size, shuffle and not self.ordered, drop_last, augment, generator)
         return batches if epochs is None else Passes(batches, epochs, reshuffle)
 
 
+@dataclass(eq=False)
 class Batches:
     """What `ImageSet.batches` returns: len() batches per iteration."""
 
-    def __init__(
-        self,
-        images: ImageSet,
-        size: int,
-        shuffle: bool,
-        drop_last: bool,
-        augment: Callable[[Tensor], Tensor] | None,
-        generator: torch.Generator | None,
-    ):
-        self.source, self.size, self.shuffle, self.drop_last = images, size, shuffle, drop_last
-        self.augment, self.generator = augment, generator
+    source: ImageSet
+    size: int
+    shuffle: bool
+    drop_last: bool
+    augment: Callable[[Tensor], Tensor] | None
+    generator: torch.Generator | None
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.source), self.size)
         return full + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self._begin()
-        return self._run(self._permutation() if self.shuffle else None)
+        return self._pictures(self._begin(self.generator))
 
     def indices(self) -> Iterator[Tensor]:
         """The same pass as indices of the images, int64 (B,) a batch, for who keeps more beside each image.
 
         `augment` has no part in it; what is given out counts as drawn.
         """
-        source = self._begin()
-        order = self._permutation() if self.shuffle else torch.arange(len(source), device=source.device)
-        for index in order[: len(self) * self.size].split(self.size):
-            self._count(len(index))
-            yield index
+        yield from self._parts(self._begin(self.generator))
 
-    def _begin(self) -> ImageSet:
-        """The source, which a single pass uses up."""
+    def _begin(self, generator: torch.Generator | None) -> Tensor:
+        """The order of a pass, which uses a single-pass set up."""
         source = self.source
         if source.single_pass and source._spent:
             raise RuntimeError(
-                "this set can be gone through once only (single_pass=True), and that has "
-                "been done: keep what is needed from the first pass, or build the stream "
-                "with single_pass=False"
+                "this set can be gone through once only (single_pass=True), and that has been done: keep "
+                "what is needed from the first pass, or build the stream with single_pass=False"
             )
         source._spent = True
-        return source
+        if not self.shuffle:
+            return torch.arange(len(source), device=source.device)
+        device = source.device if generator is None else generator.device
+        return torch.randperm(len(source), generator=generator, device=device).to(source.device)
 
-    def _count(self, images: int) -> None:
-        self.source.n_samples += images
-        if self.source._origin is not None:
-            self.source._origin.n_samples += images
+    def _parts(self, order: Tensor) -> Iterator[Tensor]:
+        for start in range(0, len(self) * self.size, self.size):
+            index = order[start : start + self.size]  # (B,)
+            for counted in (self.source, self.source._origin):
+                if counted is not None:
+                    counted.n_samples += len(index)
+            yield index
 
-    def _permutation(self, generator: torch.Generator | None = None) -> Tensor:
-        generator = generator or self.generator
-        device = self.source.device if generator is None else generator.device
-        order = torch.randperm(len(self.source), generator=generator, device=device)
-        return order.to(self.source.device)
-
-    def _run(self, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-        source, size = self.source, self.size
-        for start in range(0, len(self) * size, size):
-            if order is None:
-                x, y = source.images[start : start + size], source.labels[start : start + size].clone()
-            else:
-                index = order[start : start + size]  # (B,)
-                x, y = source.images.index_select(0, index), source.labels.index_select(0, index)
-            x = x.float().div_(255)  # (B, C, H, W); times 1/255 would differ from ToTensor in the last bit
-            self._count(len(y))
+    def _pictures(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in self._parts(order):
+            x = self.source.images.index_select(0, index).float()
+            x = x.div_(255)  # (B, C, H, W); times 1/255 would differ from ToTensor in the last bit
+            y = self.source.labels.index_select(0, index)
             yield (x if self.augment is None else self.augment(x)), y
 
 
+@dataclass(eq=False)
 class Passes:
     """Several passes of Batches as one iteration, of len() batches."""
 
-    def __init__(self, batches: Batches, epochs: int, reshuffle: bool):
-        self.once, self.epochs, self.reshuffle = batches, epochs, reshuffle
+    once: Batches
+    epochs: int
+    reshuffle: bool
 
     def __len__(self) -> int:
         return self.epochs * len(self.once)
@@ -244,8 +218,7 @@ class Passes:
         for epoch in range(self.epochs):
             if epoch == 0 or not self.reshuffle:
                 generator = torch.Generator(device="cpu").manual_seed(seed)
-            self.once._begin()
-            yield from self.once._run(self.once._permutation(generator) if self.once.shuffle else None)
+            yield from self.once._pictures(self.once._begin(generator))
 
 
 def crop_and_flip(pad: int = 4, flip: bool = True) -> Callable[[Tensor], Tensor]:
@@ -254,7 +227,7 @@ def crop_and_flip(pad: int = 4, flip: bool = True) -> Callable[[Tensor], Tensor]
     Returns a function of x float (B, C, H, W) with a result of the same shape. Each image has its own draw,
     from torch's global random state on x's device: row offsets, column offsets, then mirrorings, B of each.
     """
-    if isinstance(pad, bool) or not isinstance(pad, int) or pad < 0:
+    if not is_whole(pad):
         raise DataError(f"pad is how many pixels an image may move, a whole number from 0 on, not {pad!r}")
 
     def augment(x: Tensor) -> Tensor:

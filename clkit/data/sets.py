@@ -11,10 +11,7 @@
 Every bad input is a DataError: one sentence with the fault and its cure.
 """
 
-from __future__ import annotations
-
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,36 +33,27 @@ def load(name: str, **options) -> tuple[ImageSet, ...]:
     absent or broken.
     """
     if isinstance(name, str) and name.startswith(FOLDER):
-        _check_options(name, folders.load_folder, options)
         path = Path(name[len(FOLDER) :]).expanduser()
-        return _named(folders.load_folder(path, path.resolve().name, **options), options)
-    check_name(name)
-    if name in _EMBEDDED:
-        _check_options(name, shapes.draw if name == "shapes" else _EMBEDDED[name], options)
-        return _named(_EMBEDDED[name](**options), options)
-    if name in COMBINED:
-        _check_options(name, load_combined, options)
-        return load_combined(name)
-    _check_options(name, load_published, options)
-    if name in PUBLISHED:
-        return _named(load_published(name, **options), options)
-    return _named(folders.load_folder(root() / name, name, **options), options)
-
-
-def _check_options(name: str, loader: Callable, given: dict) -> None:
-    """Refuse an option that the set does not have, offering the nearest."""
-    known = [option for option in inspect.signature(loader).parameters if option not in ("path", "name")]
-    for option in given:
+        loader, given = folders.load_folder, (path, path.resolve().name)
+    else:
+        check_name(name)
+        if name in _EMBEDDED:
+            loader, given = _EMBEDDED[name], ()
+        elif name in COMBINED:
+            loader, given = load_combined, (name,)
+        elif name in PUBLISHED:
+            loader, given = load_published, (name,)
+        else:
+            loader, given = folders.load_folder, (root() / name, name)
+    known = list(inspect.signature(loader).parameters)[len(given) :]
+    for option in options:
         if option not in known:
             hint = did_you_mean(option, known, n=1) or f"; it takes {', '.join(known) or 'none'}"
             raise DataError(f"{name} has no option {option!r}{hint}")
-
-
-def _named(sets: tuple[ImageSet, ...], options: dict) -> tuple[ImageSet, ...]:
-    """The options become part of the name, so that a record says what it was made from."""
-    if options:
+    sets = loader(*given, **options)
+    if options:  # part of the name, so that a record says what it was made from
         for loaded in sets:
-            loaded.name += "(" + ", ".join(f"{key}={value}" for key, value in sorted(options.items())) + ")"
+            loaded.name += f"({', '.join(f'{key}={value}' for key, value in sorted(options.items()))})"
     return sets
 
 
@@ -87,77 +75,50 @@ def catalogue() -> list[Entry]:
     """Every set that can be named, present or not, without decoding more than one image of it."""
     families = len(shapes.FAMILIES) * shapes.SIBLINGS
     drawn = inspect.signature(shapes.draw).parameters
+    counts = [families * drawn[f"{part}_per_class"].default for part in ("train", "test")]
+    shape = (3, shapes.SIDE, shapes.SIDE)
     rows = [
         Entry("digits", True, "scikit-learn", 1438, 359, 10, (1, 8, 8), "comes with scikit-learn"),
         Entry("digits28", True, "scikit-learn", 1438, 359, 10, (1, 28, 28), "comes with scikit-learn"),
-        Entry(
-            "shapes",
-            True,
-            "drawn when loaded",
-            families * drawn["train_per_class"].default,
-            families * drawn["test_per_class"].default,
-            families,
-            (3, shapes.SIDE, shapes.SIDE),
-            "drawn by clkit",
-        ),
+        Entry("shapes", True, "drawn when loaded", *counts, families, shape, "drawn by clkit"),
+        *(_published_entry(name) for name in PUBLISHED),
     ]
-    for name, published in PUBLISHED.items():
-        there = not missing(name)
-        if not there and (root() / name).is_dir():
-            rows.append(_folder_entry(name))
-            continue
-        rows.append(
-            Entry(
-                name,
-                there,
-                str((root() / published.folder).resolve()),
-                published.train,
-                published.test,
-                len(published.names),
-                published.shape,
-                "already here" if there else f"python -m clkit data get {name}",
-            )
-        )
     rows += [_combined_entry(name, {row.name: row for row in rows}) for name in COMBINED]
     return rows + [_folder_entry(name) for name in folder_names() if name not in PUBLISHED]
 
 
+def _how(name: str, there: bool) -> str:
+    return "already here" if there else f"python -m clkit data get {name}"
+
+
+def _published_entry(name: str) -> Entry:
+    known, there = PUBLISHED[name], not missing(name)
+    if not there and (root() / name).is_dir():
+        return _folder_entry(name)
+    where, classes = str((root() / known.folder).resolve()), len(known.names)
+    return Entry(name, there, where, known.train, known.test, classes, known.shape, _how(name, there))
+
+
 def _combined_entry(name: str, rows: dict[str, Entry]) -> Entry:
     """rows: the entries of the published sets by name, each of which has as many images of every class."""
-    parts = [(rows[part], PUBLISHED[part], count) for part, count in COMBINED[name].items()]
-    present = all(
+    parts, counts = COMBINED[name], COMBINED[name].values()
+    known, found = [PUBLISHED[part] for part in parts], [rows[part] for part in parts]
+    there = all(
         row.present and (row.classes, row.shape) == (len(published.names), published.shape)
-        for row, published, _ in parts
+        for row, published in zip(found, known)
     )
-    sources = [
-        (row if present else published, count / len(published.names)) for row, published, count in parts
-    ]
-    return Entry(
-        name,
-        present,
-        " and ".join(row.where for row, _, _ in parts),
-        sum(round(source.train * share) for source, share in sources),
-        sum(round(source.test * share) for source, share in sources),
-        sum(count for _, _, count in parts),
-        parts[0][1].shape,
-        "already here" if present else f"python -m clkit data get {name}",
-    )
+    shares = [(row, n / len(k.names)) for row, k, n in zip(found if there else known, known, counts)]
+    train, test = (sum(round(getattr(row, part) * n) for row, n in shares) for part in ("train", "test"))
+    where = " and ".join(row.where for row in found)
+    return Entry(name, there, where, train, test, sum(counts), known[0].shape, _how(name, there))
 
 
 def _folder_entry(name: str) -> Entry:
     where = root() / name
     try:
         folder = folders.scan(where)
-        channels, height, width = folders.decode_file(folder.files[0][0][1], None, 3).shape
+        shape = folders.decode_file(folder.files[0][0][1], None, 3).shape
     except DataError as error:
         return Entry(name, False, str(where), 0, 0, 0, (), str(error))
-    return Entry(
-        name,
-        True,
-        str(where),
-        len(folder.files[0]),
-        len(folder.files[1]),
-        len(folder.classes),
-        (channels, height, width),
-        "already here",
-    )
+    counts = [len(files) for files in folder.files]
+    return Entry(name, True, str(where), *counts, len(folder.names), shape, _how(name, True))

@@ -10,11 +10,15 @@ additions, multiplications, divisions and comparisons one at a time, which IEEE 
 every machine. Sines and cosines are rounded to 1/4096, which no library gets differently.
 """
 
-import dataclasses
 import math
+import operator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial, reduce
+from typing import NamedTuple
 
 import numpy as np
+
+from clkit.data.facts import DataError, is_whole
 
 SIDE = 32
 SIBLINGS = 5
@@ -22,8 +26,7 @@ _FINE = 3  # each pixel is sampled _FINE x _FINE times
 _CHUNK = 32  # images drawn at a time: their coordinates fit a core's cache
 
 
-@dataclasses.dataclass(frozen=True)
-class Drawn:
+class Drawn(NamedTuple):
     """What `draw` returns. train, test: (images uint8 (N, 3, 32, 32), labels int64 (N,))."""
 
     train: tuple
@@ -44,29 +47,23 @@ def draw(
 
     families, siblings: how many of each are drawn; an image does not depend on how many. difficulty: from 0
     to 1; makes the details that tell siblings apart smaller and paler, and the nuisance stronger. Training
-    and test images come from different random numbers. ValueError where an option is out of range.
+    and test images come from different random numbers. DataError where an option is out of range.
     """
-    for name, value, top in (
-        ("families", families, len(FAMILIES)),
-        ("siblings", siblings, SIBLINGS),
-        ("train_per_class", train_per_class, 10**6),
-        ("test_per_class", test_per_class, 10**6),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= top:
-            raise ValueError(f"{name} is a whole number from 1 to {top}, not {value!r}")
+    counts = {"train_per_class": (train_per_class, 10**6), "test_per_class": (test_per_class, 10**6)}
+    counts |= {"families": (families, len(FAMILIES)), "siblings": (siblings, SIBLINGS)}
+    for name, (value, top) in counts.items():
+        if not is_whole(value, 1, top):
+            raise DataError(f"shapes: {name} is a whole number from 1 to {top}, not {value!r}")
     if isinstance(difficulty, bool) or not isinstance(difficulty, (int, float)) or not 0 <= difficulty <= 1:
-        raise ValueError(f"difficulty is a number from 0 to 1, not {difficulty!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed is a whole number from 0 on, not {seed!r}")
+        raise DataError(f"shapes: difficulty is a number from 0 to 1, not {difficulty!r}")
+    if not is_whole(seed):
+        raise DataError(f"shapes: seed is a whole number from 0 on, not {seed!r}")
     chosen = [(family, k) for family in list(FAMILIES)[:families] for k in range(siblings)]
     parts = []
     for part, count in enumerate((train_per_class, test_per_class)):
-
-        def one(of, part=part, count=count):
-            return _draw_class(*of, part, count, difficulty, seed)
-
+        job = partial(_draw_class, part=part, count=count, difficulty=difficulty, seed=seed)
         with ThreadPoolExecutor() as pool:  # a class has its own random numbers, so the order does not matter
-            images = np.concatenate(list(pool.map(one, chosen)))
+            images = np.concatenate(list(pool.map(job, *zip(*chosen))))
         parts.append((images, np.repeat(np.arange(len(chosen), dtype=np.int64), count)))
     names = tuple(f"{family}/{FAMILIES[family][0][sibling]}" for family, sibling in chosen)
     return Drawn(*parts, names, tuple(family for family, _ in chosen))
@@ -172,11 +169,7 @@ def _rays(u, v, count):
 
 
 def _any(masks):
-    masks = iter(masks)
-    union = next(masks)
-    for mask in masks:
-        union = union | mask
-    return union
+    return reduce(operator.or_, masks)
 
 
 _PIPS = (
@@ -212,7 +205,8 @@ def _gear(u, v, k, depth):
 
 
 def _polygon(u, v, k, depth):
-    body = ~_any(-p > 0.95 * _turn(1, 2 * (k + 3))[1] * -1 for p, _ in _rays(u, v, k + 3))
+    side = 0.95 * _turn(1, 2 * (k + 3))[1]
+    body = ~_any(p < side for p, _ in _rays(u, v, k + 3))
     return body | _disc(u, v, 0, 0, 0.9 - 0.55 * depth), None
 
 
@@ -249,10 +243,8 @@ def _crescent(u, v, k, depth):
 def _comb(u, v, k, depth):
     count = k + 2
     back = _box(u, v, 0, -0.6, 0.85, 0.2)
-    prongs = [
-        _box(u, v, -0.75 + 1.5 * i / (count - 1), 0.05 - 0.25 * (1 - depth), 0.1, 0.7 - 0.25 * (1 - depth))
-        for i in range(count)
-    ]
+    short, gap = 0.25 * (1 - depth), count - 1
+    prongs = [_box(u, v, -0.75 + 1.5 * i / gap, 0.05 - short, 0.1, 0.7 - short) for i in range(count)]
     return _any([back, *prongs]), None
 
 
@@ -271,10 +263,8 @@ def _face(u, v, k, depth):
     left = _box(u, v, -0.35, -0.3, 0.18, thick * 0.7) if k == 4 else _disc(u, v, -0.35, -0.3, 0.14)
     smile = _disc(u, v, 0, 0, 0.5 + thick) & ~_disc(u, v, 0, 0, 0.5 - thick) & (v >= 0.2)
     frown = _disc(u, v, 0, 0.8, 0.5 + thick) & ~_disc(u, v, 0, 0.8, 0.5 - thick) & (v <= 0.6)
-    mouth = (smile, frown, _box(u, v, 0, 0.4, 0.42, thick), _disc(u, v, 0, 0.42, 0.1 + 0.12 * depth), smile)[
-        k
-    ]
-    return _disc(u, v, 0, 0, 0.92), _any([left, _disc(u, v, 0.35, -0.3, 0.14), mouth])
+    mouths = (smile, frown, _box(u, v, 0, 0.4, 0.42, thick), _disc(u, v, 0, 0.42, 0.1 + 0.12 * depth), smile)
+    return _disc(u, v, 0, 0, 0.92), _any([left, _disc(u, v, 0.35, -0.3, 0.14), mouths[k]])
 
 
 def _key(u, v, k, depth):

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clkit.data.facts import is_whole
 from clkit.data.images import ImageSet
 from clkit.errors import ClkitError, did_you_mean
 
@@ -45,25 +46,24 @@ class Stream:
 
     train, test: ImageSets of the same classes. classes_per_task: such as (2,) * 5. order: None for the
     classes' own order, an int for a random order drawn from that seed, or a list of classes by number or by
-    name (`read_order` reads one from a file); a list may leave classes out, whose images are then dropped
-    from train and test. val: the share of each class's training images set aside for validation, and val_from
-    which of them: "random" ones, or the "last" ones in the order of the data set, as in the code of Ji et al.
-    2020 (for CIFAR-10 the last 250 of each class). max_per_class: at most so many training images per class,
-    those for validation not counted. shuffle_images: None, or the seed of a random order in which each task's
-    training images come, one for all passes; then images of a class that has had its max_per_class are left
-    out as they come, so that the end of a task belongs to the rarer classes. single_pass: each task's
-    training images can be gone through once only. seed: for the choice of val and max_per_class, which have
-    generators of their own. StreamError where any of this does not fit.
+    name (`read_order` reads one from a file), where images of classes left out are dropped from both sets.
+    val: the share of each class's training images set aside for validation; val_from: "random" ones, or the
+    "last" ones in the order of the data set, as in the code of Ji et al. 2020 (for CIFAR-10 the last 250 of
+    each class). max_per_class: at most so many training images per class, those for validation not counted.
+    shuffle_images: None, or the seed of a random order in which each task's training images come, one for all
+    passes; then images of a class that has had its max_per_class are left out as they come, so that the end
+    of a task belongs to the rarer classes. single_pass: each task's training images can be gone through once
+    only. seed: for the choice of val and max_per_class, which have generators of their own. StreamError where
+    any of this does not fit.
 
     `test`: the test set in arrival labels, ordered by task, so that the images of the classes seen so far
-    come first. `names`, `groups`: display names and superclasses by arrival. `order[k]` is the class that
-    arrived as k. `seen[t]` is the number of classes seen up to and including task t. `shape` and `classes`
-    are what a network is built from.
+    come first. `names`, `groups`: display names and superclasses by arrival. `order[k]`: the class that
+    arrived as k. `seen[t]`: the number of classes seen up to and including task t. `shape`, `classes`: what a
+    network is built from.
 
-    The images are sorted by task once. A Task's set is a window on its part of them and not a copy, since the
-    tasks together are the whole training set and a copy would double the memory; writing into a window
-    therefore changes the stream. The window has a storage of its own that ends where the task ends, so it
-    does not lead to other images.
+    The images are sorted by task once. A Task's set is a window on them, since copies would double the
+    memory; writing into it changes the stream. The window's storage ends where the task ends, so it does not
+    lead to other images.
     """
 
     def __init__(
@@ -94,41 +94,33 @@ class Stream:
         self._ordered = shuffle_images is not None
         self.data, self._checksums = train.name, (train.checksum(), test.checksum())
 
-        labels = _relabel(train.labels, self.order)  # (N,) by arrival, -1 for classes left out
+        labels = _arrivals(train, self.order)  # (N,) by arrival, -1 for classes left out
         most = None if self._ordered else max_per_class
         kept, held = _divide(labels, self.classes, val, val_from, most, seed)
         if self._ordered:
             kept = _arrive(labels, kept, max_per_class, shuffle_images)
         self._train, self._train_ends = self._sort(train, labels, kept)
         self._val, self._val_ends = self._sort(train, labels, held)
-        tests = _relabel(test.labels, self.order)
+        tests = _arrivals(test, self.order)
         self.test, _ = self._sort(test, tests, (tests >= 0).nonzero().flatten())
         self._check_filled(labels, tests)
 
     def _sort(self, source: ImageSet, labels: Tensor, index: Tensor) -> tuple[ImageSet, tuple[int, ...]]:
         """The images at `index` ordered by task, in arrival labels, and where each task's end."""
-        device = source.device
-        ends = torch.tensor(self.seen, device=device)
+        ends = torch.tensor(self.seen, device=source.device)
         tasks = torch.bucketize(labels[index], ends, right=True)
         index = index[torch.argsort(tasks, stable=True)]
-        counts = torch.bincount(tasks, minlength=len(self.classes_per_task)).tolist()
-        chosen = ImageSet(
-            source.images.index_select(0, index),
-            labels.index_select(0, index),
-            self.names,
-            self.groups,
-            source.name,
-        )
+        counts = torch.bincount(tasks, minlength=len(self.seen)).tolist()
+        images, labels = source.images.index_select(0, index), labels.index_select(0, index)
+        chosen = ImageSet(images, labels, self.names, self.groups, source.name)
         return chosen, tuple(itertools.accumulate(counts))
 
     def _check_filled(self, labels: Tensor, tests: Tensor) -> None:
         for part, present in (("training", labels), ("test", tests)):
             counts = torch.bincount(present[present >= 0], minlength=self.classes).tolist()
             if 0 in counts:
-                raise StreamError(
-                    f"the class {self.names[counts.index(0)]!r} has no {part} images: leave it "
-                    "out of the order or give it images"
-                )
+                fault = f"the class {self.names[counts.index(0)]!r} has no {part} images"
+                raise StreamError(f"{fault}: leave it out of the order or give it images")
 
     def __len__(self) -> int:
         return len(self.classes_per_task)
@@ -141,23 +133,14 @@ class Stream:
             raise IndexError(f"the stream has {len(self)} tasks, numbered from 0: there is no task {t}")
         t %= len(self)
         train = self._window(self._train, self._train_ends, t, self.single_pass, self._ordered)
-        val = self._window(self._val, self._val_ends, t, False, False) if self.val else None
+        val = self._window(self._val, self._val_ends, t) if self.val else None
         return Task(t, self.seen[t] - self.classes_per_task[t], self.seen[t], train, val)
 
-    def _window(
-        self, whole: ImageSet, ends: tuple[int, ...], t: int, single_pass: bool, ordered: bool
-    ) -> ImageSet:
+    def _window(self, whole, ends, t, single_pass=False, ordered=False) -> ImageSet:
         start, stop, seen = (ends[t - 1] if t else 0), ends[t], self.seen[t]
-        groups = None if self.groups is None else self.groups[:seen]
-        return ImageSet(
-            _bounded(whole.images, start, stop),
-            _bounded(whole.labels, start, stop),
-            self.names[:seen],
-            groups,
-            whole.name,
-            single_pass,
-            ordered,
-        )
+        images, labels = (_bounded(tensor, start, stop) for tensor in (whole.images, whole.labels))
+        groups = self.groups and self.groups[:seen]
+        return ImageSet(images, labels, self.names[:seen], groups, whole.name, single_pass, ordered)
 
     def to(self, device: torch.device | str) -> Stream:
         """The same stream with its images on another device."""
@@ -206,14 +189,11 @@ def read_order(path: str | Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise StreamError(
-            f"the class order {path} is not UTF-8 text: save it as UTF-8, one class name a line"
-        ) from error
+        cure = "save it as UTF-8, one class name a line"
+        raise StreamError(f"the class order {path} is not UTF-8 text: {cure}") from error
     except OSError as error:
-        raise StreamError(
-            f"the class order {path} cannot be read ({error.strerror}): give a text file with "
-            "one class name a line"
-        ) from error
+        fault = f"the class order {path} cannot be read ({error.strerror})"
+        raise StreamError(f"{fault}: give a text file with one class name a line") from error
     names = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     if not names:
         raise StreamError(f"the class order {path} names no class: write one class name a line")
@@ -229,47 +209,33 @@ def _bounded(tensor: Tensor, start: int, stop: int) -> Tensor:
     return torch.from_dlpack(part) if part.device.type in ("cpu", "cuda") else part
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _check_sets(train: ImageSet, test: ImageSet) -> None:
     if train.names != test.names or train.shape != test.shape:
-        raise StreamError(
-            f"training and test set do not belong together: {train.classes} classes "
-            f"{train.shape} and {test.classes} classes {test.shape}: give the two that one "
-            "load() returned"
-        )
+        sizes = f"{train.classes} classes {train.shape} and {test.classes} classes {test.shape}"
+        fault = f"training and test set do not belong together: {sizes}"
+        raise StreamError(f"{fault}: give the two that one load() returned")
     if train.device != test.device:
-        raise StreamError(
-            f"the training set is on {train.device} and the test set on {test.device}: move one with .to()"
-        )
+        places = f"the training set is on {train.device} and the test set on {test.device}"
+        raise StreamError(f"{places}: move one with .to()")
     for part in (train, test):
-        if len(part) and not 0 <= int(part.labels.min()) <= int(part.labels.max()) < part.classes:
-            raise StreamError(
-                f"labels must lie in [0, {part.classes}), one per class name, but range from "
-                f"{int(part.labels.min())} to {int(part.labels.max())}"
-            )
+        low, high = map(int, part.labels.aminmax()) if len(part) else (0, 0)
+        if not 0 <= low <= high < part.classes:
+            rule = f"labels must lie in [0, {part.classes}), one per class name"
+            raise StreamError(f"{rule}, but range from {low} to {high}")
 
 
-def _check_options(
-    val: object, val_from: object, max_per_class: object, seed: object, shuffle_images: object
-) -> None:
+def _check_options(val, val_from, max_per_class, seed, shuffle_images) -> None:
     if not isinstance(val, (int, float)) or isinstance(val, bool) or not 0 <= val < 1:
-        raise StreamError(
-            f"val is a share of each class's training images from 0 up to but not 1, not {val!r}"
-        )
+        rule = "val is a share of each class's training images from 0 up to but not 1"
+        raise StreamError(f"{rule}, not {val!r}")
     if val_from not in ("random", "last"):
-        raise StreamError(
-            f"val_from says which images are for validation, 'random' or 'last', not {val_from!r}"
-        )
-    if max_per_class is not None and (not _whole(max_per_class) or max_per_class < 1):
-        raise StreamError(
-            "max_per_class is a number of training images, a positive whole number or None, "
-            f"not {max_per_class!r}"
-        )
+        rule = "val_from says which images are for validation, 'random' or 'last'"
+        raise StreamError(f"{rule}, not {val_from!r}")
+    if max_per_class is not None and not is_whole(max_per_class, 1):
+        rule = "max_per_class is a number of training images, a positive whole number or None"
+        raise StreamError(f"{rule}, not {max_per_class!r}")
     for name, value in (("seed", seed), ("shuffle_images", 0 if shuffle_images is None else shuffle_images)):
-        if not _whole(value) or value < 0:
+        if not is_whole(value):
             raise StreamError(f"{name} is a whole number from 0 on, not {value!r}")
 
 
@@ -277,17 +243,16 @@ def _arrange(order: object, names: tuple[str, ...]) -> tuple[int, ...]:
     """The classes by arrival, as numbers."""
     if order is None:
         return tuple(range(len(names)))
-    if _whole(order):
+    if isinstance(order, int) and not isinstance(order, bool):
         if order < 0:
             raise StreamError(f"a seed for the class order is a whole number from 0 on, not {order}")
-        return tuple(torch.randperm(len(names), generator=_generator("order", order), device="cpu").tolist())
+        return tuple(_permuted(len(names), _generator("order", order)).tolist())
     try:
         given = None if isinstance(order, str) else list(order)
-        chosen = tuple(_numbers(given, names))
+        chosen = tuple(_number(w, names) if isinstance(w, str) else w.__index__() for w in given)
     except (TypeError, AttributeError):
-        raise StreamError(
-            f"order is None, a seed, or a list of class numbers or names, not {order!r}"
-        ) from None
+        rule = "order is None, a seed, or a list of class numbers or names"
+        raise StreamError(f"{rule}, not {order!r}") from None
     if not chosen:
         raise StreamError("the order lists no class: list at least one")
     times = Counter(chosen)
@@ -300,52 +265,34 @@ def _arrange(order: object, names: tuple[str, ...]) -> tuple[int, ...]:
     return chosen
 
 
-def _numbers(given: Sequence, names: tuple[str, ...]) -> Iterator[int]:
-    """The classes of an order, which may be given by name."""
-    number, times = {name: k for k, name in enumerate(names)}, Counter(names)
-    for word in given:
-        if not isinstance(word, str):
-            yield word.__index__()
-        elif times[word] == 1:
-            yield number[word]
-        elif times[word]:
-            raise StreamError(
-                f"the order names {word!r}, which {times[word]} classes are called: give their numbers"
-            )
-        else:
-            hint = did_you_mean(word, names) or f"; they are {_some(names)}"
-            raise StreamError(f"the order names {word!r}, which is none of the {len(names)} classes{hint}")
+def _number(word: str, names: tuple[str, ...]) -> int:
+    """A class of an order, given by name."""
+    times = names.count(word)
+    if times > 1:
+        raise StreamError(f"the order names {word!r}, which {times} classes are called: give their numbers")
+    if not times:
+        some = names if len(names) <= 6 else (*names[:5], "...", names[-1])
+        hint = did_you_mean(word, names) or f"; they are {', '.join(some)}"
+        raise StreamError(f"the order names {word!r}, which is none of the {len(names)} classes{hint}")
+    return names.index(word)
 
 
-def _some(names: tuple[str, ...], most: int = 6) -> str:
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])}, ..., {names[-1]}"
-
-
-def _check_tasks(
-    classes_per_task: Sequence[int], chosen: int, classes: int, order: object
-) -> tuple[int, ...]:
+def _check_tasks(classes_per_task, chosen: int, classes: int, order: object) -> tuple[int, ...]:
+    rule = "classes_per_task lists the number of classes of each task"
     try:
         classes_per_task = tuple(classes_per_task)
     except TypeError:
-        raise StreamError(
-            "classes_per_task lists the number of classes of each task, such as (2,) * 5, not "
-            f"{classes_per_task!r}"
-        ) from None
+        raise StreamError(f"{rule}, such as (2,) * 5, not {classes_per_task!r}") from None
     for size in classes_per_task:
-        if not _whole(size) or size < 1:
-            raise StreamError(
-                "classes_per_task lists the number of classes of each task, positive whole "
-                f"numbers, not {size!r}"
-            )
+        if not is_whole(size, 1):
+            raise StreamError(f"{rule}, positive whole numbers, not {size!r}")
     total = sum(classes_per_task)
     if not total or total != chosen:
-        listed = order is not None and not _whole(order)
+        listed = order is not None and not isinstance(order, int)
         whose = f"the order lists {chosen}" if listed else f"there are {classes}"
         cure = f", or give an order that lists {total}" if 0 < total <= classes else ""
-        raise StreamError(
-            f"classes_per_task {classes_per_task} adds up to {total} classes, but {whose}: "
-            f"make it add up to {chosen}{cure}"
-        )
+        fault = f"classes_per_task {classes_per_task} adds up to {total} classes, but {whose}"
+        raise StreamError(f"{fault}: make it add up to {chosen}{cure}")
     return classes_per_task
 
 
@@ -355,26 +302,20 @@ def _generator(purpose: str, seed: int) -> torch.Generator:
     return torch.Generator(device="cpu").manual_seed(number)
 
 
-def _relabel(labels: Tensor, order: tuple[int, ...]) -> Tensor:
+def _permuted(n: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(n, generator=generator, device="cpu")
+
+
+def _arrivals(source: ImageSet, order: tuple[int, ...]) -> Tensor:
     """Labels by arrival; -1 for classes that the order leaves out."""
-    arrival = torch.full(
-        (max(int(labels.max()) if len(labels) else 0, *order) + 1,),
-        -1,
-        dtype=torch.int64,
-        device=labels.device,
-    )
-    arrival[torch.tensor(order, device=labels.device)] = torch.arange(len(order), device=labels.device)
-    return arrival[labels]
+    arrival = source.labels.new_full((source.classes,), -1)
+    arrival[list(order)] = torch.arange(len(order), device=arrival.device)
+    return arrival[source.labels]
 
 
-def _divide(
-    labels: Tensor, classes: int, val: float, val_from: str, max_per_class: int | None, seed: int
-) -> tuple[Tensor, Tensor]:
+def _divide(labels: Tensor, classes: int, val, val_from, max_per_class, seed) -> tuple[Tensor, Tensor]:
     """Indices for training and validation, ascending: per class val, then up to max_per_class of the rest."""
     device, labels = labels.device, labels.cpu()
-    if not val and max_per_class is None:
-        everything = (labels >= 0).nonzero().flatten()
-        return everything.to(device), everything[:0].to(device)
     part = torch.zeros(len(labels), dtype=torch.int8, device="cpu")  # 0 left out, 1 training, 2 validation
     splits, caps = _generator("val", seed), _generator("cap", seed)
     for label in range(classes):
@@ -390,15 +331,11 @@ def _divide(
     return (part == 1).nonzero().flatten().to(device), (part == 2).nonzero().flatten().to(device)
 
 
-def _permuted(n: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(n, generator=generator, device="cpu")
-
-
 def _arrive(labels: Tensor, kept: Tensor, max_per_class: int | None, seed: int) -> Tensor:
     """The training images `kept` in an order of arrival, each class's up to its max_per_class."""
-    draw = _generator("arrival", seed)
-    order = kept[torch.randperm(len(kept), generator=draw, device="cpu").to(kept.device)]
+    order = kept[_permuted(len(kept), _generator("arrival", seed)).to(kept.device)]
     if max_per_class is None:
         return order
-    came = torch.nn.functional.one_hot(labels[order]).cumsum(0).gather(1, labels[order][:, None])[:, 0]
+    labels = labels[order]
+    came = torch.nn.functional.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0]
     return order[came <= max_per_class]

@@ -3,9 +3,6 @@
 Files lie in torchvision's layout under `root()`. Nothing is downloaded except by `get`.
 """
 
-from __future__ import annotations
-
-import itertools
 import re
 import sys
 from pathlib import Path
@@ -14,18 +11,8 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from clkit.data import cache, folders
-from clkit.data.facts import (
-    COMBINED,
-    EMBEDDED,
-    PUBLISHED,
-    DataError,
-    Published,
-    check_name,
-    missing,
-    reason,
-    root,
-)
+from clkit.data import cache, facts, folders
+from clkit.data.facts import COMBINED, PUBLISHED, DataError, explained, missing, reason, root
 from clkit.data.images import ImageSet
 
 
@@ -40,16 +27,11 @@ def torchvision() -> ModuleType:
         import torchvision as module
 
         return module
-    except ImportError as error:
-        raise DataError(
-            f"torchvision cannot be imported ({reason(error)}): pip install torchvision"
-        ) from error
-    except RuntimeError as error:
+    except (ImportError, RuntimeError) as error:
         if not re.search(r"operator torchvision::q?nms does not exist", str(error)):
-            raise DataError(
-                f"torchvision cannot be imported ({reason(error)}): install the version that "
-                f"belongs to torch {torch.__version__}"
-            ) from error
+            matching = f"install the version that belongs to torch {torch.__version__}"
+            cure = "pip install torchvision" if isinstance(error, ImportError) else matching
+            raise DataError(f"torchvision cannot be imported ({reason(error)}): {cure}") from error
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]  # a failed import leaves its submodules behind, half made
     library = torch.library.Library("torchvision", "DEF")
@@ -69,21 +51,16 @@ def load_published(name: str, side: int | None = None) -> tuple[ImageSet, ...]:
     published, absent = PUBLISHED[name], missing(name)
     if not absent:
         if side is not None:
-            raise DataError(
-                f"side= is for class folders: {name} has {published.shape[1]}x{published.shape[2]} pixels"
-            )
+            _, height, width = published.shape
+            raise DataError(f"side= is for class folders: {name} has {height}x{width} pixels")
         return cache.through_cache(_source(name), lambda: _read_published(name))
     if (root() / name).is_dir():
         return folders.load_folder(root() / name, name, side)
+    fetch = f"fetch it with `python -m clkit data get {name}`"
     if len(absent) < len(published.files):
-        raise DataError(
-            f"{name} is incomplete, {absent[0]} is missing: fetch it with `python -m clkit data get {name}`"
-        )
-    raise DataError(
-        f"{name} is not here: neither {absent[0]} nor the class folders {root() / name}/train "
-        f"and test exist; fetch it with `python -m clkit data get {name}`, or point CLKIT_DATA "
-        "at where it is"
-    )
+        raise DataError(f"{name} is incomplete, {absent[0]} is missing: {fetch}")
+    fault = f"neither {absent[0]} nor the class folders {root() / name}/train and test exist"
+    raise DataError(f"{name} is not here: {fault}; {fetch}, or point CLKIT_DATA at where it is")
 
 
 def _source(name: str) -> cache.Source:
@@ -103,11 +80,12 @@ def _read_published(name: str) -> tuple[ImageSet, ...]:
 def _read_part(name: str, train: bool) -> ImageSet:
     """One part through torchvision, compared with what is known of it."""
     published = PUBLISHED[name]
-    where = (root() / published.folder).resolve()
+    files = f"files in {(root() / published.folder).resolve()}"
+    part, expected = ("training", published.train) if train else ("test", published.test)
     cure = f"remove the set's files there and fetch them again with `python -m clkit data get {name}`"
-    try:
-        raw = _open_published(published, train)
-        images, labels = raw.data, raw.labels if published.kind == "SVHN" else raw.targets
+    with explained(f"{name}: the {files} are truncated or corrupt", cure):
+        raw = _open_published(name, train)
+        images, labels = raw.data, raw.labels if name == "svhn" else raw.targets
         if images.ndim == 3:
             images = images.unsqueeze(1)  # (N, 1, H, W)
         elif images.shape[-1] == 3:
@@ -115,30 +93,19 @@ def _read_part(name: str, train: bool) -> ImageSet:
         images = images if torch.is_tensor(images) else torch.from_numpy(np.ascontiguousarray(images))
         labels = torch.as_tensor(labels, dtype=torch.int64, device="cpu")
         loaded = ImageSet(images, labels, published.names, published.groups, name)
-    except (MemoryError, DataError):
-        raise
-    except Exception as error:  # torchvision lets through whatever parsing broken bytes happens to raise
-        raise DataError(
-            f"{name}: the files in {where} are truncated or corrupt ({reason(error)}): {cure}"
-        ) from error
-    expected = (published.train, published.test)[not train]
     if len(loaded) != expected:
-        raise DataError(
-            f"{name}: the files in {where} hold {len(loaded):,} "
-            f"{'training' if train else 'test'} images where {expected:,} belong: {cure}"
-        )
+        fault = f"the {files} hold {len(loaded):,} {part} images where {expected:,} belong"
+        raise DataError(f"{name}: {fault}: {cure}")
     if published.checksums and loaded.checksum() != published.checksums[not train]:
-        raise DataError(
-            f"{name}: the {'training' if train else 'test'} files in {where} are corrupt (their "
-            f"checksum is not that of the published set): {cure}"
-        )
+        fault = f"the {part} {files} are corrupt (their checksum is not that of the published set)"
+        raise DataError(f"{name}: {fault}: {cure}")
     return loaded
 
 
-def _open_published(published: Published, train: bool, download: bool = False) -> object:
+def _open_published(name: str, train: bool, download: bool = False) -> object:
     """torchvision's data set object."""
-    kind = getattr(torchvision().datasets, published.kind)
-    split = {"split": "train" if train else "test"} if published.kind == "SVHN" else {"train": train}
+    split = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
+    kind = getattr(torchvision().datasets, PUBLISHED[name].kind)
     return kind(str(root()), download=download, **split)
 
 
@@ -150,34 +117,29 @@ def load_combined(name: str) -> tuple[ImageSet, ...]:
         if len(missing(part)) == len(PUBLISHED[part].files) and not (root() / part).is_dir()
     ]
     if absent:
-        raise DataError(
-            f"{name} is made of {' and '.join(COMBINED[name])}, but {' and '.join(absent)} "
-            f"cannot be found in {root()}: fetch what is missing with `python -m clkit data get "
-            f"{name if absent[1:] else absent[0]}`, or point CLKIT_DATA at where both are"
-        )
-    parts = [_first_classes(name, part, count) for part, count in COMBINED[name].items()]
-    return tuple(_joined(name, sets) for sets in zip(*parts))
+        parts, lacking = " and ".join(COMBINED[name]), " and ".join(absent)
+        fault = f"{name} is made of {parts}, but {lacking} cannot be found in {root()}"
+        fetch = f"`python -m clkit data get {name if absent[1:] else absent[0]}`"
+        cure = f"fetch what is missing with {fetch}, or point CLKIT_DATA at where both are"
+        raise DataError(f"{fault}: {cure}")
+    images, labels, names = ([], []), ([], []), ()
+    for part, count in COMBINED[name].items():
+        for k, loaded in enumerate(_as_published(name, part)):
+            chosen = loaded.select(loaded.labels < count)
+            images[k].append(chosen.images)
+            labels[k].append(chosen.labels + len(names))
+        names += PUBLISHED[part].names[:count]
+    return tuple(ImageSet(torch.cat(x), torch.cat(y), names, name=name) for x, y in zip(images, labels))
 
 
-def _first_classes(name: str, part: str, count: int) -> tuple[ImageSet, ...]:
-    """(train, test) of the first classes of a published set; class folders must hold it as published."""
-    published, sets = PUBLISHED[part], load_published(part)
-    if (sets[0].names, sets[0].shape) != (published.names, published.shape):
-        raise DataError(
-            f"{name} cannot be made of the class folders {root() / part}: they must be the "
-            f"{len(published.names)} classes of {part} by name ({published.names[0]} to "
-            f"{published.names[-1]}), with RGB images of {published.shape[1]}x"
-            f"{published.shape[2]} pixels"
-        )
-    chosen = [loaded.select(loaded.labels < count) for loaded in sets]
-    return tuple(ImageSet(loaded.images, loaded.labels, published.names[:count]) for loaded in chosen)
-
-
-def _joined(name: str, sets: tuple[ImageSet, ...]) -> ImageSet:
-    starts = itertools.accumulate((loaded.classes for loaded in sets), initial=0)
-    labels = torch.cat([loaded.labels + start for loaded, start in zip(sets, starts)])
-    names = itertools.chain.from_iterable(loaded.names for loaded in sets)
-    return ImageSet(torch.cat([loaded.images for loaded in sets]), labels, names, name=name)
+def _as_published(name: str, part: str) -> tuple[ImageSet, ...]:
+    """(train, test) of a part of the combined set `name`; class folders must hold it as published."""
+    sets, names, shape = load_published(part), PUBLISHED[part].names, PUBLISHED[part].shape
+    if (sets[0].names, sets[0].shape) != (names, shape):
+        classes = f"the {len(names)} classes of {part} by name ({names[0]} to {names[-1]})"
+        rule = f"they must be {classes}, with RGB images of {shape[1]}x{shape[2]} pixels"
+        raise DataError(f"{name} cannot be made of the class folders {root() / part}: {rule}")
+    return sets
 
 
 def get(name: str) -> Path:
@@ -189,23 +151,16 @@ def get(name: str) -> Path:
         for part in COMBINED[name]:
             get(part)
         return root()
+    facts.check_name(name)
+    if name in facts.EMBEDDED:
+        raise DataError(f"{name} needs no download")
     if name not in PUBLISHED:
-        check_name(name)
         cure = folders.FOLDERS_WANTED.format(where=root() / name)
-        raise DataError(
-            f"{name} needs no download" if name in EMBEDDED else f"{name} cannot be downloaded here: {cure}"
-        )
-    published = PUBLISHED[name]
+        raise DataError(f"{name} cannot be downloaded here: {cure}")
     root().mkdir(parents=True, exist_ok=True)
-    for train in (True, False):
-        try:
-            _open_published(published, train, download=True)
-        except (DataError, MemoryError):
-            raise
-        except Exception as error:  # network, disk and archive errors of several libraries
-            raise DataError(
-                f"{name} could not be downloaded into {root()} ({reason(error)}): check the "
-                "network and the free space, or put the files there by hand"
-            ) from error
+    cure = "check the network and the free space, or put the files there by hand"
+    with explained(f"{name} could not be downloaded into {root()}", cure):
+        for train in (True, False):
+            _open_published(name, train, download=True)
     _read_published(name)
-    return root() / published.folder
+    return root() / PUBLISHED[name].folder

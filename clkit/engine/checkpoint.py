@@ -2,18 +2,17 @@
 
 ``run.json`` says what is run; ``state.pt`` is the learner after the last finished stage; ``stage-<t>.npz`` is
 what was measured after stage t, with its trace; ``checkpoint.pt`` is a checkpoint inside the stage under way.
+All but the stages also name the processes that worked on the run (see `Folder.computed_by`).
 
 Each but run.json is *sealed*: a line with a sha256 of all that follows, a line of JSON that says which run
 and stage the file belongs to, then the bytes of torch.save or numpy's savez. A file is made in memory, then
 written whole or not at all. One that is damaged, or of another run, seed or stage, is refused in a sentence
 that says what to delete.
-
-run.json, state.pt and checkpoint.pt also name the processes that worked on the run (see
-`Folder.computed_by`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -77,18 +76,16 @@ class Folder:
 
     def __enter__(self) -> Folder:
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = lock(self.path)
-        try:
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(lock(self.path))
             self._check_identity()
-        except BaseException:
-            self._lock.close()
-            raise
+            self._opened = opened.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._lock.close()
+    def __exit__(self, *error) -> None:
+        self._opened.close()
 
-    def _check_identity(self) -> None:
+    def _check_identity(self):
         path = self.path / "run.json"
         if not path.exists():
             text = _sealed_json({"identity": self.identity, "begun_by": self.process})
@@ -96,20 +93,22 @@ class Folder:
             return
         try:
             found = json.loads(path.read_bytes())
-            if path.read_bytes() != _sealed_json({k: v for k, v in found.items() if k != "sha256"}):
-                raise ValueError("its checksum does not fit")
             there = found["identity"]
+            del found["sha256"]
+            whole = path.read_bytes() == _sealed_json(found)
         except Exception:  # bytes, JSON and structure each have their own
-            raise RunError(f"{path} is damaged: {self._start_again}") from None
+            whole = False
+        if not whole:
+            raise RunError(f"{path} is damaged: {self._start_again}")
         if self.identity["key"] is None:
             raise RunError(
                 f"{self.identity['learner']} stands in no file, so nothing tells whether it is what made "
                 f"{self.path}: choose another folder, or write the class into a file"
             )
         if there != self.identity:
+            found = _differences(there, self.identity)
             raise RunError(
-                f"the folder {self.path} holds another run ({_differences(there, self.identity)}): choose "
-                f"another folder or delete it"
+                f"the folder {self.path} holds another run ({found}): choose another folder or delete it"
             )
 
     @property
@@ -176,7 +175,7 @@ class Folder:
         self.computed_by = head["computed_by"]
         return load_tensors(payload)
 
-    def _open(self, path: Path, cure: str) -> tuple[Facts, io.BytesIO]:
+    def _open(self, path, cure):
         """Head and payload of a file of this run; RunError with the cure if it is not one."""
         try:
             head, payload = unseal(path)
@@ -184,9 +183,8 @@ class Folder:
             what = "is missing" if isinstance(error, FileNotFoundError) else "is damaged"
             raise RunError(f"{path} {what}: {cure}") from None
         if head["run"] != self.identity:
-            raise RunError(
-                f"{path} belongs to another run ({_differences(head['run'], self.identity)}): {cure}"
-            )
+            found = _differences(head["run"], self.identity)
+            raise RunError(f"{path} belongs to another run ({found}): {cure}")
         return head, payload
 
 
@@ -196,7 +194,7 @@ def _sealed_json(content: Facts) -> bytes:
     return (json.dumps({**content, "sha256": digest}, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _differences(there: Facts, here: Facts) -> str:
+def _differences(there, here):
     keys = [k for k in {**here, **there} if there.get(k) != here.get(k)]
     return ", ".join(f"{k} {there.get(k)!r} there, {here.get(k)!r} now" for k in keys)
 
@@ -215,7 +213,6 @@ def lock(folder: Path) -> IO[str]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise RunError(
-            f"another process is working in {folder}: wait until it is done, or choose another folder"
-        ) from None
+        message = f"another process is working in {folder}: wait until it is done, or choose another folder"
+        raise RunError(message) from None
     return file

@@ -35,24 +35,15 @@ def wait(device: torch.device | str) -> None:
 
 
 @contextlib.contextmanager
-def threads(n: int | None) -> Iterator[None]:
-    """n CPU threads for torch within the block; None leaves their number as it is."""
-    before = torch.get_num_threads()
-    if n is not None:
-        torch.set_num_threads(n)
+def torch_set(device: torch.device, threads: int | None) -> Iterator[None]:
+    """Within the block so many CPU threads (None: as they are), and TF32 for matrix products on a GPU."""
+    before, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def fast_matmul(device: torch.device) -> Iterator[None]:
-    """TF32 for matrix products on a GPU within the block."""
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(precision)

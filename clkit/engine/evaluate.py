@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,34 +12,38 @@ from clkit.engine import RunError
 from clkit.engine.seeding import random_state, set_random_state
 
 TEST_PIXELS = 3_000_000  # of one test batch: bounds memory, whatever the image size
-_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @contextmanager
-def eval_mode(learner: _Module) -> Iterator[_Module]:
-    """Evaluate `learner` without touching it: no gradients, eval mode; modes and random state come back."""
-    modes = [(m, m.training) for m in learner.modules()]
-    state = random_state()
-    learner.eval()
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode within the block; afterwards each module is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
-        with torch.no_grad():
-            yield learner
+        yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def eval_mode(learner: nn.Module) -> Iterator[None]:
+    """Evaluate `learner` without touching it: no gradients, eval mode; modes and random state come back."""
+    state = random_state()
+    try:
+        with torch.no_grad(), in_eval_mode(learner):
+            yield
+    finally:
         set_random_state(state)
 
 
 @torch.no_grad()
-def evaluate(
-    learner: nn.Module, test: ImageSet, classes_per_task: Sequence[int], seen: int
-) -> dict[str, Any]:
+def evaluate(learner: nn.Module, test: ImageSet, classes_per_task: Sequence[int], seen: int) -> dict:
     """Score all test images once: the only place where test data meets a learner.
 
     test: ImageSet relabelled by arrival, (N, C, H, W).   classes_per_task: (T,).   seen: classes learned so
     far. Returns int16 arrays (N,): predictions, predictions_task_aware, rank (see Result), and `finite`:
-    whether all logits of seen classes are. RunError where the logits have another shape than (B, at least
-    seen).
+    whether all logits of seen classes are. RunError where logits are no (B, at least seen).
     """
     size = max(50, min(1000, TEST_PIXELS // max(1, int(np.prod(test.shape)))))
     found, finite = [], torch.ones((), dtype=torch.bool, device=test.device)
@@ -54,9 +57,8 @@ def evaluate(
                 )
             finite &= logits[:, :seen].isfinite().all()
             found.append(_choices(logits, y, classes_per_task, seen))
-    names = ("predictions", "predictions_task_aware", "rank")
-    arrays = {n: torch.cat(v).to(torch.int16).cpu().numpy() for n, v in zip(names, zip(*found))}
-    return arrays | {"finite": bool(finite)}
+    arrays = [torch.cat(v).to(torch.int16).cpu().numpy() for v in zip(*found)]
+    return dict(zip(("predictions", "predictions_task_aware", "rank"), arrays)) | {"finite": bool(finite)}
 
 
 def accuracy_by_task(test: ImageSet, classes_per_task: Sequence[int], learner: nn.Module) -> torch.Tensor:

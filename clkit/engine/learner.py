@@ -79,18 +79,17 @@ class Learner(nn.Module, ABC):
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of the whole state on the CPU: tensors, frozen parameters, modules in eval mode."""
-        tensors = self.state_dict(keep_vars=True)
-        bad = [n for n, t in tensors.items() if not isinstance(t, torch.Tensor)]
-        if bad:
-            raise LearnerError(
-                f"the state {bad[0]} is not a tensor: what must outlive an epoch is a parameter or buffer"
-            )
-        return {
-            "parameters": {n: _copy(t) for n, t in tensors.items() if isinstance(t, nn.Parameter)},
-            "buffers": {n: _copy(t) for n, t in tensors.items() if not isinstance(t, nn.Parameter)},
-            "frozen": [n for n, t in tensors.items() if isinstance(t, nn.Parameter) and not t.requires_grad],
-            "eval": [n for n, m in self.named_modules() if not m.training],
-        }
+        state = {"parameters": {}, "buffers": {}, "frozen": []}
+        for name, t in self.state_dict(keep_vars=True).items():
+            if not isinstance(t, torch.Tensor):
+                raise LearnerError(
+                    f"the state {name} is not a tensor: what must outlive an epoch is a parameter or buffer"
+                )
+            trained = isinstance(t, nn.Parameter)
+            state["parameters" if trained else "buffers"][name] = t.detach().to("cpu", copy=True)
+            if trained and not t.requires_grad:
+                state["frozen"].append(name)
+        return state | {"eval": [name for name, m in self.named_modules() if not m.training]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a `snapshot`: each named tensor gets its stored shape, then its values.
@@ -98,18 +97,21 @@ class Learner(nn.Module, ABC):
         Copies in place where shapes agree, and keeps the identity of parameters and buffers where they do
         not: an optimizer already points at them.
         """
-        modules = dict(self.named_modules())
+        modules, saved = dict(self.named_modules()), f"the saved state of {type(self).__name__}"
         device = next((t.device for t in self.state_dict().values()), torch.device("cpu"))
         for kind in ("parameters", "buffers"):
             for name, value in state[kind].items():
-                _put(modules, name, value.to(device), kind == "parameters", type(self).__name__)
-        stored = state["parameters"].keys() | state["buffers"].keys()
-        for name in self.state_dict().keys() - stored:
+                path, _, leaf = name.rpartition(".")
+                if path not in modules:
+                    raise LearnerError(
+                        f"{saved} holds {name}, but there is no module '{path}': "
+                        f"build all modules in the constructor and let their tensors grow"
+                    )
+                _put(modules[path], leaf, value.to(device), kind == "parameters")
+        for name in self.state_dict().keys() - state["parameters"].keys() - state["buffers"].keys():
             path, _, leaf = name.rpartition(".")
             if leaf not in modules[path]._buffers:
-                raise LearnerError(
-                    f"the saved state of {type(self).__name__} lacks {name}: another version made it"
-                )
+                raise LearnerError(f"{saved} lacks {name}: another version made it")
             modules[path]._buffers[leaf] = None  # a buffer that did not exist yet when the state was saved
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name not in state["frozen"])
@@ -117,22 +119,9 @@ class Learner(nn.Module, ABC):
             module.training = name not in state["eval"]
 
 
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to("cpu", copy=True)
-
-
 @torch.no_grad()
-def _put(
-    modules: dict[str, nn.Module], name: str, value: torch.Tensor, is_parameter: bool, owner: str
-) -> None:
-    """Give the tensor of this name, in whichever module it stands, a value."""
-    path, _, leaf = name.rpartition(".")
-    if path not in modules:
-        raise LearnerError(
-            f"the saved state of {owner} holds {name}, but there is no module '{path}': "
-            f"build all modules in the constructor and let their tensors grow"
-        )
-    module = modules[path]
+def _put(module: nn.Module, leaf: str, value: torch.Tensor, is_parameter: bool):
+    """Give the tensor of a module that has this name a value."""
     there = (module._parameters if is_parameter else module._buffers).get(leaf)
     if there is None or there.dtype != value.dtype:
         if is_parameter:
@@ -204,13 +193,9 @@ def _rule(kind, above_0, from_0, up_to_1, signed):
         least = -math.inf if signed else math.ulp(0.0) if above_0 else 0.0
         most = 1.0 if up_to_1 else math.inf
         words = "" if signed else " above 0" if above_0 else " of at least 0"
-        return (
-            lambda v: type(v) in (int, float) and math.isfinite(v) and least <= v <= most,
-            f"a finite number{words}{' and at most 1' if up_to_1 else ''}",
-        )
+        words = f"a finite number{words}{' and at most 1' if up_to_1 else ''}"
+        return lambda v: type(v) in (int, float) and math.isfinite(v) and least <= v <= most, words
     if kind is tuple:
-        return (
-            lambda v: type(v) is tuple and all(type(n) is int and n >= 1 for n in v),
-            "a tuple of whole numbers of at least 1",
-        )
+        words = "a tuple of whole numbers of at least 1"
+        return lambda v: type(v) is tuple and all(type(n) is int and n >= 1 for n in v), words
     return lambda v: type(v) is kind, f"of the type {kind.__name__}"

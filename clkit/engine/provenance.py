@@ -24,15 +24,14 @@ from clkit import __version__
 from clkit.engine import RunError
 
 Facts = dict[str, Any]
+Revision = int | str | None
 PROCESS = ("versions", "commit", "date", "cpu")  # what differs between processes that work on one run
 
 
 # ---- the key
 
 
-def record_key(
-    learner: str, revision: int | str | None, settings: Mapping[str, Any], stream: Mapping[str, Any]
-) -> str | None:
+def record_key(learner: str, revision: Revision, settings: Mapping, stream: Mapping) -> str | None:
     """16 hexadecimal digits that stand for what a result depends on; None where the revision is unknown.
 
     learner: name of the class.   revision: see `revision_of`.   settings: see `settings_of`.   stream: what
@@ -44,7 +43,7 @@ def record_key(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def key_of(learner: type, config: Any, stream: Mapping[str, Any]) -> str | None:
+def key_of(learner: type, config: Any, stream: Mapping) -> str | None:
     """The `record_key` of a Learner class, an instance of its Config and the facts of a stream."""
     return record_key(learner.__name__, revision_of(learner), settings_of(config), stream)
 
@@ -53,17 +52,15 @@ def settings_of(config: Any) -> Facts:
     """The settings of a Config that differ from its defaults, as plain JSON values."""
     settings = {}
     for field in dataclasses.fields(config):
-        value = plain(getattr(config, field.name))
-        if field.default_factory is not dataclasses.MISSING:
-            default = plain(field.default_factory())
-        else:
-            default = field.default if field.default is dataclasses.MISSING else plain(field.default)
-        if value != default:
+        value, default, make = plain(getattr(config, field.name)), field.default, field.default_factory
+        if make is not dataclasses.MISSING:
+            default = make()
+        if default is dataclasses.MISSING or value != plain(default):
             settings[field.name] = value
     return settings
 
 
-def revision_of(learner: type) -> int | str | None:
+def revision_of(learner: type) -> Revision:
     """The REVISION in the file of a Learner class, raised whenever a change to it changes results.
 
     A learner outside clkit: the sha256 of its file; None where it has no file, as in a notebook. RunError
@@ -91,20 +88,12 @@ def plain(value: Any) -> Any:
 
 def process_facts() -> Facts:
     """Facts about this process that last digits may depend on: versions, commit, date, model of the CPU."""
-    return {"versions": versions(), "commit": commit(), "date": date.today().isoformat(), "cpu": cpu_model()}
-
-
-def versions() -> dict[str, str]:
-    """Versions that the last digits of a result depend on."""
     import numpy
     import torch
 
-    return {
-        "clkit": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-    }
+    versions = {"clkit": __version__, "python": platform.python_version()}
+    versions |= {"torch": torch.__version__, "numpy": numpy.__version__}
+    return {"versions": versions, "commit": commit(), "date": date.today().isoformat(), "cpu": cpu_model()}
 
 
 @lru_cache

@@ -26,8 +26,7 @@ from clkit.data import ImageSet
 from clkit.data.stream import Stream, Task
 from clkit.engine import RunError
 from clkit.engine.checkpoint import Folder
-from clkit.engine.device import device_name, fast_matmul, pick_device, wait
-from clkit.engine.device import threads as with_threads
+from clkit.engine.device import device_name, pick_device, torch_set, wait
 from clkit.engine.evaluate import eval_mode, evaluate
 from clkit.engine.learner import Learner
 from clkit.engine.provenance import PROCESS, Facts, key_of, plain, process_facts, revision_of, settings_of
@@ -77,41 +76,34 @@ def run(
     if learner.joint:
         stream = stream.merged()
     device = pick_device(device)
-    with with_threads(threads), fast_matmul(device):
+    with torch_set(device, threads):
         about = {**_facts(learner, config, stream, seed, device), **(about or {})}
-        kept = None if folder is None else Folder(folder, _identity(about, record, probes), _process(about))
+        process = {k: about[k] for k in PROCESS}
+        kept = None if folder is None else Folder(folder, _identity(about, record, probes), process)
         with kept or contextlib.nullcontext():
             trace = Trace(record, probes, save=kept and kept.save_checkpoint, every=every, progress=progress)
             with _stopping(trace) if kept else contextlib.nullcontext():
-                model, stages = _run(
-                    learner, config, stream.to(device), seed, device, trace, kept, studies or {}
-                )
-            result = _collect(stages, stream, about | (_work(kept.computed_by) if kept else {}))
+                model, stages = _run(learner, config, stream.to(device), seed, trace, kept, studies or {})
+            if kept:  # the last process that computed, and those before it where there were any
+                *earlier, last = kept.computed_by
+                about |= last | ({"earlier_processes": earlier} if earlier else {})
+            result = _collect(stages, stream, about)
             if kept:
-                save([result], kept.path / "result", replace=True)
+                save([result], kept.path / "result", replace=True, level=1)
     return model, result
 
 
-def _run(
-    learner: type[Learner],
-    config: Any,
-    stream: Stream,
-    seed: int,
-    device: torch.device,
-    trace: Trace,
-    kept: Folder | None,
-    studies: Studies,
-) -> tuple[Learner, list[Facts]]:
+def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Studies):
     """The learner at the end, and what was measured before any learning and after each task."""
     seed_everything(seed, 0)
     try:
-        model = learner(config, stream.shape, stream.classes).to(device)
+        model = learner(config, stream.shape, stream.classes).to(stream.test.device)
     except ValueError as error:  # settings that do not fit one another or the images
         raise RunError(f"{learner.__name__} cannot be built: {error}") from error
     stages = kept.resume(model) if kept else []
     if not stages:
         untrained = evaluate(model, stream.test, stream.test_classes_per_task, 0)
-        stages.append({"predictions_task_aware": untrained["predictions_task_aware"]})
+        stages = [{"predictions_task_aware": untrained["predictions_task_aware"]}]
         if kept:
             kept.save_stage(0, stages[0], {}, model)
     for task in list(stream)[len(stages) - 1 :]:
@@ -123,7 +115,7 @@ def _run(
         model.train()
         model.learn(task, trace)
         rows = trace.end()
-        stage = {**clock.state_dict(), **_measure(model, stream, task, device)}
+        stage = {**clock.state_dict(), **_measure(model, stream, task)}
         if task.index + 1 == len(stream):
             rows |= _studied(studies, model, stream, seed)
         stages.append(stage | {"trace": rows})
@@ -134,7 +126,7 @@ def _run(
     return model, stages
 
 
-def _studied(studies: Studies, model: Learner, stream: Stream, seed: int) -> Facts:
+def _studied(studies, model, stream, seed) -> Facts:
     """The tables of studies, each with random numbers of its own."""
     found = {}
     for table, study in studies.items():
@@ -144,9 +136,9 @@ def _studied(studies: Studies, model: Learner, stream: Stream, seed: int) -> Fac
     return found
 
 
-def _measure(model: Learner, stream: Stream, task: Task, device: torch.device) -> Facts:
+def _measure(model: Learner, stream: Stream, task: Task) -> Facts:
     """Test once, after a stage: predictions, time, sizes."""
-    wait(device)
+    wait(stream.test.device)
     begin = time.perf_counter()
     found = evaluate(model, stream.test, stream.test_classes_per_task, task.seen)
     found["test_seconds"] = time.perf_counter() - begin
@@ -162,10 +154,9 @@ def _measure(model: Learner, stream: Stream, task: Task, device: torch.device) -
 
 def _collect(stages: list[Facts], stream: Stream, about: Facts) -> Result:
     """One Result out of the stages of a run."""
-    _start, *done = stages
+    done, trace = stages[1:], {}
     kinds = dict.fromkeys(k for s in done for k in s if k.startswith("memory_bytes/"))
-    columns = ("seen", "learn_seconds", "test_seconds", "n_samples", "parameters")
-    trace: dict[str, dict[str, list]] = {}
+    columns = "predictions rank seen learn_seconds test_seconds n_samples parameters".split()
     for stage in done:
         for table, rows in stage["trace"].items():
             for name, values in rows.items():
@@ -176,8 +167,6 @@ def _collect(stages: list[Facts], stream: Stream, about: Facts) -> Result:
         list(stream.names),
         None if stream.groups is None else list(stream.groups),
         labels=stream.test.labels.cpu().numpy().astype(np.int16),
-        predictions=np.stack([s["predictions"] for s in done]),
-        rank=np.stack([s["rank"] for s in done]),
         predictions_task_aware=np.stack([s["predictions_task_aware"] for s in stages]),
         **{k: np.array([s[k] for s in done]) for k in columns},
         memory_bytes={k.partition("/")[2]: np.array([s.get(k, 0) for s in done]) for k in kinds},
@@ -195,7 +184,7 @@ def _joined(parts: list) -> np.ndarray | list:
 # ---- facts
 
 
-def _facts(learner: type[Learner], config: Any, stream: Stream, seed: int, device: torch.device) -> Facts:
+def _facts(learner, config, stream, seed, device) -> Facts:
     """What is run, where, and by which process."""
     return {
         "learner": learner.__name__,
@@ -211,23 +200,13 @@ def _facts(learner: type[Learner], config: Any, stream: Stream, seed: int, devic
     }
 
 
-def _identity(about: Facts, record: str | Iterable[str], probes: Probes | None) -> Facts:
+def _identity(about, record, probes) -> Facts:
     """What must agree for a folder to be gone on with."""
     return {k: about[k] for k in ("learner", "key", "seed", "device", "threads")} | {
         "torch": about["versions"]["torch"],
         "record": sorted([record] if isinstance(record, str) else record),
         "probes": sorted(f"{table}: {name}" for table, p in (probes or {}).items() for name in p),
     }
-
-
-def _process(about: Facts) -> Facts:
-    return {k: about[k] for k in PROCESS}
-
-
-def _work(processes: list[Facts]) -> Facts:
-    """The facts of the last process that computed, and of those before it where there were any."""
-    *earlier, last = processes
-    return last | ({"earlier_processes": earlier} if earlier else {})
 
 
 # ---- time and signals
@@ -242,10 +221,8 @@ class _Clock:
 
     def state_dict(self) -> Facts:
         wait(self.images.device)
-        return {
-            "learn_seconds": self.before + time.perf_counter() - self.begin,
-            "n_samples": int(self.images.n_samples),
-        }
+        seconds = self.before + time.perf_counter() - self.begin
+        return {"learn_seconds": seconds, "n_samples": int(self.images.n_samples)}
 
     def load_state_dict(self, state: Facts) -> None:
         self.before, self.begin = state["learn_seconds"], time.perf_counter()
@@ -264,9 +241,8 @@ def _stopping(trace: Trace) -> Iterator[None]:
         if trace.stop:
             raise KeyboardInterrupt
         trace.stop = True
-        print(
-            "stopping at the end of this epoch or step (Ctrl-C again: at once)", file=sys.stderr, flush=True
-        )
+        said = "stopping at the end of this epoch or step (Ctrl-C again: at once)"
+        print(said, file=sys.stderr, flush=True)
 
     signal.signal(signal.SIGINT, ask)
     try:

@@ -44,8 +44,9 @@ from clkit.errors import ClkitError
 if TYPE_CHECKING:
     from clkit.engine.learner import Learner
 
-State = dict[str, Any]  # of a checkpoint
+State = dict[str, Any]  # of a checkpoint, or of one loop in it
 Rows = dict[str, dict[str, Any]]  # table -> column -> rows
+CHANGED = "the method has changed since; start the run again in another folder"
 
 
 class TraceError(ClkitError):
@@ -62,8 +63,7 @@ class Stopped(KeyboardInterrupt):
 def copied(value: Any, where: str = "a checkpoint") -> Any:
     """A deep copy of a state on the CPU, made only of what ``torch.load(weights_only=True)`` accepts.
 
-    state_dict() hands out references and load_state_dict() keeps those it is given: hence a copy on both
-    sides.
+    state_dict() hands out references, load_state_dict() keeps those it is given: hence a copy on both sides.
     """
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
@@ -75,21 +75,20 @@ def copied(value: Any, where: str = "a checkpoint") -> Any:
         return (tuple if type(value) is tuple else list)(copied(v, where) for v in value)
     if value is None or isinstance(value, bool | int | float | str | bytes | torch.device | torch.dtype):
         return value
-    raise TraceError(
-        f"{where} cannot hold a {type(value).__name__}: use numbers, text, tensors, lists and dictionaries"
-    )
+    kind = type(value).__name__
+    raise TraceError(f"{where} cannot hold a {kind}: use numbers, text, tensors, lists and dictionaries")
 
 
-def _cell(value: Any) -> Any:
+def _cell(value):
     """A value of a row, safe from later changes; tensors stay on their device until the task is over."""
     if isinstance(value, torch.Tensor):  # numpy has no bfloat16
         return value.detach().float() if value.dtype == torch.bfloat16 else value.detach().clone()
-    return np.array(value) if not isinstance(value, str) else value
+    return value if isinstance(value, str) else np.array(value)
 
 
-def _column(values: list) -> np.ndarray | list:
+def _column(values):
     """Rows of a column in one device transfer: an array (rows, ...) if their shapes agree, else a list."""
-    if values and all(isinstance(v, torch.Tensor) for v in values):
+    if all(isinstance(v, torch.Tensor) for v in values):
         if len({(v.shape, v.dtype, v.device) for v in values}) == 1:
             return torch.stack(values).cpu().numpy()
         return [v.cpu().numpy() for v in values]
@@ -106,8 +105,7 @@ class Trace:
     record: patterns of the tables to record, such as ("loss", "mask*"); nothing is kept by default.
     probes: {table pattern: {column: function of the learner}}; each is evaluated at each row of such a table,
         without disturbing the run, and its value stored as a further column. A table with a probe is kept.
-    save: function(state) that stores a checkpoint, called every `every` seconds at the end of an epoch or
-    step.
+    save: function(state) that stores a checkpoint, every `every` seconds at the end of an epoch or step.
     progress: show bars; None means in a terminal or a notebook only ($CLKIT_PROGRESS=0 or 1 overrules).
 
     ``Trace()`` keeps nothing and saves nothing: enough to call ``learner.learn(task, Trace())`` by hand.
@@ -142,20 +140,17 @@ class Trace:
         clock: Any = None,
         state: State | None = None,
     ) -> None:
-        """Prepare for ``learner.learn`` of task number `task`; `state` is the checkpoint to go on from, if
-        any.
+        """Prepare for ``learner.learn`` of task number `task`.
 
-        clock: an object with state_dict and load_state_dict that is stored and put back with every
-        checkpoint.
+        state: the checkpoint to go on from, if any.   clock: an object with state_dict and load_state_dict
+        that is stored and put back with every checkpoint.
         """
         self.learner, self.task, self.label, self.clock = learner, task, label, clock
-        self._rows = {}
-        self._finished, self._count, self._open, self._loss = [], 0, None, None
-        self._before, self._unfinished, self._live = [], None, True
+        self._finished, self._open, self._loss = [], None, None
         self._last = time.monotonic()
-        if state is not None:
-            self._before, self._unfinished, self._live = state["finished"], state["unfinished"], False
-            self._rows = {t: {c: list(v) for c, v in columns.items()} for t, columns in state["rows"].items()}
+        self._stored = [*state["finished"], state["unfinished"]] if state else []  # loops to come to again
+        self._live = not self._stored
+        self._rows = _each_column(list, state["rows"] if state else {})
 
     def end(self) -> Rows:
         """The task is over: bring its rows to the CPU and return them as table -> column -> rows."""
@@ -164,18 +159,16 @@ class Trace:
                 "the checkpoint lies in a loop that learn() did not reach again: learn() must take the same "
                 "path each time it runs on the same learner with the same seed"
             )
-        rows = {t: {c: _column(v) for c, v in columns.items()} for t, columns in self._rows.items()}
+        rows, self._rows = _each_column(_column, self._rows), {}
         for table, columns in rows.items():
             for column, values in columns.items():
                 self.tables.setdefault(table, {}).setdefault(column, []).append(values)
-        self._rows = {}
         return rows
 
     # -- rows
 
     def __call__(self, table: str, **columns: Any) -> None:
-        """Report a row. Values: numbers, text, arrays, tensors (copied where they are; shapes may differ by
-        row).
+        """Report a row of numbers, text, arrays, tensors (copied where they are; shapes may differ by row).
 
         The latest column named `loss`, of any table, is what the progress bar shows.
         """
@@ -189,9 +182,10 @@ class Trace:
                     columns |= {name: probe(self.learner) for name, probe in probes.items()}
         rows = self._rows.setdefault(table, {c: [] for c in ("task", *columns)})
         if rows.keys() != {"task", *columns}:
+            before = sorted(rows.keys() - {"task"})
             raise TraceError(
                 f"a row of table '{table}' has the columns {sorted(columns)}, the rows before it had "
-                f"{sorted(c for c in rows if c != 'task')}: give every row of a table the same columns"
+                f"{before}: give every row of a table the same columns"
             )
         rows["task"].append(np.array(self.task))
         for name, value in columns.items():
@@ -223,21 +217,30 @@ class Trace:
             total = len(batches)
         return self._loop(phase, batches, total, objects, "step")
 
-    def _loop(self, phase: str, items: Iterable, total: int | None, objects: tuple, unit: str) -> Iterator:
+    def _loop(self, phase, items, total, objects, unit):
         if self._open is not None:
             raise TraceError(
                 f"the loop '{phase}' begins inside the loop '{self._open}': loops of a trace follow one "
                 f"another and never nest; write the inner one as a plain for loop"
             )
-        number, self._count = self._count, self._count + 1
-        if number < len(self._before):
-            self._skip(phase, self._before[number], objects)
+        state = self._stored.pop(0) if self._stored else None
+        if state and phase != state["phase"]:
+            raise TraceError(
+                f"learn() came to the loop '{phase}' where its checkpoint has '{state['phase']}': {CHANGED}"
+            )
+        if self._stored:  # others follow: this one was finished
+            self._load(state, objects)
+            self._finished.append(state)
             return
         self._open = phase
-        unfinished = self._unfinished if number == len(self._before) else None
-        iterator, done = iter(items), 0
-        if unfinished is not None:
-            done = self._resume(phase, unfinished, iterator, objects)
+        iterator, done = iter(items), state["done"] if state else 0
+        for _ in range(done):
+            next(iterator)
+        if state:
+            self._load(state, objects)
+            if self.clock is not None:
+                self.clock.load_state_dict(state["clock"])
+            self._live = True
         bar = self._bar(phase, total, done, unit)
         try:
             for item in iterator:
@@ -256,22 +259,20 @@ class Trace:
                 bar.close()
         self._close(phase, done, objects)
 
-    def _boundary(self, phase: str, done: int, objects: tuple) -> None:
+    def _boundary(self, phase, done, objects):
         if self._save is not None and (self.stop or time.monotonic() - self._last >= self._every):
-            rows = {t: {c: _settle(v) for c, v in columns.items()} for t, columns in self._rows.items()}
-            self._save(
-                {"finished": self._finished, "unfinished": self._state(phase, done, objects), "rows": rows}
-            )
+            rows, unfinished = _each_column(_settle, self._rows), self._state(phase, done, objects)
+            self._save({"finished": self._finished, "unfinished": unfinished, "rows": rows})
             self._last = time.monotonic()
         if self.stop:
             raise Stopped(f"stopped in task {self.task}, loop '{phase}', after {done} rounds")
 
-    def _close(self, phase: str, done: int, objects: tuple) -> None:
+    def _close(self, phase, done, objects):
         self._open = None
         if self._save is not None:
             self._finished.append(self._state(phase, done, objects))
 
-    def _state(self, phase: str, done: int, objects: tuple) -> State:
+    def _state(self, phase, done, objects) -> State:
         where = f"the checkpoint of loop '{phase}'"
         return {
             "phase": phase,
@@ -282,65 +283,39 @@ class Trace:
             "random": random_state(),
         }
 
-    def _load(self, state: State, objects: tuple) -> None:
+    def _load(self, state: State, objects):
         if len(objects) != len(state["objects"]):
             raise TraceError(
                 f"the loop '{state['phase']}' names {len(objects)} objects, its checkpoint "
-                f"{len(state['objects'])}: the method has changed since; start the run again in "
-                f"another folder"
+                f"{len(state['objects'])}: {CHANGED}"
             )
         self.learner.restore(state["learner"])
         for thing, saved in zip(objects, state["objects"]):
             thing.load_state_dict(copied(saved))
         set_random_state(state["random"])  # last: loading may draw
 
-    def _skip(self, phase: str, state: State, objects: tuple) -> None:
-        self._check(phase, state)
-        self._load(state, objects)
-        self._finished.append(state)
-
-    def _resume(self, phase: str, state: State, iterator: Iterator, objects: tuple) -> int:
-        self._check(phase, state)
-        for _ in range(state["done"]):
-            next(iterator)
-        self._load(state, objects)
-        if self.clock is not None:
-            self.clock.load_state_dict(state["clock"])
-        self._live = True
-        return state["done"]
-
-    def _check(self, phase: str, state: State) -> None:
-        if phase != state["phase"]:
-            raise TraceError(
-                f"learn() came to the loop '{phase}' where its checkpoint has '{state['phase']}': "
-                f"the method has changed since; start the run again in another folder"
-            )
-
     # -- progress
 
-    def _bar(self, phase: str, total: int | None, done: int, unit: str) -> Any:
+    def _bar(self, phase, total, done, unit):
         if not self._progress:
             return None
         from tqdm.auto import tqdm
 
-        return tqdm(
-            total=total,
-            initial=done,
-            desc=f"{self.label}{phase}",
-            unit=unit,
-            leave=False,
-            mininterval=0.5,
-            dynamic_ncols=True,
-        )
+        look = {"leave": False, "mininterval": 0.5, "dynamic_ncols": True}
+        return tqdm(total=total, initial=done, desc=f"{self.label}{phase}", unit=unit, **look)
 
-    def _show_loss(self, bar: Any) -> None:
+    def _show_loss(self, bar):
         """Called when the bar was drawn: at most twice a second."""
         if self._loss is not None:
             loss = float(self._loss)
             bar.set_postfix_str(f"loss {loss:.4g}" if math.isfinite(loss) else f"loss {loss}", refresh=False)
 
 
-def _settle(values: list) -> list:
+def _each_column(change: Callable, tables: Rows) -> Rows:
+    return {table: {c: change(v) for c, v in columns.items()} for table, columns in tables.items()}
+
+
+def _settle(values):
     """A copy of the list of rows, brought to the CPU in place: the next checkpoint finds them there."""
     for i, v in enumerate(values):
         if isinstance(v, torch.Tensor):

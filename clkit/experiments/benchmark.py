@@ -21,10 +21,8 @@ def stream(benchmark: str, preset: str = "teach", seed: int = 0):
     """
     known = papers.benchmarks()
     if benchmark not in known:
-        raise PresetError(
-            f"there is no benchmark '{benchmark}'{did_you_mean(benchmark, known)}; "
-            "`python -m clkit list` shows all"
-        )
+        near = did_you_mean(benchmark, known)
+        raise PresetError(f"there is no benchmark '{benchmark}'{near}; `python -m clkit list` shows all")
     return stream_of(papers.benchmark(benchmark, checked_preset(preset)), seed)
 
 

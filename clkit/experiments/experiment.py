@@ -9,6 +9,7 @@ The rows stand in clkit/papers. Nothing here loads torch before a Config is aske
 """
 
 import ast
+import contextlib
 import dataclasses
 import json
 import re
@@ -68,7 +69,7 @@ class Experiment:
     @cached_property
     def config(self):
         """The Config of the learner, which stands beside it in its file. Loads torch."""
-        return config_class(self.learner)(**{**self.row, **self.overrides})
+        return config_class(self.learner)(**self.settings)
 
     @property
     def settings(self) -> dict:
@@ -82,38 +83,33 @@ class Experiment:
         def said(value):
             return "-".join(map(str, value)) if isinstance(value, tuple) else value
 
-        extra = "".join(f"_{k}-{said(v)}" for k, v in sorted({**self._own(), **self.overrides}.items()))
-        benchmark = self.benchmark
-        if self.preset == OWN:
+        benchmark, extra = self.benchmark, dict(self.overrides)
+        if self.preset == OWN:  # what tells experiments on the same own data apart
             benchmark = Path(self.benchmark.partition(":")[2] or self.benchmark).expanduser().resolve().name
-        return re.sub(r"[^\w.+=-]", "-", f"{self.method}_{benchmark}_{self.preset}{extra}".replace(" ", ""))
-
-    def _own(self):
-        """What tells experiments on the same own data apart."""
-        if self.preset != OWN:
-            return {}
-        order = self.stream_row.order
-        return {
-            "tasks": self.stream_row.classes_per_task,
-            **self.stream_row.options,
-            **({} if order is None else {"order": order if isinstance(order, int) else "given"}),
-        }
+            row, order = self.stream_row, self.stream_row.order
+            own = {"tasks": row.classes_per_task, **row.options}
+            if order is not None:
+                own["order"] = order if isinstance(order, int) else "given"
+            extra = {**own, **extra}
+        words = "".join(f"_{k}-{said(v)}" for k, v in sorted(extra.items()))
+        return re.sub(r"[^\w.+=-]", "-", f"{self.method}_{benchmark}_{self.preset}{words}".replace(" ", ""))
 
     @property
     def command(self) -> str:
         """The command that makes its record."""
-        extra = "".join(f" --set {shlex.quote(f'{k}={v}')}" for k, v in self.overrides.items())
-        if self.preset == OWN:
-            extra += f" --tasks {','.join(map(str, self.stream_row.classes_per_task))}"
-            what = f"{shlex.quote(self.name)} --seeds {_ranges(self.seeds)}{extra}"
-        else:
-            what = f"{self.name} --preset {self.preset} --seeds {_ranges(self.seeds)}{extra}"
-        return f"python -m clkit run {what} --out figures/results"
+        own, seeds = self.preset == OWN, self.seeds
+        whole = len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+        words = [shlex.quote(self.name), *([] if own else ["--preset", self.preset]), "--seeds"]
+        words.append(f"{seeds[0]}-{seeds[-1]}" if whole else ",".join(map(str, seeds)))
+        words += [f"--set {shlex.quote(f'{k}={v}')}" for k, v in self.overrides.items()]
+        if own:
+            words.append(f"--tasks {','.join(map(str, self.stream_row.classes_per_task))}")
+        return f"python -m clkit run {' '.join(words)} --out figures/results"
 
     @property
     def minutes(self) -> float | None:
         """Measured minutes a seed on one CPU core: of its record, else of its paper's file; None: unknown."""
-        path = places.RECORDS / f"{self.stem}.json"
+        path = places.record_of(self.stem)
         if path.is_file():
             per_seed = json.loads(path.read_text(encoding="utf-8"))["summary"]["seconds"]["per_seed"]
             return sum(per_seed) / len(per_seed) / 60
@@ -124,28 +120,25 @@ class Experiment:
         """The seeds of this row unless others are asked for."""
         if self.preset == OWN:
             return papers.SEEDS["teach"]
-        usual = self.paper.seeds.get((self.benchmark, self.preset))
-        for paper in papers.PAPERS.values():  # the benchmark may be that of another paper
-            usual = usual or (
-                paper.benchmarks.get(self.benchmark) and paper.seeds.get((self.benchmark, self.preset))
-            )
-        return self.paper.seeds.get((self.name, self.preset)) or usual or papers.SEEDS[self.preset]
+        seeds, usual = self.paper.seeds, (self.benchmark, self.preset)
+        rows = [seeds.get((self.name, self.preset)), seeds.get(usual)]
+        # the benchmark may be that of another paper
+        rows += [p.seeds.get(usual) for p in papers.PAPERS.values() if self.benchmark in p.benchmarks]
+        return next(filter(None, rows), papers.SEEDS[self.preset])
+
+    @property
+    def known_tables(self) -> dict:
+        """{name: Table} of its paper's trace tables that it can record."""
+        return {
+            name: table
+            for name, table in self.paper.tables.items()
+            if (table.only is None or self.method in table.only) and self.benchmark not in table.unless
+        }
 
     @property
     def tables(self) -> tuple:
         """The trace tables that its runs record unless others are asked for."""
-        return tuple(
-            name
-            for name, table in self.paper.tables.items()
-            if (table.only is None or self.method in table.only)
-            and self.benchmark not in table.unless
-            and (table.variants or not self.overrides)
-        )
-
-
-def _ranges(seeds):
-    whole = len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
-    return f"{seeds[0]}-{seeds[-1]}" if whole else ",".join(map(str, seeds))
+        return tuple(n for n, table in self.known_tables.items() if table.variants or not self.overrides)
 
 
 def config_class(learner: type) -> type:
@@ -175,11 +168,10 @@ def experiment(name: str, preset: str = "teach", overrides=None, *, tasks=None, 
         return _own_experiment(name, overrides, tasks, order)
     if tasks is not None or order is not None:
         raise PresetError(
-            f"{name} has its own tasks and order of classes: --tasks and --order are for your own "
-            "data, such as er/folder:PATH"
+            f"{name} has its own tasks and order of classes: --tasks and --order are for your own data, such "
+            "as er/folder:PATH"
         )
-    found = exact_experiment(name, preset)
-    return _overridden(found, overrides) if overrides else found
+    return _overridden(exact_experiment(name, preset), overrides)
 
 
 def exact_experiment(name: str, preset: str, overrides=None) -> Experiment:
@@ -191,6 +183,9 @@ def exact_experiment(name: str, preset: str, overrides=None) -> Experiment:
 
 
 def _overridden(found, overrides):
+    """The Experiment with those settings, of all that are given, that its row does not have."""
+    if not overrides:
+        return found
     config = config_class(found.learner)
     typed = {k: typed_setting(config, k, v) for k, v in overrides.items()}
     try:
@@ -204,37 +199,34 @@ def _overridden(found, overrides):
 def _own_experiment(name, overrides, tasks, order):
     """An Experiment on a data set that no paper has."""
     method, _, data = name.partition("/")
+    unknown = f"there is no experiment '{name}'{did_you_mean(name, names())}"
     if not data or method not in papers.methods():
-        raise PresetError(
-            f"there is no experiment '{name}'{did_you_mean(name, names())}; `python -m clkit list` shows all"
-        )
+        raise PresetError(f"{unknown}; `python -m clkit list` shows all")
     if not data.startswith("folder:"):
         from clkit.data import root
 
         if not (root() / data / "train").is_dir():
             raise PresetError(
-                f"there is no experiment '{name}'{did_you_mean(name, names())}; your own images go "
-                f"into {root() / data}/train/CLASS/ and test/CLASS/, or anywhere as {method}/folder:PATH"
+                f"{unknown}; your own images go into {root() / data}/train/CLASS/ and test/CLASS/, or "
+                f"anywhere as {method}/folder:PATH"
             )
-    overrides = dict(overrides or {})
-    options = {"side": _side(overrides.pop("side"))} if "side" in overrides else {}
+    overrides, options = dict(overrides or {}), {}
+    if "side" in overrides:
+        side = overrides.pop("side")
+        if not str(side).isdecimal() or int(side) < 1:
+            raise PresetError(
+                f"side is the height and width to bring images to, a positive whole number, not {side!r}"
+            )
+        options = {"side": int(side)}
     stream_row = own_benchmark(data, tasks, order, options)
-    paper = papers.paper_of(method)
-    found = Experiment(name, OWN, {}, stream_row, dict(paper.variants[method].settings))
+    found = Experiment(name, OWN, {}, stream_row, dict(papers.paper_of(method).variants[method].settings))
     try:
-        config_class(found.learner)(**found.row, net=(net := sensible_net(data, options)))
-        found = dataclasses.replace(found, row={**found.row, "net": net})
+        row = {**found.row, "net": sensible_net(data, options)}
+        config_class(found.learner)(**row)
+        found = dataclasses.replace(found, row=row)
     except ClkitError:  # a method with networks of its own
         pass
-    return _overridden(found, overrides) if overrides else found
-
-
-def _side(value):
-    if not str(value).isdecimal() or int(value) < 1:
-        raise PresetError(
-            f"side is the height and width to bring images to, a positive whole number, not {value!r}"
-        )
-    return int(value)
+    return _overridden(found, overrides)
 
 
 def typed_setting(config: type, name: str, value):
@@ -246,17 +238,12 @@ def typed_setting(config: type, name: str, value):
         )
     kind = fields[name]
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    kinds = tuple(
-        str if typing.get_origin(k) is typing.Literal else k for k in kinds
-    )  # Config knows the words
+    kinds = [str if typing.get_origin(k) is typing.Literal else k for k in kinds]  # Config knows the words
     parsed = value
     if isinstance(value, str) and str not in kinds:
-        try:
-            parsed = ast.literal_eval(
-                {"true": "True", "false": "False", "none": "None"}.get(value.lower(), value)
-            )
-        except (ValueError, SyntaxError):
-            parsed = value
+        said = value.capitalize() if value.lower() in ("true", "false", "none") else value
+        with contextlib.suppress(ValueError, SyntaxError):
+            parsed = ast.literal_eval(said)
     if isinstance(parsed, list):
         parsed = tuple(parsed)
     if float in kinds and type(parsed) is int:

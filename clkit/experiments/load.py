@@ -8,6 +8,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
+from clkit.engine.provenance import plain, record_key
 from clkit.experiments import places
 from clkit.experiments.benchmark import OWN, PresetError
 from clkit.experiments.experiment import Experiment, exact_experiment, experiment, names
@@ -32,15 +33,14 @@ def load_or_run(name, preset="teach", seeds=None, overrides=None, compute=None, 
     from clkit.experiments.runner import run_experiment, run_folder
 
     found = experiment(name, preset, overrides)
-    if (places.RECORDS / f"{found.stem}.json").is_file() and not compute:
+    if places.record_of(found.stem).is_file() and not compute:
         results = load_record_of(found)
-        about = results[0].about
-        commit = about["commit"] or "unknown"
-        say(f"loaded {found.stem} ({about['date']}, commit {commit}, n = {len(results)} seeds)")
+        date, commit = results[0].about["date"], results[0].about["commit"] or "unknown"
+        say(f"loaded {found.stem} ({date}, commit {commit}, n = {len(results)} seeds)")
         return results
     if found.preset in ("laptop", "paper") and not compute:
-        minutes = found.minutes
-        said = f" (about {minutes * len(found.seeds):.0f} minutes on one core)" if minutes else ""
+        minutes = (found.minutes or 0) * len(found.seeds)
+        said = f" (about {minutes:.0f} minutes on one core)" if minutes else ""
         raise PresetError(
             f"there is no record of {name} at the {found.preset} preset: make it with "
             f"`{found.command}`{said}, or call load_or_run(..., compute=True)"
@@ -59,52 +59,41 @@ def load_record(name, preset="paper", overrides=None, trace=True):
 
 def load_record_of(found: Experiment, trace=True):
     """The results in the record of an Experiment. PresetError or ResultError where they do not count."""
-    results = load(places.RECORDS / f"{found.stem}.json", trace)
+    results = load(places.record_of(found.stem), trace)
     check_record(found, results)
     return results
 
 
 def on_record(name, preset="paper", overrides=None) -> bool:
     """Whether there is a record of an experiment, be it fresh or stale."""
-    found = exact_experiment(name, preset, overrides)
-    return (places.RECORDS / f"{found.stem}.json").is_file()
+    return places.record_of(exact_experiment(name, preset, overrides).stem).is_file()
 
 
 def check_record(found: Experiment, results) -> None:
     """Raise PresetError if results were not made by this experiment as it stands now."""
-    for result in results:
-        fault = _fault(found, result)
-        if fault:
-            raise PresetError(
-                f"the record {found.stem} is stale ({fault}): make it anew with `{found.command}`"
-            )
+    for fault in filter(None, (_fault(found, result) for result in results)):
+        raise PresetError(f"the record {found.stem} is stale ({fault}): make it anew with `{found.command}`")
 
 
 def _fault(found, result):
     """What tells that another experiment made a result, in a few words; "" where nothing does."""
-    from clkit.engine.provenance import record_key
-
     about, row = result.about, found.stream_row
-    plain = json.loads(json.dumps(found.settings))  # tuples become lists, as they are in the record
+    settings = plain(found.settings)
     if (about["experiment"], about["preset"]) != (found.name, found.preset):
         return "it is of another experiment"
     if found.preset != OWN and about["revision"] != revisions().get(about["learner"]):
         return "another revision of the method made it"
     if about["key"] != record_key(about["learner"], about["revision"], about["settings"], about["stream"]):
         return "its key is not that of what it says"
-    changed = {k for k in plain if about["config"].get(k) != plain[k]} | (
-        about["settings"].keys() - plain.keys()
-    )
-    if changed:
+    changed = {k for k in settings if about["config"].get(k) != settings[k]}
+    if changed := changed | (about["settings"].keys() - settings.keys()):
         return f"other settings made it: {', '.join(sorted(changed))}"
-    same = all(about["stream"].get(k) == v for k, v in row.stream.items())
-    if (
-        about["stream"]["data"].partition("(")[0] != row.data.removeprefix("folder:")
-        or not same
-        or tuple(result.classes_per_task) != tuple(row.classes_per_task)
-    ):
-        return "other data made it"
-    return ""
+    same = (
+        about["stream"]["data"].partition("(")[0] == row.data.removeprefix("folder:")
+        and all(about["stream"].get(k) == v for k, v in row.stream.items())
+        and tuple(result.classes_per_task) == tuple(row.classes_per_task)
+    )
+    return "" if same else "other data made it"
 
 
 # ---- all that a folder holds
@@ -134,21 +123,15 @@ def records_in(folder, benchmark=None, preset=None) -> dict:
 def _beside_row(about):
     """The settings of a result, KEY=VALUE each, that its experiment's row does not have."""
     known = about["experiment"] in names() and about["preset"] != OWN
-    row = exact_experiment(about["experiment"], about["preset"]).settings if known else {}
-    plain = json.loads(json.dumps(row))
-    changed = {
-        k: v
-        for k, v in about["config"].items()
-        if (k in about["settings"] and plain.get(k) != v) or (k in plain and plain[k] != v)
-    }
-    return tuple(f"{k}={v}" for k, v in changed.items())
+    row = plain(exact_experiment(about["experiment"], about["preset"]).settings) if known else {}
+    named = row.keys() | about["settings"].keys()
+    return [f"{k}={v}" for k, v in about["config"].items() if k in named and row.get(k) != v]
 
 
 def _labelled(rows):
     """{label: results} of [(method, settings as words, results)]."""
-    shared = set.intersection(*(set(words) for _, words, _ in rows)) if len(rows) > 1 else set()
-    own = [
-        (method, ", ".join(word for word in words if word not in shared), results)
-        for method, words, results in rows
-    ]
-    return dict(sorted((method + (f" ({said})" if said else ""), results) for method, said, results in own))
+    shared, labelled = set.intersection(*(set(words) for _, words, _ in rows)) if rows[1:] else set(), {}
+    for method, words, results in rows:
+        said = ", ".join(word for word in words if word not in shared)
+        labelled[f"{method} ({said})" if said else method] = results
+    return dict(sorted(labelled.items()))

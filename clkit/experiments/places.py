@@ -7,6 +7,11 @@ REPO_ROOT = Path(__file__).resolve().parents[2]  # the checkout, where there is 
 RECORDS = REPO_ROOT / "figures" / "results"
 
 
+def record_of(stem: str) -> Path:
+    """The JSON file of a committed record."""
+    return RECORDS / f"{stem}.json"
+
+
 def runs_root() -> Path:
     """Where run folders are: $CLKIT_RUNS, else runs/ in the checkout or in the working folder."""
     if os.environ.get("CLKIT_RUNS"):

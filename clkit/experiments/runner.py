@@ -4,14 +4,13 @@ import dataclasses
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from clkit.engine.provenance import key_of
 from clkit.errors import did_you_mean
 from clkit.experiments.benchmark import PresetError, stream_of
 from clkit.experiments.experiment import Experiment, experiment
 from clkit.experiments.places import runs_root
 
-# CPU threads of a run belong to the preset, never to the machine: sums differ in their last bits with another
-# number.
-THREADS = 1
+THREADS = 1  # of the CPU in every run, never the machine's: another number changes the last bits of sums
 
 
 def checked_tables(found: Experiment, record) -> tuple:
@@ -19,20 +18,18 @@ def checked_tables(found: Experiment, record) -> tuple:
     if record is None:
         return found.tables
     patterns = (record,) if isinstance(record, str) else tuple(record)
+    known = dict.fromkeys((*found.learner.tables, *found.paper.tables))
     for pattern in patterns:
-        known = (*found.learner.tables, *found.paper.tables)
         if not any(fnmatchcase(table, pattern) for table in known):
             raise PresetError(
                 f"{found.method} records no table '{pattern}'{did_you_mean(pattern, known)}; it has "
-                f"{', '.join(dict.fromkeys(known))}"
+                f"{', '.join(known)}"
             )
     return patterns
 
 
 def run_folder(found: Experiment, seed: int, record=None) -> Path:
     """Where the run of one seed lives; other settings, data or revision lead to another folder."""
-    from clkit.engine.provenance import key_of
-
     record, tasks = checked_tables(found, record), stream_of(found.stream_row, seed)
     learned = tasks.merged() if found.learner.joint else tasks
     key = key_of(found.learner, found.config, learned.about()) or "unknown"
@@ -40,13 +37,9 @@ def run_folder(found: Experiment, seed: int, record=None) -> Path:
     return runs_root() / f"{found.stem}-{key[:8]}{tables}" / f"seed-{seed}"
 
 
-def run_seed(name, preset="teach", seed=0, device="auto", overrides=None, record=None, progress=None, **own):
-    """One seed of an experiment, new, gone on with or read back from its folder: (learner, Result).
-
-    own: tasks and order of an experiment on own data; every: seconds between checkpoints.
-    """
-    every = own.pop("every", 60.0)
-    return run_seed_of(experiment(name, preset, overrides, **own), seed, device, record, progress, every)
+def run_seed(name, preset="teach", seed=0, device="auto", overrides=None, record=None, progress=None):
+    """One seed of an experiment, new, gone on with or read back from its folder: (learner, Result)."""
+    return run_seed_of(experiment(name, preset, overrides), seed, device, record, progress)
 
 
 def run_seed_of(found: Experiment, seed, device="auto", record=None, progress=None, every=60.0):
@@ -55,28 +48,16 @@ def run_seed_of(found: Experiment, seed, device="auto", record=None, progress=No
     from clkit.engine.device import pick_device
     from clkit.engine.run import run
 
-    record, tasks, device = (
-        checked_tables(found, record),
-        stream_of(found.stream_row, seed),
-        pick_device(device),
-    )
-    tables = {
-        name: table
-        for name, table in found.paper.tables.items()
-        if any(fnmatchcase(name, pattern) for pattern in record)
-        and found.benchmark not in table.unless
-        and (table.only is None or found.method in table.only)
-    }
-    probes = {
-        name: PROBES[table.probe](found, tasks, device) for name, table in tables.items() if table.probe
-    }
-    studies = {name: STUDIES[table.study](found) for name, table in tables.items() if table.study}
-    about = {
-        "experiment": found.name,
-        "benchmark": found.benchmark,
-        "preset": found.preset,
-        "method": found.method,
-    }
+    record, tasks = checked_tables(found, record), stream_of(found.stream_row, seed)
+    device, probes, studies = pick_device(device), {}, {}
+    for name, table in found.known_tables.items():
+        if not any(fnmatchcase(name, pattern) for pattern in record):
+            continue
+        if table.probe and (columns := PROBES[table.probe](found, tasks, device)):
+            probes[name] = columns
+        if table.study:
+            studies[name] = STUDIES[table.study](found)
+    about = {k: getattr(found, k) for k in ("benchmark", "preset", "method")}
     return run(
         found.learner,
         found.config,
@@ -85,10 +66,10 @@ def run_seed_of(found: Experiment, seed, device="auto", record=None, progress=No
         device=device,
         folder=run_folder(found, seed, record),
         record=record,
-        probes={name: columns for name, columns in probes.items() if columns},
+        probes=probes,
         studies=studies,
         threads=THREADS,
-        about=about,
+        about={"experiment": found.name, **about},
         progress=progress,
         every=every,
     )
@@ -137,11 +118,8 @@ def run_experiment(
         work = (delayed(_seed_result)(found, s, device, record, every) for s in seeds)
         results = Parallel(n_jobs=jobs)(work)
     if out is not None:
-        save(
-            [_kept(r, found, record, first=r is results[0]) for r in results],
-            Path(out) / found.stem,
-            replace=replace,
-        )
+        kept = [_kept(r, found, record, first=r is results[0]) for r in results]
+        save(kept, Path(out) / found.stem, replace=replace)
     return results
 
 

@@ -17,46 +17,40 @@ from clkit.figures.picture import (
     on_record,
     panels,
     printed_handles,
+    shared_bar,
     short,
 )
 from clkit.papers.published import one, published
 from clkit.result import Result
 
 MNIST, CIFAR = "mnist-5k-5", "cifar10-5"
-_OTHER = {CIFAR: "", MNIST: " The paper shows this for CIFAR10, of which there is no such record."}
-_OTHER[f"{MNIST}-val"] = _OTHER[MNIST]
+SAID = {MNIST: "MNIST-5k-5", f"{MNIST}-val": "MNIST-5k-5", CIFAR: "CIFAR10-5"}
 
 # Tables: (label, name among the published numbers or None, experiment, overrides).
-TABLE_6 = tuple(
-    (label, name, f"{method}/{MNIST}", overrides)
-    for label, name, method, overrides in (
-        ("Stationary", "stationary", "stationary", None),
-        ("ER, 50 images", "er-online-50", "er-online", None),
-        ("ER-MIR, 50 images", "er-mir-50", "er-mir", None),
-        ("iCaRL, 50 images", None, "icarl-online", None),
-        ("GEM, 50 images", None, "gem", None),
-        ("ER, 25 images", "er-online-25", "er-online", {"memory": 25}),
-        ("ER-MIR, 25 images", "er-mir-25", "er-mir", {"memory": 25}),
-        ("Naive", "naive", "naive", None),
-        ("GEN", "gen", "gen", None),
-        ("GEN-MIR", "gen-mir", "gen-mir", None),
-        ("Distillation", "distill", "distill", None),
-        ("ADI", "adi", "adi", None),
-        ("ARM", "arm", "arm", None),
-    )
+TABLE_6 = (
+    ("Stationary", "stationary", f"stationary/{MNIST}", None),
+    ("ER, 50 images", "er-online-50", f"er-online/{MNIST}", None),
+    ("ER-MIR, 50 images", "er-mir-50", f"er-mir/{MNIST}", None),
+    ("iCaRL, 50 images", None, f"icarl-online/{MNIST}", None),
+    ("GEM, 50 images", None, f"gem/{MNIST}", None),
+    ("ER, 25 images", "er-online-25", f"er-online/{MNIST}", {"memory": 25}),
+    ("ER-MIR, 25 images", "er-mir-25", f"er-mir/{MNIST}", {"memory": 25}),
+    ("Naive", "naive", f"naive/{MNIST}", None),
+    ("GEN", "gen", f"gen/{MNIST}", None),
+    ("GEN-MIR", "gen-mir", f"gen-mir/{MNIST}", None),
+    ("Distillation", "distill", f"distill/{MNIST}", None),
+    ("ADI", "adi", f"adi/{MNIST}", None),
+    ("ARM", "arm", f"arm/{MNIST}", None),
 )
-TABLE_1 = tuple(
-    (label, name, f"{method}/{CIFAR}", overrides)
-    for label, name, method, overrides in (
-        ("Stationary", "stationary", "stationary", None),
-        ("ER, 200 images", "er-online-200", "er-online", None),
-        ("ER, 100 images", "er-online-100", "er-online", {"memory": 100}),
-        ("Naive, learning rate 0.1", "naive", "naive", None),
-        ("Naive, learning rate 0.01", None, "naive", {"lr": 0.01}),
-        ("Distillation", "distill", "distill", None),
-        ("ADI", "adi", "adi", None),
-        ("ARM", "arm", "arm", None),
-    )
+TABLE_1 = (
+    ("Stationary", "stationary", f"stationary/{CIFAR}", None),
+    ("ER, 200 images", "er-online-200", f"er-online/{CIFAR}", None),
+    ("ER, 100 images", "er-online-100", f"er-online/{CIFAR}", {"memory": 100}),
+    ("Naive, learning rate 0.1", "naive", f"naive/{CIFAR}", None),
+    ("Naive, learning rate 0.01", None, f"naive/{CIFAR}", {"lr": 0.01}),
+    ("Distillation", "distill", f"distill/{CIFAR}", None),
+    ("ADI", "adi", f"adi/{CIFAR}", None),
+    ("ARM", "arm", f"arm/{CIFAR}", None),
 )
 
 # Variants of ARM on MNIST: (label, published name of the same change on CIFAR10, or None, experiment,
@@ -91,11 +85,7 @@ TABLE_7 = (
 MAPS = {CIFAR: (0.0, 1.0, 4.0, 16.0), f"{MNIST}-val": (0.25, 1.0, 4.0, 16.0)}
 # Figure 5: diversity weights tried, judged by training images that are not trained on.
 SWEEP = (f"arm/{MNIST}-val", (0.25, 1.0, 4.0, 16.0, 64.0))
-# Figure 6: the first of these benchmarks that has a record of recalling twice.
-TWICE = (CIFAR, MNIST)
 PAIRS = ((1, 0), (2, 2), (4, 2))  # figure 2: (task, row of its images), from 0
-
-_SAID = {MNIST: "MNIST-5k-5", f"{MNIST}-val": "MNIST-5k-5", CIFAR: "CIFAR10-5"}
 
 
 # ---- figures 2 and 3
@@ -109,7 +99,16 @@ def recalled():
     parts = []
     for ax, (task, row) in zip(axes, PAIRS, strict=True):
         plots.plot_recalled(first, task, row, ax=ax)
-        parts.append(_about_pairs(first, task, row))
+        images = first.trace["images"]
+        place = np.flatnonzero(images["task"] == task)[row]
+        probs, pixels = images["probs"][place], images["recalled"][place]
+        earlier = probs.argmax(axis=1) < sum(first.classes_per_task[:task])
+        parts.append(
+            f"Task {task + 1}, batch {images['step'][place] + 1}: the old network takes {earlier.sum()} of "
+            f"{len(earlier)} recalled images for a class of an earlier task, with a mean probability of "
+            f"{100 * probs.max(axis=1).mean():.0f} %; pixels range from {pixels.min():.1f} to "
+            f"{pixels.max():.1f}."
+        )
     plots.stamp(figure, first)
     return FigureSpec(
         figure,
@@ -121,34 +120,33 @@ def recalled():
     )
 
 
-def _about_pairs(result, task, row):
-    """What one row of the table "images" shows, in words."""
-    images = result.trace["images"]
-    place = np.flatnonzero(images["task"] == task)[row]
-    probs, pixels = images["probs"][place], images["recalled"][place]
-    earlier = probs.argmax(axis=1) < sum(result.classes_per_task[:task])
-    return (
-        f"Task {task + 1}, batch {images['step'][place] + 1}: the old network takes {earlier.sum()} of "
-        f"{len(earlier)} recalled images for a class of an earlier task, with a mean probability of "
-        f"{100 * probs.max(axis=1).mean():.0f} %; pixels range from {pixels.min():.1f} to "
-        f"{pixels.max():.1f}."
+def _one_of(rows_of, least, skip=0):
+    """Of {benchmark: rows}, the first with `least` rows on record, those to skip not counted, else the last.
+
+    Returns (benchmark in words, a sentence if it is not the paper's or "", *available_records).
+    """
+    there = [b for b, rows in rows_of.items() if sum(on_record(*row[1:]) for row in rows[skip:]) >= least]
+    benchmark = there[0] if there else list(rows_of)[-1]
+    other = (
+        "" if benchmark == CIFAR else " The paper shows this for CIFAR10, of which there is no such record."
     )
+    return SAID[benchmark], other, *available_records(rows_of[benchmark])
 
 
 def outputs():
     """Which classes are recalled in the course of the stream, by diversity weight (figure 3)."""
-    for benchmark, weights in MAPS.items():
-        rows = [(f"diversity weight {w:g}", f"arm/{benchmark}", with_diversity(w)) for w in weights]
-        if sum(on_record(*row[1:]) for row in rows) > 1:
-            break
-    records, groups, absent = available_records(rows)
+    rows = {
+        benchmark: [(f"diversity weight {w:g}", f"arm/{benchmark}", with_diversity(w)) for w in weights]
+        for benchmark, weights in MAPS.items()
+    }
+    where, other, records, groups, absent = _one_of(rows, least=2)
     figure, axes = panels(11, 1.2 + 2.8 * -(-len(groups) // 2), 2, -(-len(groups) // 2), squeeze=False)
     _maps(figure, axes.ravel(), groups)
     return FigureSpec(
         figure,
-        f"What the old network sees in the images recalled for each batch of {_SAID[benchmark]}, by "
-        f"diversity weight; {_means(groups)}. Below the stepped line are classes that it has not seen. Grey: "
-        f"nothing is recalled in the first task.{_OTHER[benchmark]}{left_out(absent)}",
+        f"What the old network sees in the images recalled for each batch of {where}, by diversity weight; "
+        f"{_means(groups)}. Below the stepped line are classes that it has not seen. Grey: nothing is "
+        f"recalled in the first task.{other}{left_out(absent)}",
         f"Heat maps of classes over batches, empty below a staircase. {_about_maps(groups)}",
         records,
     )
@@ -161,55 +159,42 @@ def with_diversity(diversity):
 
 def _maps(figure, axes, groups):
     """A recall map on each of the axes, on one scale, with one colour bar; axes to spare are removed."""
-    top = max(
-        100 * np.nanmax(np.mean([r.trace["recall"]["output"] for r in seeds], axis=0))
-        for seeds in groups.values()
-    )
+    means = [np.mean([r.trace["recall"]["output"] for r in seeds], axis=0) for seeds in groups.values()]
+    top = max(100 * np.nanmax(mean) for mean in means)
     for ax, (label, seeds) in zip(axes, groups.items()):
         plots.plot_recall_map(seeds, vmax=top, colorbar=False, title=label, ax=ax)
     for ax in axes[len(groups) :]:
         ax.remove()
-    bar = figure.colorbar(axes[0].images[0], ax=list(axes[: len(groups)]), shrink=0.8)
-    bar.set_label(f"probability by the\nold network (%),\n{_means(groups)}")
-    bar.outline.set_visible(False)
+    label = f"probability by the\nold network (%),\n{_means(groups)}"
+    shared_bar(axes[: len(groups)], label, shrink=0.8)
     plots.stamp(figure, groups)
 
 
 def _means(groups):
     """ "mean of 5 seeds" or "single seed, n = 1"."""
-    counts = sorted({len(seeds) for seeds in groups.values()})
-    if counts == [1]:
+    counts = [len(seeds) for seeds in groups.values()]
+    low, high = min(counts), max(counts)
+    if high == 1:
         return "single seed, n = 1"
-    return f"mean of {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds"
+    return f"mean of {low if low == high else f'{low} to {high}'} seeds"
 
 
 def _about_maps(groups):
     """Mean probabilities of some classes in the recall maps, in words."""
-    said = "; ".join(
-        f"{label} {_probability(seeds, 'first')}, {_probability(seeds, 'before')} and "
-        f"{_probability(seeds, 'unseen')}"
-        for label, seeds in groups.items()
-    )
+    said = []
+    for label, seeds in groups.items():
+        ends, shares = [0, *np.cumsum(seeds[0].classes_per_task)], []
+        for recall in (r.trace["recall"] for r in seeds):
+            for task, output in zip(recall["task"], recall["output"]):
+                if task:
+                    parts = output[: ends[1]], output[ends[task - 1] : ends[task]], output[ends[task] :]
+                    shares.append([part.sum() for part in parts])
+        first, before, unseen = (f"{100 * share:.1f} %" for share in np.mean(shares, axis=0))
+        said.append(f"{label} {first}, {before} and {unseen}")
     return (
         "Mean probability from task 2 on, of the classes of the first task, of those of the task before, "
-        f"and of those that the old network has not seen: {said}."
+        f"and of those that the old network has not seen: {'; '.join(said)}."
     )
-
-
-def _probability(seeds, which):
-    """Mean probability in percent of the classes of the first task, of the task before, or not seen yet."""
-    ends, shares = np.cumsum(seeds[0].classes_per_task), []
-    for r in seeds:
-        for task, output in zip(r.trace["recall"]["task"], r.trace["recall"]["output"]):
-            if task:
-                start, known = ends[task - 1] - r.classes_per_task[task - 1], ends[task - 1]
-                part = {
-                    "first": slice(0, ends[0]),
-                    "before": slice(start, known),
-                    "unseen": slice(known, None),
-                }
-                shares.append(output[part[which]].sum())
-    return f"{100 * np.mean(shares):.1f} %"
 
 
 # ---- figures 4 to 6
@@ -224,7 +209,7 @@ def course(benchmark):
     grey = " Grey: naive training." if reference else ""
     return FigureSpec(
         ax.figure,
-        f"Accuracy of ARM on each task of {_SAID[benchmark]} in the course of the stream, among all classes; "
+        f"Accuracy of ARM on each task of {SAID[benchmark]} in the course of the stream, among all classes; "
         f"{plots.kind(seeds)}. The strip above shows when a task is learned.{grey}{left_out(absent)}",
         f"Curves of accuracy over the batches of the stream, one a task. {_about_course(groups)}",
         records,
@@ -253,10 +238,8 @@ def diversity():
     ax = plots.plot_sweep({"arm": groups}, "diversity weight")
     said_by_weight = short({f"{w:g}": seeds for w, seeds in groups.items()}, Result.average)
     best = max(groups, key=lambda w: np.mean([r.average() for r in groups[w]]))
-    said = [
-        one(paper="arm", metric="best diversity weight", benchmark=b)
-        for b in (MNIST, CIFAR, "miniimagenet-20")
-    ]
+    where = (MNIST, CIFAR, "miniimagenet-20")
+    said = [one(paper="arm", metric="best diversity weight", benchmark=b) for b in where]
     return FigureSpec(
         ax.figure,
         "Average accuracy of ARM after the last task of MNIST-5k-5 by the weight of diversity, on training "
@@ -271,18 +254,15 @@ def diversity():
 
 def twice():
     """Recalling twice a batch: what is recalled, and accuracy in the course of the stream (figure 6)."""
-    for benchmark in TWICE:
-        rows = [
-            (label, f"arm/{benchmark}", overrides)
-            for label, overrides in (
-                ("once", None),
-                ("twice, as in the code", {"repeats": 2}),
-                ("twice, from the batch anew", {"repeats": 2, "repeat": "afresh"}),
-            )
+    rows = {
+        benchmark: [
+            ("once", f"arm/{benchmark}", None),
+            ("twice, as in the code", f"arm/{benchmark}", {"repeats": 2}),
+            ("twice, from the batch anew", f"arm/{benchmark}", {"repeats": 2, "repeat": "afresh"}),
         ]
-        if any(on_record(*row[1:]) for row in rows[1:]):
-            break
-    records, groups, absent = available_records(rows)
+        for benchmark in (CIFAR, MNIST)
+    }
+    where, other, records, groups, absent = _one_of(rows, least=1, skip=1)
     figure, axes = panels(3.9 * len(groups) + 1.2, 6.2, len(groups), 2, squeeze=False)
     _maps(figure, axes[0], groups)
     for n, (ax, seeds) in enumerate(zip(axes[1], groups.values())):
@@ -294,10 +274,10 @@ def twice():
         ax.set_xlabel("")
     return FigureSpec(
         figure,
-        f"ARM on {_SAID[benchmark]}, recalling once a batch or twice; {plots.kind(groups)}. Above: what the "
-        "old network sees in the recalled images. Below: accuracy on each task. The authors' code adds up "
-        "the gradients of both times and goes on with the same images; anew means that both are reset, as in "
-        f"the paper's loop.{_OTHER[benchmark]}{left_out(absent)}",
+        f"ARM on {where}, recalling once a batch or twice; {plots.kind(groups)}. Above: what the old network "
+        "sees in the recalled images. Below: accuracy on each task. The authors' code adds up the gradients "
+        "of both times and goes on with the same images; anew means that both are reset, as in the paper's "
+        f"loop.{other}{left_out(absent)}",
         f"Heat maps above, curves below. {_about_maps(groups)} In percent, {plots.kind(groups)}. Average "
         f"accuracy: {short(groups, Result.average)}. Forgetting: {short(groups, Result.forgetting)}.",
         records,
@@ -312,18 +292,16 @@ def gradients(benchmark, table):
     records, groups, _ = available_records([("arm", f"arm/{benchmark}", None)])
     seeds, printed = groups["arm"], published(paper="arm", table=table, benchmark=benchmark)
     figure, axes = panels(11, 7.2, 2, 2, sharex=True, sharey=True)
-    for n, (ax, condition) in enumerate(zip(axes.flat, ("hard", "soft", "control hard", "control soft"))):
-        theirs = None if n > 1 else printed
-        plots.plot_gradients(seeds, condition, theirs, legend=n == 1, ax=ax)
+    conditions = ("hard", "soft", "control hard", "control soft")
+    for n, (ax, condition) in enumerate(zip(axes.flat, conditions)):
+        plots.plot_gradients(seeds, condition, None if n > 1 else printed, legend=n == 1, ax=ax)
         ax.set_xlabel(ax.get_xlabel() if n > 1 else "")
         ax.set_ylabel("" if n % 2 else ax.get_ylabel())
     plots.stamp(figure, seeds)
-    said = " ".join(
-        _about_cosines(seeds, condition) for condition in ("hard", "soft", "control hard", "control soft")
-    )
+    said = " ".join(_about_cosines(seeds, condition) for condition in conditions)
     return FigureSpec(
         figure,
-        f"How alike the gradients of recalled and of real images of {_SAID[benchmark]} are, by layer; "
+        f"How alike the gradients of recalled and of real images of {SAID[benchmark]} are, by layer; "
         f"{plots.kind(seeds)}. Class 1 is the one an image began as, class 2 the one it is recalled as. Hard "
         "targets are class 2, soft ones the old network's output. Control: the image before recall with the "
         f"same target, which shows what the target does alone. Hollow: the paper's {table}; what its ± is, "
@@ -341,30 +319,26 @@ def _about_cosines(seeds, condition):
         for kind, which, group, mean in zip(t["condition"], t["which"], t["group"], t["mean"]):
             if kind == condition:
                 rows.setdefault(str(group), {}).setdefault(str(which), []).append(mean)
-    parts = "; ".join(
-        f"{group} {np.mean(both['class 1']):.3f} and {np.mean(both['class 2']):.3f}"
-        for group, both in rows.items()
-    )
+    means = {
+        group: [np.mean(both[which]) for which in ("class 1", "class 2")] for group, both in rows.items()
+    }
+    parts = "; ".join(f"{group} {first:.3f} and {second:.3f}" for group, (first, second) in means.items())
     return f"{condition.replace('control', 'Control,').capitalize()} targets, class 1 and class 2: {parts}."
 
 
 # ---- tables 1, 6 and 7
 
-# How the accuracy of a task is counted in these tables, and what a caption says of it.
-TASK_MEAN = "classes"
-COUNTED = {
-    "classes": "The accuracy of a task is the mean over its classes, as the authors count it.",
-    "images": "The accuracy of a task is the share of its images, not the mean over its classes as there.",
-}
 
-# Name for plot_ablation, published metric, least value on the axis.
-_SCORES = (("accuracy", "average accuracy", 0), ("forgetting", "forgetting", -4))
+def _accuracy(result):
+    """As the authors count it: the mean over classes; of training without tasks the share of all images."""
+    return result.average("images") if len(result.seen) == 1 else result.average(task_mean="classes")
 
 
-def score_of(result, score):
-    """Final "accuracy" or "forgetting" as the tables show it: a fraction, NaN where undefined."""
-    function = {"accuracy": Result.average, "forgetting": Result.forgetting}[score]
-    return function(result, task_mean=TASK_MEAN)
+# Name for plot_ablation, function, published metric, least value on the axis.
+_SCORES = (
+    ("accuracy", _accuracy, "average accuracy", 0),
+    ("forgetting", lambda r: r.forgetting(task_mean="classes"), "forgetting", -4),
+)
 
 
 def table(rows, title, name, benchmark, baseline=None, note=""):
@@ -378,13 +352,10 @@ def table(rows, title, name, benchmark, baseline=None, note=""):
     tables = (name, "Table 2") if name == "Table 7" else (name,)  # 2 has what 7 lacks
     figure, axes = panels(12.4, 1.9 + 0.36 * len(groups), 2, sharey=True)
     numbers, beside = [], 34 if len(counts) == 1 else 74  # beside our numbers, or these and their n
-    for ax, (score, metric, low) in zip(axes, _SCORES, strict=True):
-        ours = {label: [score_of(r, score) for r in seeds] for label, seeds in groups.items()}
-        found = {
-            label: _printed(tables, benchmark, method, metric)
-            for label, method, *_ in rows
-            if label in groups and method
-        }
+    for ax, (score, function, metric, low) in zip(axes, _SCORES, strict=True):
+        ours = {label: [function(r) for r in seeds] for label, seeds in groups.items()}
+        known = [(label, method) for label, method, *_ in rows if method and label in groups]
+        found = {label: _printed(tables, benchmark, method, metric) for label, method in known}
         printed = {label: p for label, p in found.items() if p}
         plots.plot_ablation(ours, baseline=baseline, score=score, ax=ax)
         if ax.get_legend():
@@ -393,14 +364,15 @@ def table(rows, title, name, benchmark, baseline=None, note=""):
         theirs = "; ".join(f"{label} {p.text} ± {p.spread:g}" for label, p in printed.items())
         said = short(ours, lambda value: value)
         numbers.append(f"{metric.capitalize()}: {said}. As printed: {theirs or 'none'}.")
-    where = "" if benchmark in rows[0][2] else f" for {_SAID[benchmark]}"
+    where = "" if benchmark in rows[0][2] else f" for {SAID[benchmark]}"
     legend = printed_handles(f"printed{where}, with its ±", counts != {1})
     figure.legend(handles=legend, ncols=3, loc="outside upper center", frameon=False, fontsize=9)
     plots.stamp(figure, groups)
     return FigureSpec(
         figure,
-        f"{title}; {plots.kind(groups)}. {COUNTED[TASK_MEAN]} Diamonds are the numbers of {name} of the "
-        f"paper, which does not say what their ± is.{note}{left_out(absent)}",
+        f"{title}; {plots.kind(groups)}. The accuracy of a task is the mean over its classes, as the authors "
+        f"count it. Diamonds are the numbers of {name} of the paper, which does not say what their ± is."
+        f"{note}{left_out(absent)}",
         f"Two panels with a dot for each row; in percent, {plots.kind(groups)}. {' '.join(numbers)}",
         records,
     )
@@ -408,30 +380,24 @@ def table(rows, title, name, benchmark, baseline=None, note=""):
 
 def _printed(tables, benchmark, method, metric):
     """The Published of a method in the first of some tables that has it, or None."""
-    rows = [
-        published(paper="arm", table=table, benchmark=benchmark, method=method, metric=metric)
-        for table in tables
-    ]
-    return next((row[0] for row in rows if row), None)
+    wanted = {"paper": "arm", "benchmark": benchmark, "method": method, "metric": metric}
+    return next((p for table in tables for p in published(table=table, **wanted)), None)
 
 
 def table_methods(rows, name, benchmark):
     """Tables 1 and 6: methods on one benchmark."""
-    title = f"Average accuracy and forgetting after the last task of {_SAID[benchmark]}, each image seen once"
+    title = f"Average accuracy and forgetting after the last task of {SAID[benchmark]}, each image seen once"
     return table(rows, title, name, benchmark)
 
 
 def table_ablations():
     """Table 7 on MNIST-5k-5: ARM with one thing changed at a time."""
-    return table(
-        TABLE_7,
-        "ARM on MNIST-5k-5 with one thing changed at a time",
-        "Table 7",
-        CIFAR,
-        "ARM",
+    title = "ARM on MNIST-5k-5 with one thing changed at a time"
+    note = (
         " They are for CIFAR10, with ten times the recalled images (with the unit lag and without "
-        "distillation, of Table 2): compare the changes, not the values.",
+        "distillation, of Table 2): compare the changes, not the values."
     )
+    return table(TABLE_7, title, "Table 7", CIFAR, "ARM", note)
 
 
 FIGURES = {

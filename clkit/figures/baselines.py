@@ -4,7 +4,16 @@ import numpy as np
 
 from clkit import __version__, experiments, plots
 from clkit.analysis import confusion
-from clkit.figures.picture import FigureSpec, each, load_records, panels, percent, records_of
+from clkit.figures.picture import (
+    FigureSpec,
+    each,
+    each_label,
+    load_records,
+    panels,
+    records_of,
+    scenarios,
+    side_by_side,
+)
 from clkit.result import Result
 
 # Images kept by ER in the figure memory-kept, and which of these numbers is its own setting.
@@ -17,14 +26,8 @@ MEMORIES, OWN_MEMORY = (50, 100, 200, 500, 1000, 2000), 500
 def accuracy_matrices():
     """Accuracy on each task after each stage: finetune, LwF and ER side by side."""
     records, groups = records_of("split-mnist", "finetune", "lwf", "er")
-    figure, axes = panels(9.6, 3.7, 3)
-    for n, (ax, seeds) in enumerate(zip(axes, groups.values())):
-        plots.plot_accuracy_matrix(seeds, colorbar=n == 2, ax=ax)
-        if n:
-            ax.set_ylabel("")
-    plots.stamp(figure, groups)
     return FigureSpec(
-        figure,
+        side_by_side(plots.plot_accuracy_matrix, groups, "colorbar", 9.6, 3.7),
         "Accuracy on each task after each learning stage on split MNIST. The diagonal is the task just "
         "learned; what stands below it is what is left of it.",
         "Three heat maps of accuracy, rows after learning task 1 to 5, columns tested on task 1 to 5."
@@ -51,45 +54,34 @@ def averages_split_mnist():
 def forgetting_split_mnist():
     """Forgetting of each method as bars."""
     records, groups = records_of("split-mnist", "finetune", "lwf", "lwf-multihead", "er", "cumulative")
-    ax = plots.plot_forgetting(groups)
+    points = each(groups, Result.forgetting).replace(" %", "")
     return FigureSpec(
-        ax.figure,
+        plots.plot_forgetting(groups).figure,
         "Forgetting on split MNIST: how far each task's accuracy fell from its best to the end, mean over "
         "the tasks but the last. A dot is a seed.",
-        f"Bars of forgetting in percentage points: {each(groups, lambda r: r.forgetting())}.".replace(
-            " %", ""
-        ),
+        f"Bars of forgetting in percentage points: {points}.",
         records,
     )
 
 
 def scenarios_split_mnist():
     """The same weights, class-incremental and task-aware."""
-    records, groups = records_of("split-mnist", "finetune", "lwf", "lwf-multihead", "er", "joint")
-    ax = plots.plot_scenarios(groups)
-    return FigureSpec(
-        ax.figure,
+    return scenarios(
+        "finetune lwf lwf-multihead er joint",
         "The same weights after the last task of split MNIST, tested in two ways: class-incremental, among "
         "all ten classes, and task-aware, among the two classes of the image's own task. A dot is a seed.",
-        f"Pairs of bars. Class-incremental average accuracy: {each(groups, Result.average)}. Task-aware: "
-        f"{each(groups, Result.task_aware_average)}.",
-        records,
     )
 
 
 def confusion_finetune_er():
     """What the classes are taken for after the last task: finetune beside ER."""
     records, groups = records_of("split-mnist", "finetune", "er")
-    figure, axes = panels(9.6, 4.6, 2)
-    for n, (ax, seeds) in enumerate(zip(axes, groups.values())):
-        plots.plot_confusion(seeds, colorbar=n == 1, ax=ax)
-    plots.stamp(figure, groups)
     return FigureSpec(
-        figure,
+        side_by_side(plots.plot_confusion, groups, "colorbar", 9.6, 4.6, y_labels=True),
         "Confusion of the ten classes after the last task of split MNIST. Finetuning answers with the newest "
         "two classes whatever it is shown.",
         "Two confusion matrices of ten classes. Share of predictions on the newest two classes: "
-        f"{each(groups, lambda r: r.newest_share())}.",
+        f"{each(groups, Result.newest_share)}.",
         records,
     )
 
@@ -97,20 +89,11 @@ def confusion_finetune_er():
 def tasks_over_time():
     """Accuracy on each task while later tasks are learned: finetune beside ER."""
     records, groups = records_of("split-mnist", "finetune", "er")
-    figure, axes = panels(9.0, 3.6, 2, sharey=True)
-    for n, (ax, seeds) in enumerate(zip(axes, groups.values())):
-        plots.plot_tasks(seeds, legend=n == 1, ax=ax)
-    axes[1].set_ylabel("")
-    plots.stamp(figure, groups)
-
-    def first(r):
-        return r.accuracy()[-1, 0]
-
     return FigureSpec(
-        figure,
+        side_by_side(plots.plot_tasks, groups, "legend", 9.0, 3.6, sharey=True),
         "Accuracy on each task of split MNIST from when it is learned to the end: a line a task.",
         "Two panels of curves, one a task, each beginning near 100 % when its task is learned. At the end"
-        f" the accuracy on the first task is {each(groups, first)}.",
+        f" the accuracy on the first task is {each(groups, lambda r: r.accuracy()[-1, 0])}.",
         records,
     )
 
@@ -120,9 +103,7 @@ def memory_kept():
     kept = load_records([("er/split-mnist", None if m == OWN_MEMORY else {"memory": m}) for m in MEMORIES])
     records, references = records_of("split-mnist", "finetune", "joint")
     ax = plots.plot_tradeoff([r for seeds in kept.values() for r in seeds], references=references)
-    ends = "; ".join(
-        f"{m:,} images {percent(seeds, Result.average)}" for m, seeds in zip(MEMORIES, kept.values())
-    )
+    ends = each_label({f"{m:,} images": s for m, s in zip(MEMORIES, kept.values())}, Result.average)
     return FigureSpec(
         ax.figure,
         "Average accuracy of experience replay on split MNIST by the number of images it keeps, between "
@@ -144,14 +125,10 @@ def shapes_samples():
     figure, axes = panels(9.6, 9.2, 2)
     for ax, some in zip(axes, (families[:half], families[half:])):
         classes = [k for f in some for k in range(len(stream.names)) if stream.groups[k] == f]
-        pick = np.array([np.flatnonzero(labels == k)[0] for k in classes])
-        plots.plot_images(
-            np.asarray(stream.test.images)[pick], columns=len(classes) // len(some), rows=some, ax=ax
-        )
-    plots.stamp(
-        figure,
-        f"first test image of each class · data {stream.about()['data']}, drawn by clkit {__version__}",
-    )
+        images = np.asarray(stream.test.images)[[np.flatnonzero(labels == k)[0] for k in classes]]
+        plots.plot_images(images, columns=len(classes) // len(some), rows=some, ax=ax)
+    data = f"data {stream.about()['data']}, drawn by clkit {__version__}"
+    plots.stamp(figure, f"first test image of each class · {data}")
     return FigureSpec(
         figure,
         "The shapes: 20 families (rows) of 5 classes each that differ in one detail. Place, size, angle and "

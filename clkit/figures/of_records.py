@@ -1,5 +1,7 @@
 """Figures of whatever records a folder holds: the user's own data, or one benchmark of the book."""
 
+from functools import partial
+
 from clkit import plots
 from clkit.experiments.load import records_in
 from clkit.figures.picture import FigureSpec, each
@@ -11,19 +13,14 @@ def figures_of(folder):
     for (benchmark, size), groups in records_in(folder).items():
         name = benchmark.partition(":")[2].replace("/", "-").strip("-.~") or benchmark
         for kind, draw in (("averages", averages), ("forgetting", forgetting), ("memory", memory)):
-            found[f"{kind}-{name}-{size}"] = _bound(draw, f"{name}, size {size}", groups)
+            found[f"{kind}-{name}-{size}"] = partial(draw, f"{name}, size {size}", groups)
     return found
-
-
-def _bound(draw, where, groups):
-    return lambda: draw(where, groups)
 
 
 def averages(where, groups):
     """Average accuracy after each task, a line a method."""
-    ax = plots.plot_averages(groups)
     return FigureSpec(
-        ax.figure,
+        plots.plot_averages(groups).figure,
         f"Average accuracy over the classes seen so far on {where}, class-incremental.",
         f"Curves of average accuracy after each task. At the end: {each(groups, lambda r: r.average())}.",
         _by_stem(groups),
@@ -32,9 +29,8 @@ def averages(where, groups):
 
 def forgetting(where, groups):
     """Forgetting of each method as bars."""
-    ax = plots.plot_forgetting(groups)
     return FigureSpec(
-        ax.figure,
+        plots.plot_forgetting(groups).figure,
         f"Forgetting on {where}: how far each task's accuracy fell from its best to the end, "
         "mean over the tasks but the last. A dot is a seed.",
         f"Bars of forgetting: {each(groups, lambda r: r.forgetting())}.",
@@ -44,13 +40,12 @@ def forgetting(where, groups):
 
 def memory(where, groups):
     """What each method keeps between tasks."""
-    ax = plots.plot_memory(groups)
     kept = "; ".join(
         f"{plots.style(m)['label']} {sum(v[-1] for v in seeds[0].memory_bytes.values()) / 1e6:.2f} MB"
         for m, seeds in groups.items()
     )
     return FigureSpec(
-        ax.figure,
+        plots.plot_memory(groups).figure,
         f"Memory kept when the last task of {where} is over, by kind.",
         f"Stacked bars of memory kept: {kept}.",
         _by_stem(groups),

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from clkit import experiments, plots
 from clkit.papers.palette import BLUE, VERMILLION
-from clkit.result import interval
+from clkit.result import Result, interval
 
 
 @dataclass
@@ -57,28 +57,28 @@ def records_of(benchmark, *methods, preset="paper", overrides=None):
     return records, dict(zip(methods, records.values(), strict=True))
 
 
-def available_records(rows, needed=None, preset="paper", trace=True):
+def available_records(rows, needed=None, trace=True):
     """What is on record of [(label, experiment name, overrides)].
 
     needed: a label that is not left out, by default the first that has a record.   trace: see load_records.
-    Returns (records {stem:
-    results}, {label: results}, labels left out because there is no record). PresetError for a stale record,
-    where `needed` has none, and where none has one.
+    Returns (records {stem: results}, {label: results}, labels left out because there is no record).
+    PresetError for a stale record, where `needed` has none, and where none has one.
     """
-    records, groups, absent = {}, {}, []
-    needed = needed or next((label for label, *row in rows if on_record(*row, preset)), rows[0][0])
-    for label, name, overrides in rows:
-        if label != needed and not on_record(name, overrides, preset):
-            absent.append(label)
-            continue
-        records |= (one := load_records([(name, overrides)], preset, trace))
-        groups[label] = next(iter(one.values()))
-    return records, groups, absent
+    there = {label: on_record(*row) for label, *row in rows}
+    there[needed or next((label for label in there if there[label]), rows[0][0])] = True
+    records, groups = labelled_records([row for row in rows if there[row[0]]], trace)
+    return records, groups, [label for label in there if not there[label]]
 
 
-def on_record(name, overrides=None, preset="paper"):
-    """Whether there is a record of an experiment, be it fresh or stale."""
-    return experiments.on_record(name, preset, overrides)
+def labelled_records(rows, trace=True):
+    """(records {stem: results}, {label: results}) of [(label, experiment name, overrides)]."""
+    records = load_records([row[1:] for row in rows], trace=trace)
+    return records, dict(zip([row[0] for row in rows], records.values(), strict=True))
+
+
+def on_record(name, overrides=None):
+    """Whether there is a record of an experiment at the paper preset, be it fresh or stale."""
+    return experiments.on_record(name, "paper", overrides)
 
 
 def left_out(absent):
@@ -88,13 +88,7 @@ def left_out(absent):
 
 # ---- printed numbers
 
-_PRINTED = {
-    "color": VERMILLION,
-    "marker": "D",
-    "linestyle": "none",
-    "markersize": 5,
-    "markerfacecolor": "none",
-}
+_PRINTED = {"color": VERMILLION, "marker": "D", "markersize": 5, "markerfacecolor": "none", "ls": "none"}
 
 
 def mark_printed(ax, labels, printed, limits=(0, 100), beside=74):
@@ -130,6 +124,32 @@ def panels(width, height, columns=1, rows=1, **options):
     return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
 
 
+def side_by_side(plot, groups, last, width, height, y_labels=False, **options):
+    """A figure with a panel a method; last: what is drawn in the last one only, such as "legend"."""
+    figure, axes = panels(width, height, len(groups), **options)
+    for n, (ax, seeds) in enumerate(zip(axes, groups.values())):
+        plot(seeds, ax=ax, **{last: n == len(groups) - 1})
+        if n and not y_labels:
+            ax.set_ylabel("")
+    plots.stamp(figure, groups)
+    return figure
+
+
+def scenarios(methods, caption):
+    """The figure of `plot_scenarios` of methods, as a text with spaces, on split MNIST."""
+    records, groups = records_of("split-mnist", *methods.split())
+    both = [each(groups, score) for score in (Result.average, Result.task_aware_average)]
+    alt = f"Pairs of bars. Class-incremental average accuracy: {both[0]}. Task-aware: {both[1]}."
+    return FigureSpec(plots.plot_scenarios(groups).figure, caption, alt, records)
+
+
+def shared_bar(axes, label, **options):
+    """One colour bar for maps on one scale."""
+    bar = axes[0].figure.colorbar(axes[-1].images[0], ax=list(axes), **options)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+
+
 def percent(seeds, score):
     """ "19.9 %", or with its interval, in words."""
     i = interval([score(r) for r in seeds])
@@ -148,7 +168,12 @@ def short(groups, score):
 
 def each(groups, score):
     """ "Finetune 19.9 %; LwF 20.5 %": `percent` of each method."""
-    return "; ".join(f"{plots.style(m)['label']} {percent(seeds, score)}" for m, seeds in groups.items())
+    return each_label({plots.style(m)["label"]: seeds for m, seeds in groups.items()}, score)
+
+
+def each_label(shown, score):
+    """The same of {label: results}."""
+    return "; ".join(f"{label} {percent(seeds, score)}" for label, seeds in shown.items())
 
 
 # ---- files

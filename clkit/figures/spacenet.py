@@ -9,12 +9,16 @@ from clkit.analysis import UNITS_SHOWN, masks
 from clkit.figures.picture import (
     FigureSpec,
     each,
-    load_records,
+    each_label,
+    labelled_records,
     mark_printed,
     panels,
     percent,
     printed_handles,
     records_of,
+    scenarios,
+    shared_bar,
+    side_by_side,
 )
 from clkit.papers.published import one
 from clkit.result import Result
@@ -28,12 +32,10 @@ CIFAR = {
     "wide": None,
 }
 
-PRINTED = {
-    "static": "spacenet-static",
-    "rehearsal": "spacenet-rehearsal",
-}  # names among the published numbers
+# Names among the published numbers.
+PRINTED = {"static": "spacenet-static", "rehearsal": "spacenet-rehearsal"}
 SIZES = "spacenet rehearsal lwf ewc si mas icarl dgr".split()
-AWARE = "spacenet static rehearsal lwf ewc si mas".split()
+
 
 # Variants of SpaceNet on split MNIST: (label, experiment, overrides), the first is the one that they vary.
 _OWN = "spacenet/split-mnist"
@@ -68,9 +70,7 @@ def size():
     """How many numbers each method holds after split MNIST (figure 2)."""
     records, groups = records_of("split-mnist", *SIZES)
     held = {m: masks.sizes(seeds[0]) for m, seeds in groups.items()}
-    ax = plots.plot_sizes(groups, held)
-    own = held["spacenet"]["parameters"]
-    times = {m: held[m]["parameters"] / own for m in ("lwf", "dgr")}
+    lwf, dgr = (held[m]["parameters"] / held["spacenet"]["parameters"] for m in ("lwf", "dgr"))
     said = one(paper="spacenet", method="dgr", metric="connections relative to spacenet")
     numbers = "; ".join(
         f"{plots.style(m)['label']} {h['parameters']:,}"
@@ -78,13 +78,13 @@ def size():
         for m, h in held.items()
     )
     return FigureSpec(
-        ax.figure,
+        plots.plot_sizes(groups, held).figure,
         "Numbers that each method holds after the last task of split MNIST. For SpaceNet these are the "
         "weights of its connections, and all biases. Hatched is what is kept beside the parameters: "
         "teachers, importances, stored pixels.",
         f"Horizontal bars on a logarithmic scale, parameters of each method: {numbers}. The dense network has"
-        f" {times['lwf']:.1f} times the parameters of SpaceNet, DGR {times['dgr']:.1f} times; the paper says "
-        f"{said} times, of connections ({said.place}).",
+        f" {lwf:.1f} times the parameters of SpaceNet, DGR {dgr:.1f} times; the paper says {said} times, of "
+        f"connections ({said.place}).",
         records,
     )
 
@@ -96,27 +96,24 @@ def cifar():
     if CIFAR["wide"]:
         wide, found = records_of(benchmark, "spacenet", preset=preset, overrides=CIFAR["wide"])
         records, groups = records | wide, groups | {"SpaceNet (wide)": found["spacenet"]}
-    ax = plots.plot_task_bars(groups)
-    passes = cifar_scale()
+    scale = f"Size {preset}: {cifar_scale()}"
     return FigureSpec(
-        ax.figure,
+        plots.plot_task_bars(groups).figure,
         "Accuracy on each task of CIFAR-10/100 after all six were learned, and the average over tasks; task 1"
-        f" is CIFAR-10. Size {preset}: {passes}; {plots.kind(groups)}.",
+        f" is CIFAR-10. {scale}; {plots.kind(groups)}.",
         f"Groups of bars, one group a task, one bar a method, and last the average: "
         f"{each(groups, Result.average)}. Standard deviation over the tasks: "
-        f"{each(groups, lambda r: np.std(r.accuracy()[-1]))}. Size {preset}: {passes}.",
+        f"{each(groups, lambda r: np.std(r.accuracy()[-1]))}. {scale}.",
         records,
     )
 
 
 def cifar_scale():
     """In words, how much the records of figure 3 were trained, beside the paper."""
-    epochs = {
-        size: papers.paper_of("spacenet").settings_of("spacenet", CIFAR["benchmark"], size)["epochs"]
-        for size in (CIFAR["preset"], "paper")
-    }
-    ours, full = epochs[CIFAR["preset"]], epochs["paper"]
-    most = papers.benchmark(CIFAR["benchmark"], CIFAR["preset"]).stream.get("max_per_class")
+    benchmark, preset = CIFAR["benchmark"], CIFAR["preset"]
+    settings_of = papers.paper_of("spacenet").settings_of
+    ours, full = (settings_of("spacenet", benchmark, size)["epochs"] for size in (preset, "paper"))
+    most = papers.benchmark(benchmark, preset).stream.get("max_per_class")
     if (ours, most) == (full, None):
         return f"{ours} epochs a task on all training images"
     images = f"{most} training images of each class" if most else "all training images"
@@ -126,68 +123,51 @@ def cifar_scale():
 # ---- figures 4 to 6
 
 
-def _activations(result):
-    """Activations after the first task, [(images, units)] by hidden layer, and how many are of class 0."""
-    values = np.asarray(result.trace["network"]["activations"][0], dtype=float)
-    layers = np.split(values, np.cumsum(result.about["config"]["hidden"])[:-1], axis=1)
-    return layers, min(UNITS_SHOWN, int((np.asarray(result.labels) == 0).sum()))
-
-
-def _about_layers(layers, split):
-    parts = []
+def _activations():
+    """(records, first seed, its [(images, units)] after task 1, how many are of class 0, words on them)."""
+    records, groups = records_of("split-mnist", "spacenet")
+    first, said = groups["spacenet"][0], []
+    values = np.asarray(first.trace["network"]["activations"][0], dtype=float)
+    layers = np.split(values, np.cumsum(first.about["config"]["hidden"])[:-1], axis=1)
+    split = min(UNITS_SHOWN, int((np.asarray(first.labels) == 0).sum()))
     for name, a in zip(("First", "Second"), layers, strict=True):
         s, cosine = masks.sparsity(a), masks.class_cosine(a[:split], a[split:])
-        parts.append(
-            f"{name} hidden layer: {s['columns']} of {a.shape[1]} neurons are ever active, for an"
-            f" image {100 * s['active']:.1f} % of them; {100 * s['strong']:.1f} % of the values are "
-            f"above a tenth of the largest; cosine between the classes' mean activations "
-            f"{cosine:.2f}."
+        said.append(
+            f"{name} hidden layer: {s['columns']} of {a.shape[1]} neurons are ever active, for an image "
+            f"{100 * s['active']:.1f} % of them; {100 * s['strong']:.1f} % of the values are above a tenth "
+            f"of the largest; cosine between the classes' mean activations {cosine:.2f}."
         )
-    return " ".join(parts)
+    return records, first, layers, split, " ".join(said)
 
 
 def _draw_activations(layers, split, result, note=""):
     """Both hidden layers, one above the other, on one scale; note: on the order of the neurons."""
     figure, axes = panels(9.6, 6, 1, 2)
-    top = max(a.max() for a in layers)
+    look = {"names": [f"class {name}" for name in result.names[:2]], "vmax": max(a.max() for a in layers)}
     for ax, a, name in zip(axes, layers, ("first", "second"), strict=True):
-        plots.plot_activations(
-            a,
-            split,
-            names=[f"class {name}" for name in result.names[:2]],
-            vmax=top,
-            colorbar=False,
-            title=f"{name} hidden layer",
-            ax=ax,
-        )
+        plots.plot_activations(a, split, colorbar=False, title=f"{name} hidden layer", ax=ax, **look)
         ax.set_xlabel(ax.get_xlabel() + note)
-    bar = figure.colorbar(axes[0].images[0], ax=list(axes), shrink=0.6)
-    bar.set_label("activation")
-    bar.outline.set_visible(False)
+    shared_bar(axes, "activation", shrink=0.6)
     plots.stamp(figure, result)
     return figure
 
 
 def activations():
     """Activations of both hidden layers after the first task (figure 4)."""
-    records, groups = records_of("split-mnist", "spacenet")
-    first = groups["spacenet"][0]
-    layers, split = _activations(first)
+    records, first, layers, split, said = _activations()
     return FigureSpec(
         _draw_activations(layers, split, first),
         "Activations of SpaceNet's two hidden layers for test images of the two classes of task 1 of split "
         "MNIST, after that task was learned. A row is an image, a column a neuron.",
         f"Two heat maps of {len(layers[0])} images, the first class above the second, on one scale: thin "
-        f"vertical stripes. {_about_layers(layers, split)}",
+        f"vertical stripes. {said}",
         records,
     )
 
 
 def activations_sorted():
     """The same of the neurons that are ever active, sorted by the class that they prefer."""
-    records, groups = records_of("split-mnist", "spacenet")
-    first = groups["spacenet"][0]
-    layers, split = _activations(first)
+    records, first, layers, split, said = _activations()
     drawn, parts = [], []
     for a, name in zip(layers, ("first", "second"), strict=True):
         a = a[:, (a > 0).any(axis=0)]
@@ -202,8 +182,7 @@ def activations_sorted():
         "The same activations after task 1 of split MNIST, of the neurons that are active for any of the "
         "images, sorted by how much more active they are for the first class than for the second.",
         f"Two heat maps of {len(layers[0])} images: the first class lights up columns at the left, the second"
-        f" at the right. Sorted are those active for any image: {'; '.join(parts)}. "
-        f"{_about_layers(layers, split)}",
+        f" at the right. Sorted are those active for any image: {'; '.join(parts)}. {said}",
         records,
     )
 
@@ -213,10 +192,8 @@ def connections():
     records, groups = records_of("split-mnist", "spacenet")
     first = groups["spacenet"][0]
     figure, axes = panels(10.4, 7.6, 2, 2, height_ratios=(1.25, 1))
-    parts = []
-    for row, layer, name in zip(
-        axes, (1, 0), ("first to second hidden layer", "input to first hidden layer"), strict=True
-    ):
+    parts, between = [], {1: "first to second hidden layer", 0: "input to first hidden layer"}
+    for row, (layer, name) in zip(axes, between.items(), strict=True):
         pair = [masks.block(first, 1, layer, epoch)[0] for epoch in (0, -1)]
         for ax, mask, when in zip(row, pair, ("at allocation", "after training"), strict=True):
             plots.plot_connections(mask, title=f"{name}, {when}", ax=ax)
@@ -251,9 +228,7 @@ def input_maps():
         for ax, counts in zip(column, maps, strict=True):
             plots.plot_input_map(counts, vmax=max(m.max() for m in maps), colorbar=False, ax=ax)
         column[0].set_title(f"task {task + 1} ({' or '.join(digits)})", fontsize=11)
-        bar = figure.colorbar(column[1].images[0], ax=list(column), location="bottom", shrink=0.85, pad=0.02)
-        bar.outline.set_visible(False)
-        bar.set_label("connections of a pixel")
+        shared_bar(column, "connections of a pixel", location="bottom", shrink=0.85, pad=0.02)
         said.append(f"task {task + 1}: {maps[0].max()} and {maps[1].max()}")
     for ax, method in zip(axes[:, 0], groups, strict=True):
         ax.set_ylabel(plots.style(method)["label"], fontsize=11)
@@ -273,81 +248,50 @@ def input_maps():
 
 def table_mnist():
     """Table 2 as a picture: average accuracy on split MNIST beside the printed numbers."""
-    slow, found = records_of("split-mnist", "rehearsal", overrides={"lr": 0.01})
+    slow = ("SpaceNet (rehearsal), lr 0.01", "rehearsal/split-mnist", {"lr": 0.01})
     rate = papers.methods()["rehearsal"].settings["lr"]
-    return _table(
-        "split-mnist",
-        "split MNIST",
-        "Table 2",
-        "ewc si mas lwf dgr icarl rehearsal static spacenet",
-        slow,
-        {"SpaceNet (rehearsal), lr 0.01": found["rehearsal"]},
-        f" Rehearsal learns at a rate of {rate:g}, and in the top row at the 0.01 of the paper.",
-    )
+    note = f" Rehearsal learns at a rate of {rate:g}, and in the top row at the 0.01 of the paper."
+    rows = "ewc si mas lwf dgr icarl rehearsal static spacenet"
+    return _table("split-mnist", "split MNIST", "Table 2", rows, [slow], note)
 
 
 def table_fashion():
     """Table 3 as a picture: average accuracy on split Fashion-MNIST beside the printed numbers."""
-    return _table(
-        "split-fashion", "split Fashion-MNIST", "Table 3", "ewc si lwf dgr icarl rehearsal static spacenet"
-    )
+    rows = "ewc si lwf dgr icarl rehearsal static spacenet"
+    return _table("split-fashion", "split Fashion-MNIST", "Table 3", rows)
 
 
-def _table(benchmark, title, table, rows, records=None, shown=None, note=""):
-    """The FigureSpec of a printed table.   rows: methods from the top.   shown: {label: seeds} above them."""
-    found, groups = records_of(benchmark, *rows.split())
-    shown = (shown or {}) | {plots.style(m)["label"]: seeds for m, seeds in groups.items()}
-    printed = {plots.style(m)["label"]: _printed(benchmark, table, m) for m in groups}
-    printed["DEN (not run here)"] = _printed(benchmark, table, "den")
+def _table(benchmark, title, table, rows, above=(), note=""):
+    """The FigureSpec of a printed table.   rows: methods from the top.   above: more rows, as ABLATIONS."""
+    more, shown = labelled_records(above)
+    records, groups = records_of(benchmark, *rows.split())
+    shown |= {plots.style(m)["label"]: seeds for m, seeds in groups.items()}
+    source = {"paper": "spacenet", "benchmark": benchmark}
+    accuracy = source | {"table": table, "metric": "average accuracy"}
+    printed = {plots.style(m)["label"]: one(method=PRINTED.get(m, m), **accuracy) for m in groups}
+    printed["DEN (not run here)"] = one(method="den", **accuracy)
     ax = plots.plot_ablation(shown)
     mark_printed(ax, [*shown, "DEN (not run here)"], printed)
-    ax.legend(
-        handles=printed_handles(),
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=3,
-        frameon=False,
-        fontsize=9,
-    )
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3}
+    ax.legend(handles=printed_handles(), frameon=False, fontsize=9, **place)
     pairs = list(zip(groups["static"], groups["spacenet"], strict=True))
-    for both in pairs:  # static and SpaceNet are the last two rows
-        ax.plot(
-            [100 * r.average() for r in both],
-            [len(shown) - 2, len(shown) - 1],
-            color="#888888",
-            linewidth=0.6,
-            zorder=1,
-        )
-    gain = one(
-        paper="spacenet",
-        table="text",
-        benchmark=benchmark,
-        method="spacenet",
-        metric="gain in average accuracy over spacenet-static",
-    )
+    at = [len(shown) - 2, len(shown) - 1]  # static and SpaceNet are the last two rows
+    for both in pairs:
+        ax.plot([100 * r.average() for r in both], at, color="#888888", linewidth=0.6, zorder=1)
+    metric = "gain in average accuracy over spacenet-static"
+    gain = one(table="text", method="spacenet", metric=metric, **source)
     wins = sum(static.average() < own.average() for static, own in pairs)
     mean = percent(pairs, lambda pair: pair[1].average() - pair[0].average()).replace(" %", " points", 1)
-    ours = "; ".join(f"{label} {percent(seeds, Result.average)}" for label, seeds in shown.items())
     theirs = "; ".join(f"{label} {p.text} ± {p.spread:g}" for label, p in printed.items())
     return FigureSpec(
         ax.figure,
         f"Average accuracy after the last task of {title}, class-incremental, beside the numbers that {table}"
         " of the paper prints. A thin line joins the runs of SpaceNet and its static variant with one seed."
         + note,
-        f"A dot with an interval for each method: {ours}. Diamonds, as printed: {theirs}; what the ± is, the "
-        f"paper does not say. SpaceNet is above its static variant in {wins} of {len(pairs)} seeds, on "
-        f"average by {mean}; the paper says {gain} points.",
-        found | (records or {}),
-    )
-
-
-def _printed(benchmark, table, method):
-    return one(
-        paper="spacenet",
-        table=table,
-        benchmark=benchmark,
-        method=PRINTED.get(method, method),
-        metric="average accuracy",
+        f"A dot with an interval for each method: {each_label(shown, Result.average)}. Diamonds, as printed: "
+        f"{theirs}; what the ± is, the paper does not say. SpaceNet is above its static variant in {wins} of "
+        f"{len(pairs)} seeds, on average by {mean}; the paper says {gain} points.",
+        records | more,
     )
 
 
@@ -356,15 +300,10 @@ def _printed(benchmark, table, method):
 
 def task_aware():
     """The same weights, class-incremental and task-aware."""
-    records, groups = records_of("split-mnist", *AWARE)
-    ax = plots.plot_scenarios(groups)
-    return FigureSpec(
-        ax.figure,
+    return scenarios(
+        "spacenet static rehearsal lwf ewc si mas",
         "The same weights after the last task of split MNIST, class-incremental (among all ten classes) and "
         "task-aware (among the two classes of the image's own task). A dot is a seed.",
-        f"Pairs of bars. Class-incremental average accuracy: {each(groups, Result.average)}. Task-aware: "
-        f"{each(groups, Result.task_aware_average)}.",
-        records,
     )
 
 
@@ -389,28 +328,19 @@ def pixels():
 
 
 def _variants(rows, baseline, caption):
-    found = [(label, load_records([(name, overrides)])) for label, name, overrides in rows]
-    records = {stem: seeds for _, record in found for stem, seeds in record.items()}
-    shown = {label: next(iter(record.values())) for label, record in found}
+    records, shown = labelled_records(rows)
     ax = plots.plot_ablation(shown, baseline=baseline)
-    numbers = "; ".join(f"{label} {percent(seeds, Result.average)}" for label, seeds in shown.items())
-    return FigureSpec(ax.figure, caption, f"A dot with an interval for each variant: {numbers}.", records)
+    alt = f"A dot with an interval for each variant: {each_label(shown, Result.average)}."
+    return FigureSpec(ax.figure, caption, alt, records)
 
 
 def curves():
     """Accuracy on each task while later tasks are learned: SpaceNet beside its static variant."""
     records, groups = records_of("split-mnist", "spacenet", "static")
-    figure, axes = panels(9.4, 3.6, 2, sharey=True)
-    for n, (ax, seeds) in enumerate(zip(axes, groups.values(), strict=True)):
-        plots.plot_tasks(seeds, legend=n == 1, ax=ax)
-    axes[1].set_ylabel("")
-    plots.stamp(figure, groups)
-    ends = [
-        ", ".join(f"{100 * a:.1f} %" for a in np.mean([r.accuracy()[-1] for r in seeds], axis=0))
-        for seeds in groups.values()
-    ]
+    means = [np.mean([r.accuracy()[-1] for r in seeds], axis=0) for seeds in groups.values()]
+    ends = [", ".join(f"{100 * a:.1f} %" for a in mean) for mean in means]
     return FigureSpec(
-        figure,
+        side_by_side(plots.plot_tasks, groups, "legend", 9.4, 3.6, sharey=True),
         "Accuracy on each task of split MNIST from when it is learned to the end: a line a task, SpaceNet "
         "beside its static variant.",
         "Two panels of curves, one a task, that fall as later tasks are learned. At the end, by task: "

@@ -4,6 +4,7 @@ FILES is the registry: a new paper is a new file and one line here. Nothing in t
 """
 
 import hashlib
+import itertools
 from importlib import import_module
 
 from clkit.errors import ClkitError, did_you_mean
@@ -60,21 +61,16 @@ def style(method):
 
     A method that brings none, or that no paper has, always gets the same free one.
     """
-    known = methods()
-    variant = known.get(str(method).lower(), Variant(str(method)))
-    if variant.color is not None:
-        return {"color": variant.color, "marker": variant.marker, "linestyle": variant.linestyle,
-                "label": variant.label}
-    unstyled = sorted({*(n for n, v in known.items() if v.color is None), str(method).lower()})
-    taken = []
-    for name in unstyled:                               # in one order, so that no two share a look
-        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
-        looks = len(palette.SPARE_COLORS) * len(palette.SPARE_MARKERS)
-        while number % looks in taken and len(taken) < looks:
-            number += 1
-        taken.append(number % looks)
-        if name == str(method).lower():
-            break
-    colors, markers = palette.SPARE_COLORS, palette.SPARE_MARKERS
-    return {"color": colors[taken[-1] % len(colors)], "marker": markers[taken[-1] // len(colors)],
-            "linestyle": palette.SPARE_LINE, "label": variant.label}
+    known, name = methods(), str(method).lower()
+    variant = known.get(name, Variant(str(method)))
+    color, marker, linestyle = variant.color, variant.marker, variant.linestyle
+    if color is None:
+        looks, taken = list(itertools.product(palette.SPARE_MARKERS, palette.SPARE_COLORS)), []
+        # in one order, so that no two share a look
+        for other in sorted({name, *(n for n, v in known.items() if v.color is None and n < name)}):
+            number = int.from_bytes(hashlib.sha256(other.encode()).digest()[:4], "big")
+            while looks[number % len(looks)] in taken and len(taken) < len(looks):
+                number += 1
+            taken.append(looks[number % len(looks)])
+        (marker, color), linestyle = taken[-1], palette.SPARE_LINE
+    return {"color": color, "marker": marker, "linestyle": linestyle, "label": variant.label}

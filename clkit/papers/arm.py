@@ -67,33 +67,35 @@ BENCHMARKS = {
     },
 }
 
+_MNIST = {"smoke": {"n_images": 6, "n_steps": 3}, "teach": {"epochs": 3}, "paper": {}}
+_COLOURED = {"lr": 0.01, "image_lr": 10.0}
+_CIFAR = {**_COLOURED, "net": "resnet18", "n_images": 100}
+_IMAGENET = {**_COLOURED, "net": "resnet18-pool2", "n_images": 100, "diversity": 1.0, "confidence": 1.0,
+             "distill": 2.0}
+
 SETTINGS = {
-    "mnist-5k-5": {"smoke": {"n_images": 6, "n_steps": 3}, "teach": {"epochs": 3}, "paper": {}},
-    "mnist-5k-5-mixed": {"smoke": {"n_images": 6, "n_steps": 3}, "teach": {"epochs": 3}, "paper": {}},
-    "mnist-5k-5-val": {"smoke": {"n_images": 6, "n_steps": 3}, "teach": {"epochs": 3}, "paper": {}},
-    "digits-online": {"smoke": {"n_images": 6, "n_steps": 3}, "teach": {"epochs": 3}, "paper": {"epochs": 3}},
+    "mnist-5k-5": _MNIST,
+    "mnist-5k-5-mixed": _MNIST,
+    "mnist-5k-5-val": _MNIST,
+    "digits-online": {**_MNIST, "paper": "teach"},
     "cifar10-5": {
-        "smoke": {"net": "resnet18", "lr": 0.01, "image_lr": 10.0, "n_images": 12, "n_steps": 2},
-        "teach": {"net": "convnet", "lr": 0.01, "image_lr": 10.0, "n_images": 20},
-        "laptop": {"net": "resnet18", "lr": 0.01, "image_lr": 10.0, "n_images": 100},
-        "paper": {"net": "resnet18", "lr": 0.01, "image_lr": 10.0, "n_images": 100},
+        "smoke": {**_COLOURED, "net": "resnet18", "n_images": 12, "n_steps": 2},
+        "teach": {**_COLOURED, "net": "convnet", "n_images": 20},
+        "laptop": _CIFAR,
+        "paper": _CIFAR,
     },
     "miniimagenet-20": {
-        "smoke": {"net": "resnet18-pool2", "lr": 0.01, "image_lr": 10.0, "n_images": 12, "n_steps": 2},
-        "teach": {"net": "convnet", "lr": 0.01, "image_lr": 10.0, "n_images": 20},
-        "laptop": {"net": "resnet18-pool2", "lr": 0.01, "image_lr": 10.0, "n_images": 100, "diversity": 1.0,
-                   "confidence": 1.0, "distill": 2.0},
-        "paper": {"net": "resnet18-pool2", "lr": 0.01, "image_lr": 10.0, "n_images": 100, "diversity": 1.0,
-                  "confidence": 1.0, "distill": 2.0, "epochs": 3},
+        "smoke": {**_COLOURED, "net": "resnet18-pool2", "n_images": 12, "n_steps": 2},
+        "teach": {**_COLOURED, "net": "convnet", "n_images": 20},
+        "laptop": _IMAGENET,
+        "paper": {**_IMAGENET, "epochs": 3},
     },
-    "adi/cifar10-5": {"laptop": {"bn_loss": 0.1, "distill": 1.0}, "paper": {"bn_loss": 0.1, "distill": 1.0}},
-    "adi/miniimagenet-20": {"laptop": {"bn_loss": 0.1}, "paper": {"bn_loss": 0.1}},
-    "naive/cifar10-5": {"laptop": {"lr": 0.1}, "paper": {"lr": 0.1}},
-    "naive/miniimagenet-20": {"laptop": {"lr": 0.1, "distill": 0.0},
-                              "paper": {"lr": 0.1, "distill": 0.0}},
-    "stationary/cifar10-5": {"laptop": {"lr": 0.1}, "paper": {"lr": 0.1}},
-    "stationary/miniimagenet-20": {"laptop": {"lr": 0.1, "distill": 0.0},
-                                   "paper": {"lr": 0.1, "distill": 0.0}},
+    "adi/cifar10-5": {"laptop": {"bn_loss": 0.1, "distill": 1.0}, "paper": "laptop"},
+    "adi/miniimagenet-20": {"laptop": {"bn_loss": 0.1}, "paper": "laptop"},
+    "naive/cifar10-5": {"laptop": {"lr": 0.1}, "paper": "laptop"},
+    "naive/miniimagenet-20": {"laptop": {"lr": 0.1, "distill": 0.0}, "paper": "laptop"},
+    "stationary/cifar10-5": {"laptop": {"lr": 0.1}, "paper": "laptop"},
+    "stationary/miniimagenet-20": {"laptop": {"lr": 0.1, "distill": 0.0}, "paper": "laptop"},
 }
 
 _LARGE = ("cifar10-5", "miniimagenet-20")               # images there are many and large

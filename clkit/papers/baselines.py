@@ -4,46 +4,37 @@ Split MNIST in the protocol of van de Ven and Tolias (2019), counted in epochs: 
 Adam, batches of 128. Each row of SETTINGS is a difference from the defaults of a method's Config.
 """
 
-from clkit.papers.palette import (
-    BLACK,
-    BLUE,
-    BROWN,
-    DARK,
-    DASHDOT,
-    DASHED,
-    FOREST,
-    GREY,
-    OLIVE,
-    ROSE,
-    SKY,
-    SOLID,
-    TEAL,
-    VERMILLION,
-    WINE,
-)
+from clkit.papers import palette
 from clkit.papers.paper import Benchmark, Paper, Variant
 
 # A variant has its parent's colour with another marker and line.
 VARIANTS = {
-    "finetune": Variant("Finetune", GREY, "X", SOLID),
-    "joint": Variant("Joint", BLACK, "*", DASHED),
-    "cumulative": Variant("Cumulative", DARK, "P", DASHDOT),
-    "lwf": Variant("LwF", BLUE, "o", SOLID),
-    "lwf-multihead": Variant("LwF (multi-head)", SKY, "D", DASHED, {"heads": "multi", "balance": False}),
-    "er": Variant("ER", VERMILLION, "s", SOLID),
-    "ewc": Variant("EWC", OLIVE, "<", SOLID),
-    "ewc-online": Variant("EWC (online)", OLIVE, "3", DASHED, {"online": True, "strength": 1e9}),
-    "si": Variant("SI", TEAL, ">", SOLID),
-    "mas": Variant("MAS", WINE, "v", SOLID),
-    "dgr": Variant("DGR", BROWN, "p", SOLID),
-    "icarl": Variant("iCaRL", ROSE, "h", SOLID),
-    "cwr": Variant("CWR", FOREST, "d", SOLID),
-    "cwr-plus": Variant("CWR+", FOREST, "+", DASHED, {"plus": True, "softmax": "all"}),
+    "finetune": Variant("Finetune", palette.GREY, "X", palette.SOLID),
+    "joint": Variant("Joint", palette.BLACK, "*", palette.DASHED),
+    "cumulative": Variant("Cumulative", palette.DARK, "P", palette.DASHDOT),
+    "lwf": Variant("LwF", palette.BLUE, "o", palette.SOLID),
+    "lwf-multihead": Variant("LwF (multi-head)", palette.SKY, "D", palette.DASHED,
+                             {"heads": "multi", "balance": False}),
+    "er": Variant("ER", palette.VERMILLION, "s", palette.SOLID),
+    "ewc": Variant("EWC", palette.OLIVE, "<", palette.SOLID),
+    "ewc-online": Variant("EWC (online)", palette.OLIVE, "3", palette.DASHED,
+                          {"online": True, "strength": 1e9}),
+    "si": Variant("SI", palette.TEAL, ">", palette.SOLID),
+    "mas": Variant("MAS", palette.WINE, "v", palette.SOLID),
+    "dgr": Variant("DGR", palette.BROWN, "p", palette.SOLID),
+    "icarl": Variant("iCaRL", palette.ROSE, "h", palette.SOLID),
+    "cwr": Variant("CWR", palette.FOREST, "d", palette.SOLID),
+    "cwr-plus": Variant("CWR+", palette.FOREST, "+", palette.DASHED, {"plus": True, "softmax": "all"}),
 }
 
 PAIRS = (2, 2, 2, 2, 2)
 TEN_SHAPES = {"families": 10, "siblings": 1}            # one class of each of ten families
 
+_DIGITS28 = {                                           # where MNIST and Fashion-MNIST would take too long
+    "smoke": Benchmark("digits28", PAIRS, stream={"max_per_class": 30}),
+    "teach": Benchmark("digits28", PAIRS),
+    "laptop": "paper",
+}
 BENCHMARKS = {
     "split-digits": {
         "smoke": Benchmark("digits", PAIRS, stream={"max_per_class": 30}),
@@ -51,18 +42,8 @@ BENCHMARKS = {
         "laptop": "paper",
         "paper": Benchmark("digits", PAIRS),
     },
-    "split-mnist": {
-        "smoke": Benchmark("digits28", PAIRS, stream={"max_per_class": 30}),
-        "teach": Benchmark("digits28", PAIRS),
-        "laptop": "paper",
-        "paper": Benchmark("mnist", PAIRS),
-    },
-    "split-fashion": {
-        "smoke": Benchmark("digits28", PAIRS, stream={"max_per_class": 30}),
-        "teach": Benchmark("digits28", PAIRS),
-        "laptop": "paper",
-        "paper": Benchmark("fashion_mnist", PAIRS),
-    },
+    "split-mnist": {**_DIGITS28, "paper": Benchmark("mnist", PAIRS)},
+    "split-fashion": {**_DIGITS28, "paper": Benchmark("fashion_mnist", PAIRS)},
     "split-cifar10": {
         "smoke": Benchmark("shapes", PAIRS, TEN_SHAPES, {"max_per_class": 20}),
         "teach": Benchmark("shapes", PAIRS, TEN_SHAPES),
@@ -83,38 +64,24 @@ BENCHMARKS = {
     },
 }
 
+_SPLIT = {
+    "smoke": {"epochs": 2, "batch_size": 32},
+    "teach": {"epochs": 20, "batch_size": 32},
+    "paper": {},
+}
+_CONVNET = {
+    "smoke": {"net": "convnet", "epochs": 1, "batch_size": 32},
+    "teach": {"net": "convnet", "epochs": 10, "batch_size": 32},
+}
 SETTINGS = {
-    "split-digits": {
-        "smoke": {"epochs": 2, "batch_size": 32},
-        "teach": {"epochs": 20, "batch_size": 32},
-        "paper": {},
-    },
-    "split-mnist": {
-        "smoke": {"epochs": 2, "batch_size": 32},
-        "teach": {"epochs": 20, "batch_size": 32},
-        "paper": {},
-    },
-    "split-fashion": {
-        "smoke": {"epochs": 2, "batch_size": 32},
-        "teach": {"epochs": 20, "batch_size": 32},
-        "paper": {},
-    },
-    "split-cifar10": {
-        "smoke": {"net": "convnet", "epochs": 1, "batch_size": 32},
-        "teach": {"net": "convnet", "epochs": 10, "batch_size": 32},
-        "laptop": {"net": "resnet18", "epochs": 5},
-        "paper": {"net": "resnet18", "epochs": 20},
-    },
-    "split-shapes": {                                   # of no paper: the whole set, and a residual network
-        "smoke": {"net": "convnet", "epochs": 1, "batch_size": 32},
-        "teach": {"net": "convnet", "epochs": 10, "batch_size": 32},
-        "paper": {"net": "resnet18", "epochs": 10},
-    },
-    "shapes-families": {
-        "smoke": {"net": "convnet", "epochs": 1, "batch_size": 32},
-        "teach": {"net": "convnet", "epochs": 10, "batch_size": 32},
-        "paper": {"net": "resnet18", "epochs": 10},
-    },
+    "split-digits": _SPLIT,
+    "split-mnist": _SPLIT,
+    "split-fashion": _SPLIT,
+    "split-cifar10": {**_CONVNET, "laptop": {"net": "resnet18", "epochs": 5},
+                      "paper": {"net": "resnet18", "epochs": 20}},
+    # of no paper: the whole set, and a residual network
+    "split-shapes": {**_CONVNET, "paper": {"net": "resnet18", "epochs": 10}},
+    "shapes-families": {**_CONVNET, "paper": {"net": "resnet18", "epochs": 10}},
     "cifar10-100": {                                    # Zenke et al. (2017)
         "smoke": {"net": "convnet", "epochs": 1, "batch_size": 32},
         "teach": {"net": "zenke", "epochs": 5, "batch_size": 32},
@@ -136,20 +103,10 @@ SETTINGS = {
 _SPLITS = ("split-digits", "split-mnist", "split-fashion")
 _ALL = (*_SPLITS, "split-cifar10", "split-shapes", "shapes-families")
 RUNS = {
-    "finetune": (*_ALL, "cifar10-100"),
-    "joint": (*_ALL, "cifar10-100"),
-    "cumulative": _ALL,
-    "lwf": (*_ALL, "cifar10-100"),
-    "lwf-multihead": _ALL,
-    "er": _ALL,
-    "ewc": (*_SPLITS, "cifar10-100"),
-    "ewc-online": (*_SPLITS, "cifar10-100"),
-    "si": (*_SPLITS, "cifar10-100"),
-    "mas": (*_SPLITS, "cifar10-100"),
-    "dgr": _SPLITS,
-    "icarl": _SPLITS,
-    "cwr": (*_SPLITS, "cifar10-100"),
-    "cwr-plus": (*_SPLITS, "cifar10-100"),
+    **dict.fromkeys(("finetune", "joint", "lwf"), (*_ALL, "cifar10-100")),
+    **dict.fromkeys(("cumulative", "lwf-multihead", "er"), _ALL),
+    **dict.fromkeys(("ewc", "ewc-online", "si", "mas", "cwr", "cwr-plus"), (*_SPLITS, "cifar10-100")),
+    **dict.fromkeys(("dgr", "icarl"), _SPLITS),
 }
 
 TEN = tuple(range(10))

@@ -17,75 +17,54 @@ VARIANTS = {
                        {"choose": "interfered", "n_images": 100, "hidden": (128,), "dropout": 0.4}),
 }
 
-_MIR = {
-    "mnist-5k-5": {"smoke": {"memory": 20, "replay_size": 4, "n_candidates": 8}, "teach": {"epochs": 3},
-                   "paper": {}},
-    "digits-online": {"smoke": {"memory": 20, "replay_size": 4, "n_candidates": 8}, "teach": {"epochs": 3},
-                      "paper": {}},
-    "cifar10-5": {
-        "smoke": {"memory": 20, "replay_size": 4, "n_candidates": 8, "net": "convnet", "centred": True,
-                  "before": "now"},
-        "teach": {"net": "convnet", "centred": True, "before": "now"},
-        "laptop": {"net": "resnet18", "memory": 200, "centred": True, "before": "now"},
-        "paper": {"net": "resnet18", "memory": 200, "centred": True, "before": "now"},
-    },
-    "miniimagenet-20": {
-        "smoke": {"memory": 20, "replay_size": 4, "n_candidates": 8, "net": "convnet", "centred": True,
-                  "before": "now"},
-        "teach": {"net": "convnet", "centred": True, "before": "now"},
-        "laptop": {"net": "resnet18-pool2", "memory": 500, "n_candidates": 25, "updates": 3, "centred": True,
-                   "before": "now"},
-        "paper": {"net": "resnet18-pool2", "memory": 500, "n_candidates": 25, "updates": 3, "centred": True,
-                  "before": "now"},
-    },
+_FEW = {"memory": 20, "replay_size": 4, "n_candidates": 8}
+_COLOURED = {"centred": True, "before": "now"}
+_MIR = {"smoke": _FEW, "teach": {"epochs": 3}, "paper": {}}
+_MIR_CIFAR = {
+    "smoke": {**_FEW, **_COLOURED, "net": "convnet"},
+    "teach": {**_COLOURED, "net": "convnet"},
+    "laptop": {**_COLOURED, "net": "resnet18", "memory": 200},
+    "paper": "laptop",
+}
+_MIR_IMAGENET = {
+    **_MIR_CIFAR,
+    "laptop": {**_COLOURED, "net": "resnet18-pool2", "memory": 500, "n_candidates": 25, "updates": 3},
+}
+_STORED = {"smoke": {"memory": 20}, "teach": {"epochs": 3, "memory": 50}, "paper": {"memory": 50}}
+_STORED_CIFAR = {
+    "smoke": {"net": "convnet", "memory": 20},
+    "teach": {"net": "convnet"},
+    "laptop": {"net": "resnet18"},
+    "paper": {"net": "resnet18"},
 }
 _GENERATED = {"smoke": {"n_images": 6, "updates": 2, "latent": 8, "hidden": (32,), "n_steps": 2},
               "teach": {"epochs": 3}, "paper": {}}
-_STORED = {"smoke": {"memory": 20}, "teach": {"epochs": 3, "memory": 50}, "paper": {"memory": 50}}
+_CENTRED = {"net": "resnet18", "centred": True}
 
 SETTINGS = {
-    "mnist-5k-5": {},
-    "digits-online": {},
-    "cifar10-5": {},
-    "miniimagenet-20": {},
-    "er-online/mnist-5k-5": _MIR["mnist-5k-5"],
-    "er-online/digits-online": _MIR["digits-online"],
-    "er-online/cifar10-5": _MIR["cifar10-5"],
-    "er-online/miniimagenet-20": _MIR["miniimagenet-20"],
-    "er-mir/mnist-5k-5": _MIR["mnist-5k-5"],
-    "er-mir/digits-online": _MIR["digits-online"],
-    "er-mir/cifar10-5": _MIR["cifar10-5"],
-    "er-mir/miniimagenet-20": _MIR["miniimagenet-20"],
+    "er-online/mnist-5k-5": _MIR,
+    "er-online/digits-online": _MIR,
+    "er-online/cifar10-5": _MIR_CIFAR,
+    "er-online/miniimagenet-20": _MIR_IMAGENET,
+    "er-mir/mnist-5k-5": _MIR,
+    "er-mir/digits-online": _MIR,
+    "er-mir/cifar10-5": _MIR_CIFAR,
+    "er-mir/miniimagenet-20": _MIR_IMAGENET,
     "gem/mnist-5k-5": _STORED,
     "gem/digits-online": _STORED,
-    "gem/cifar10-5": {
-        "smoke": {"net": "convnet", "memory": 20},
-        "teach": {"net": "convnet"},
-        "laptop": {"net": "resnet18", "centred": True},
-        "paper": {"net": "resnet18", "centred": True},
-    },
+    "gem/cifar10-5": {**_STORED_CIFAR, "laptop": _CENTRED, "paper": _CENTRED},
     "icarl-online/mnist-5k-5": _STORED,
     "icarl-online/digits-online": _STORED,
-    "icarl-online/cifar10-5": {
-        "smoke": {"net": "convnet", "memory": 20},
-        "teach": {"net": "convnet"},
-        "laptop": {"net": "resnet18"},
-        "paper": {"net": "resnet18"},
-    },
-    "gen/mnist-5k-5": _GENERATED,
-    "gen/digits-online": _GENERATED,
-    "gen-mir/mnist-5k-5": _GENERATED,
-    "gen-mir/digits-online": _GENERATED,
+    "icarl-online/cifar10-5": _STORED_CIFAR,
+    "gen/*": _GENERATED,
+    "gen-mir/*": _GENERATED,
 }
 
 _SMALL = ("mnist-5k-5", "digits-online")
 RUNS = {
-    "er-online": (*_SMALL, "cifar10-5", "miniimagenet-20"),
-    "er-mir": (*_SMALL, "cifar10-5", "miniimagenet-20"),
-    "gem": (*_SMALL, "cifar10-5"),
-    "icarl-online": (*_SMALL, "cifar10-5"),
-    "gen": _SMALL,
-    "gen-mir": _SMALL,
+    **dict.fromkeys(("er-online", "er-mir"), (*_SMALL, "cifar10-5", "miniimagenet-20")),
+    **dict.fromkeys(("gem", "icarl-online"), (*_SMALL, "cifar10-5")),
+    **dict.fromkeys(("gen", "gen-mir"), _SMALL),
 }
 
 TABLES = {"loss": Table(), "replay": Table(only=("gen", "gen-mir"))}

@@ -28,43 +28,28 @@ BENCHMARKS = {
     },
 }
 
+_DIGITS = {"mean": (0.306,), "std": (0.3763,), "connections": (816, 1_640, 80), "batch_size": 16}
+_MNIST = {
+    "smoke": {"mean": (0.1583,), "std": (0.2944,), "epochs": 3, "batch_size": 32},
+    "teach": {"mean": (0.1583,), "std": (0.2944,), "epochs": 20, "batch_size": 16},
+    "paper": {},
+}
+_CONV = {"net": "conv", "selected": (), "connections": 0.12, "lr": 0.1}
+_SHAPES = {**_CONV, "maps": (16, 16, 32, 32), "hidden": (128,), "reserved": (1, 1, 2, 3, 8), "batch_size": 32,
+           "mean": (0.51,), "std": (0.287,)}
+_CIFAR = {**_CONV, "maps": (32, 32, 64, 64), "hidden": (512,), "reserved": (2, 2, 5, 6, 30), "batch_size": 64,
+          "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.201)}
+
 SETTINGS = {
-    "split-digits": {
-        "smoke": {"mean": (0.306,), "std": (0.3763,), "connections": (816, 1_640, 80), "batch_size": 16,
-                  "epochs": 3},
-        "teach": {"mean": (0.306,), "std": (0.3763,), "connections": (816, 1_640, 80), "batch_size": 16,
-                  "epochs": 20},
-        "paper": {"mean": (0.306,), "std": (0.3763,), "connections": (816, 1_640, 80), "batch_size": 16,
-                  "epochs": 20},
-    },
-    "split-mnist": {
-        "smoke": {"mean": (0.1583,), "std": (0.2944,), "epochs": 3, "batch_size": 32},
-        "teach": {"mean": (0.1583,), "std": (0.2944,), "epochs": 20, "batch_size": 16},
-        "paper": {},
-    },
-    "split-mnist-shuffled": {
-        "smoke": {"mean": (0.1583,), "std": (0.2944,), "epochs": 3, "batch_size": 32},
-        "teach": {"mean": (0.1583,), "std": (0.2944,), "epochs": 20, "batch_size": 16},
-        "paper": {},
-    },
-    "split-fashion": {
-        "smoke": {"mean": (0.1583,), "std": (0.2944,), "epochs": 3, "batch_size": 32},
-        "teach": {"mean": (0.1583,), "std": (0.2944,), "epochs": 20, "batch_size": 16},
-        "paper": {"mean": (0.286,), "std": (0.353,)},
-    },
+    "split-digits": {"smoke": {**_DIGITS, "epochs": 3}, "teach": {**_DIGITS, "epochs": 20}, "paper": "teach"},
+    "split-mnist": _MNIST,
+    "split-mnist-shuffled": _MNIST,
+    "split-fashion": {**_MNIST, "paper": {"mean": (0.286,), "std": (0.353,)}},
     "cifar10-100": {
-        "smoke": {"net": "conv", "maps": (16, 16, 32, 32), "hidden": (128,), "selected": (),
-                  "reserved": (1, 1, 2, 3, 8), "connections": 0.12, "epochs": 2, "batch_size": 32, "lr": 0.1,
-                  "mean": (0.51,), "std": (0.287,)},
-        "teach": {"net": "conv", "maps": (16, 16, 32, 32), "hidden": (128,), "selected": (),
-                  "reserved": (1, 1, 2, 3, 8), "connections": 0.12, "epochs": 5, "batch_size": 32, "lr": 0.1,
-                  "mean": (0.51,), "std": (0.287,)},
-        "laptop": {"net": "conv", "maps": (32, 32, 64, 64), "hidden": (512,), "selected": (),
-                   "reserved": (2, 2, 5, 6, 30), "connections": 0.12, "epochs": 5, "batch_size": 64,
-                   "lr": 0.1, "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.201)},
-        "paper": {"net": "conv", "maps": (32, 32, 64, 64), "hidden": (512,), "selected": (),
-                  "reserved": (2, 2, 5, 6, 30), "connections": 0.12, "epochs": 20, "batch_size": 64,
-                  "lr": 0.1, "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.201)},
+        "smoke": {**_SHAPES, "epochs": 2},
+        "teach": {**_SHAPES, "epochs": 5},
+        "laptop": {**_CIFAR, "epochs": 5},
+        "paper": {**_CIFAR, "epochs": 20},
     },
 }
 
@@ -74,7 +59,8 @@ TABLES = {
     "rewiring": Table(),
     "neurons": Table(),
     "connections": Table(),
-    "network": Table(first_seed_columns=("activations",), kept_by=("spacenet/split-mnist",),
+    "network": Table(first_seed_columns=("activations",),
+                     kept_by=("spacenet/split-mnist", "static/split-mnist"),
                      probe="activations", large="800 neurons for each of 100 images, after each of 5 tasks"),
 }
 

@@ -8,6 +8,7 @@ counted from 1, as readers do; where there are several seeds, lines and bars are
 its kind and n.
 """
 
+# ruff: noqa: F401
 from clkit.plots.accuracy import (
     plot_accuracy_matrix,
     plot_averages,
@@ -43,45 +44,3 @@ from clkit.plots.images import plot_images
 from clkit.plots.online import plot_loss, plot_progress
 from clkit.plots.spacenet import plot_activations, plot_connections, plot_input_map
 from clkit.plots.style import DIVERGING, SEQUENTIAL, style
-
-__all__ = [
-    "DIVERGING",
-    "SEQUENTIAL",
-    "TERMS",
-    "PlotError",
-    "contributions",
-    "grouped",
-    "kind",
-    "plot_ablation",
-    "plot_accuracy_matrix",
-    "plot_activations",
-    "plot_averages",
-    "plot_confusion",
-    "plot_connections",
-    "plot_errors",
-    "plot_forgetting",
-    "plot_gradients",
-    "plot_images",
-    "plot_input_map",
-    "plot_loss",
-    "plot_memory",
-    "plot_newest",
-    "plot_objective",
-    "plot_outputs",
-    "plot_pairs",
-    "plot_progress",
-    "plot_recall_map",
-    "plot_recalled",
-    "plot_scenarios",
-    "plot_sizes",
-    "plot_sweep",
-    "plot_task",
-    "plot_task_bars",
-    "plot_tasks",
-    "plot_terms",
-    "plot_tradeoff",
-    "provenance",
-    "stamp",
-    "style",
-    "warning",
-]

@@ -6,20 +6,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.ticker import MaxNLocator
 
-from clkit.papers.palette import (
-    BLUE,
-    BROWN,
-    DASHDOT,
-    DASHED,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SOLID,
-    TEAL,
-    VERMILLION,
-    WINE,
-)
+from clkit.papers import palette
+from clkit.papers.palette import BLUE, DASHED, GREY, SOLID, VERMILLION
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
 from clkit.plots.images import plot_images
@@ -36,37 +24,29 @@ def plot_recall_map(results, *, vmax=None, colorbar=True, title=None, ax=None):
     the old network is that of the task before, a stepped line has below it the classes it has not seen.
     """
     seeds = frame.one_method(results)
-    lengths = same(seeds, [lengths_of(r) for r in seeds], "the number of batches")
-    values = (
-        100 * np.mean([np.asarray(frame.column(r, "recall", "output"), dtype=float) for r in seeds], axis=0).T
-    )
+    lengths = lengths_of(seeds)
+    values = 100 * np.mean([frame.column(r, "recall", "output", float) for r in seeds], axis=0).T
     K, X = values.shape
     colors, found = colormaps[SEQUENTIAL].with_extremes(bad="#DDDDDD"), values[np.isfinite(values)]
     if not found.size:
         raise PlotError("nothing was recalled in these runs: recall begins with task 2")
     ax, made = frame.axes(ax, (7.6, 1.6 + 0.22 * min(K, 20)))
-    image = ax.imshow(
-        values,
-        cmap=colors,
-        vmin=0,
-        vmax=frame.top_of(found, vmax),
-        extent=(0, X, K - 0.5, -0.5),
-        aspect="auto",
-        interpolation="none" if X <= 1000 else "auto",
-    )
+    look = {"cmap": colors, "aspect": "auto", "interpolation": "none" if X <= 1000 else "auto"}
+    top = frame.top_of(found, vmax)
+    image = ax.imshow(values, vmin=0, vmax=top, extent=(0, X, K - 0.5, -0.5), **look)
     ends, classes = np.cumsum(lengths), np.cumsum(seeds[0].classes_per_task)
     for start in ends[:-1]:
         ax.axvline(start, color="white", linewidth=0.7)
     if seeds[0].about.get("config", {}).get("lag") is None and len(lengths) > 1:
         n_seen = classes[[*range(len(classes) - 1), -2]]  # by the old network, from each of the ends on
         ax.step(ends, n_seen - 0.5, where="post", color="white", linewidth=1.6, linestyle=DASHED)
-    step = 1 if K <= 20 else -(-K // 10)
+    step = 1 if K <= 20 else frame.step_of(K)
     ax.set_yticks(range(0, K, step), [str(name) for name in seeds[0].names[::step]])
     task_strip(ax, lengths)
-    frame.dress(ax, "batches learned from", "class", grid=None)
+    title = frame.label(seeds) if title is None else title
+    frame.dress(ax, "batches learned from", "class", title, grid=None, pad=21)
     if colorbar:
         frame.colorbar(ax, image, f"probability by the old network\n(%, {frame.mean_of(seeds)})")
-    ax.set_title(frame.label(seeds) if title is None else title, fontsize=LABEL + 1, pad=21)
     return frame.finish(ax, made, seeds)
 
 
@@ -77,10 +57,13 @@ def plot_recalled(results, task=-1, row=-1, n=10, *, change=False, ax=None):
     from the end.   row: of the rows of that task.   n: at most so many images.
     """
     result = _holding("images", results)
-    found, task, step = _recalled(result, task, row)
-    columns = {c: np.asarray(found[c])[:n] for c in ("recalled", "start", "probs", "origins", "counts")}
-    ax = plot_pairs(*columns.values(), names=result.names, change=change, ax=ax)
-    ax.set_title(f"{frame.label([result])}, task {task + 1}, batch {step + 1}", fontsize=LABEL + 1)
+    mine, task = _rows_of(result, "images", task, row, "rows of images", "row")
+    found = {c: values[mine[row]] for c, values in result.trace["images"].items()}
+    if not len(found["recalled"]):
+        raise PlotError(f"nothing was recalled in task {task + 1}: recall begins with task 2")
+    columns = [np.asarray(found[c])[:n] for c in ("recalled", "start", "probs", "origins", "counts")]
+    ax = plot_pairs(*columns, names=result.names, change=change, ax=ax)
+    ax.set_title(f"{frame.label([result])}, task {task + 1}, batch {found['step'] + 1}", fontsize=LABEL + 1)
     return ax
 
 
@@ -106,14 +89,10 @@ def plot_pairs(images, starts, probs, origins, counts=None, *, names=None, chang
     titles = [_caption(names, p, a, b) for p, a, b in zip(probs, low, high)]
     copies = ["" if counts is None or counts[i] == 1 else f" (×{counts[i]:.0f})" for i in range(len(images))]
     titles += [("noise" if k < 0 else names[k]) + c for k, c in zip(origins, copies)]
+    titles += [""] * (len(images) if change else 0)
     shape = (len(images), 3, *images.shape[2:])
-    return plot_images(
-        np.concatenate([np.broadcast_to(p, shape) for p in pictures]),
-        titles + [""] * (len(images) if change else 0),
-        columns=len(images),
-        rows=lines,
-        ax=ax,
-    )
+    pictures = np.concatenate([np.broadcast_to(p, shape) for p in pictures])
+    return plot_images(pictures, titles, columns=len(images), rows=lines, ax=ax)
 
 
 def _caption(names, p, low, high):
@@ -129,25 +108,17 @@ def _holding(table, results):
     return next((r for r in seeds if table in r.trace), seeds[0])
 
 
-def _rows_of(result, table, task):
-    """(rows of a table that belong to a task, the task counted from 0)."""
-    tasks = np.asarray(frame.column(result, table, "task")).astype(int)
+def _rows_of(result, table, task, row, many, one):
+    """(rows of a table that belong to a task, the task from 0); `row`, if any, must be one of `many`."""
+    tasks = frame.column(result, table, "task", int)
     if not -result.tasks <= task < result.tasks:
         raise PlotError(f"there are {result.tasks} tasks, numbered from 0: there is no task {task}")
-    return np.flatnonzero(tasks == task % result.tasks), task % result.tasks
-
-
-def _recalled(result, task, row):
-    """({column: value} of a row of the table "images", its task, its step)."""
-    mine, task = _rows_of(result, "images", task)
-    if not -len(mine) <= row < len(mine):
-        raise PlotError(
-            f"task {task + 1} has {len(mine)} rows of images, numbered from 0: there is no row {row}"
-        )
-    found = {c: values[mine[row]] for c, values in result.trace["images"].items()}
-    if not len(found["recalled"]):
-        raise PlotError(f"nothing was recalled in task {task + 1}: recall begins with task 2")
-    return found, task, int(found["step"])
+    task %= result.tasks
+    mine = np.flatnonzero(tasks == task)
+    if row is not None and not -len(mine) <= row < len(mine):
+        has = f"task {task + 1} has {len(mine)} {many}, numbered from 0"
+        raise PlotError(f"{has}: there is no {one} {row}")
+    return mine, task
 
 
 def plot_gradients(results, condition="hard", published=None, *, legend=True, ax=None):
@@ -162,55 +133,41 @@ def plot_gradients(results, condition="hard", published=None, *, legend=True, ax
     groups, means, deviations, values = _cosines(seeds, condition)
     ax, made = frame.axes(ax, (7.2, 3.8))
     if published and not any(_printed_cosine(published, condition, g, "class 1") for g in groups):
-        raise PlotError(
-            f"none of the published numbers is a gradient correlation with {condition} targets "
-            f"of the layers {', '.join(groups)}"
-        )
+        said = f"a gradient correlation with {condition} targets of the layers {', '.join(groups)}"
+        raise PlotError(f"none of the published numbers is {said}")
     for which, side, color, marker in (("class 1", -1, BLUE, "o"), ("class 2", 1, VERMILLION, "s")):
         at = np.arange(len(groups)) + 0.1 * side
         mean, half = (v / 100 for v in frame.intervals(means[which]))
+        # of the values of all seeds together, which count alike
+        deviation = np.sqrt(np.mean(deviations[which] ** 2, axis=0) + np.var(means[which], axis=0))
         bars = {"fmt": "none", "ecolor": color}
-        ax.errorbar(at, mean, _pooled(means[which], deviations[which]), linewidth=0.8, **bars)
+        ax.errorbar(at, mean, deviation, linewidth=0.8, **bars)
         if len(seeds) > 1:
             ax.errorbar(at, mean, half, linewidth=2.4, capsize=4, **bars)
         what = "as it began" if side < 0 else "as recalled"
         ax.plot(at, mean, marker, color=color, markersize=6, label=f"{which[-1]}: {what}", zorder=3)
-        printed = [_printed_cosine(published or (), condition, g, which) for g in groups]
-        for x, p in [(x, p) for x, p in zip(at + 0.17 * side, printed) if p]:
-            ax.errorbar(
-                x,
-                p.value,
-                p.spread,
-                fmt=marker,
-                color=color,
-                markerfacecolor="white",
-                markersize=5,
-                linewidth=0.8,
-                label="_",
-            )
+        look = {"color": color, "markerfacecolor": "white", "markersize": 5, "linewidth": 0.8, "label": "_"}
+        for x, group in zip(at + 0.17 * side, groups):
+            if p := _printed_cosine(published or (), condition, group, which):
+                ax.errorbar(x, p.value, p.spread, fmt=marker, **look)
     ax.axhline(0, color="black", linewidth=0.8, zorder=0)
     ax.set_xticks(range(len(groups)), [f"{g}\n({v:,})" for g, v in zip(groups, values)])
     ax.set_xlim(-0.5, len(groups) - 0.5)
-    frame.dress(
-        ax,
-        "layer (single values of a seed)",
-        "cosine between gradients\n(thin bars: ± 1 SD of single values)",
-    )
+    y = "cosine between gradients\n(thin bars: ± 1 SD of single values)"
+    title = f"{frame.label(seeds)}, {condition.replace('control', 'control,')} targets"
+    frame.dress(ax, "layer (single values of a seed)", y, title)
     if published:
         ax.plot([], [], "o", color=GREY, markerfacecolor="white", label="printed, with its ±")
     if legend:
-        note = f"mean and {frame.kind(seeds)}" if len(seeds) > 1 else frame.kind(seeds)
+        note = frame.lines_title({"": seeds})
         frame.legend(ax, f"compared with real\nimages of class ...\n({note})")
-    ax.set_title(
-        f"{frame.label(seeds)}, {condition.replace('control', 'control,')} targets", fontsize=LABEL + 1
-    )
     return frame.finish(ax, made, seeds)
 
 
 def _cosines(seeds, condition):
     """(groups, means {class: (n, G)}, deviations likewise, numbers of values (G,)), of "gradients"."""
     columns = ("condition", "which", "group", "mean", "deviation", "values")
-    table = [{c: np.asarray(frame.column(r, "gradients", c)) for c in columns} for r in seeds]
+    table = [{c: frame.column(r, "gradients", c) for c in columns} for r in seeds]
     known = list(dict.fromkeys(table[0]["condition"].tolist()))
     if condition not in known:
         raise PlotError(f"there is no condition '{condition}' in these results: there are {', '.join(known)}")
@@ -223,11 +180,6 @@ def _cosines(seeds, condition):
     return groups.tolist(), means, deviations, table[0]["values"][mine[0]].tolist()
 
 
-def _pooled(means, deviations):
-    """Standard deviation (G,) of the values of all seeds together, (n, G) each: seeds count alike."""
-    return np.sqrt(np.mean(deviations**2, axis=0) + np.var(means, axis=0))
-
-
 def _printed_cosine(published, condition, group, which):
     """The Published of a layer group ("FC1", printed as "FC 1"; "All"), or None."""
     said = "all" if group == "All" else re.sub(r"(\d+)$", r" \1", group)
@@ -235,18 +187,17 @@ def _printed_cosine(published, condition, group, which):
     return next((p for p in published if p.metric == metric), None)
 
 
-# Terms of the objective as in the table "objective": name in words, colour, marker, line, sign in the sum
-# that is minimised.
+# The table "objective": {term: (name in words, colour, marker, line, sign in the sum that is minimised)}.
 TERMS = {
     "divergence": ("divergence of the networks", BLUE, "o", SOLID, -1),
     "local_old": ("away from the batch's classes, old", VERMILLION, "s", SOLID, 1),
-    "local_new": ("the same, new network", ORANGE, "D", DASHED, 1),
-    "diversity": ("diversity", GREEN, "^", SOLID, 1),
-    "confidence": ("confidence", PURPLE, "v", SOLID, 1),
+    "local_new": ("the same, new network", palette.ORANGE, "D", DASHED, 1),
+    "diversity": ("diversity", palette.GREEN, "^", SOLID, 1),
+    "confidence": ("confidence", palette.PURPLE, "v", SOLID, 1),
     "l2": ("L2 of the pixels", GREY, "<", DASHED, 1),
-    "tv": ("total variation", BROWN, ">", DASHED, 1),
-    "target": ("target class", WINE, "P", SOLID, 1),
-    "bn_loss": ("batch-norm statistics", TEAL, "X", DASHDOT, 1),
+    "tv": ("total variation", palette.BROWN, ">", DASHED, 1),
+    "target": ("target class", palette.WINE, "P", SOLID, 1),
+    "bn_loss": ("batch-norm statistics", palette.TEAL, "X", palette.DASHDOT, 1),
 }
 
 
@@ -271,14 +222,9 @@ def plot_objective(result, task=-1, row=None, *, legend=True, ax=None):
     batch of that task, from 0; the mean over its batches where None.
     """
     result = _holding("objective", result)
-    every, task = _rows_of(result, "objective", task)
-    if row is not None and not -len(every) <= row < len(every):
-        raise PlotError(f"task {task + 1} has {len(every)} batches, numbered from 0: there is no batch {row}")
+    every, task = _rows_of(result, "objective", task, row, "batches", "batch")
     mine = every if row is None else every[[row]]
-    values = {
-        term: np.asarray(frame.column(result, "objective", term), dtype=float)[mine].mean(axis=0)
-        for term in TERMS
-    }
+    values = {t: frame.column(result, "objective", t, float)[mine].mean(axis=0) for t in TERMS}
     if np.isnan(values["divergence"]).any():
         raise PlotError(f"nothing was recalled in task {task + 1}: recall begins with task 2")
     ax, made = frame.axes(ax, (7.6, 3.8))
@@ -299,26 +245,12 @@ def plot_terms(terms, *, at=None, legend=True, ax=None):
     ax, _ = frame.axes(ax, (7.6, 3.8))
     total = sum(terms.values())
     steps = np.arange(len(total))
-    ax.plot(
-        steps,
-        total - total[0],
-        color="black",
-        linewidth=3,
-        alpha=0.6,
-        label=f"{_signed(total[0])}  sum, minimised",
-    )
+    said = f"{_signed(total[0])}  sum, minimised"
+    ax.plot(steps, total - total[0], color="black", linewidth=3, alpha=0.6, label=said)
     for name, values in terms.items():
         label, color, marker, line, _ = TERMS[name]
-        ax.plot(
-            steps,
-            values - values[0],
-            color=color,
-            marker=marker,
-            linestyle=line,
-            markersize=4.5,
-            linewidth=1.2,
-            label=f"{_signed(values[0])}  {label}",
-        )
+        look = {"color": color, "marker": marker, "linestyle": line, "markersize": 4.5, "linewidth": 1.2}
+        ax.plot(steps, values - values[0], label=f"{_signed(values[0])}  {label}", **look)
     if at is not None:
         ax.axvline(at, color="black", linewidth=1, linestyle=":")
     ax.axhline(0, color="black", linewidth=0.6, zorder=0)

@@ -7,7 +7,7 @@ from matplotlib.patches import Patch
 from clkit.papers.palette import BLUE, DASHED, GREEN, GREY, MEMORY_KINDS, ORANGE, PURPLE, WINE
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import SMALL, TICK, memory_color, style
+from clkit.plots.style import SMALL, TICK, style
 from clkit.result import interval
 
 ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}  # a legend
@@ -18,7 +18,7 @@ def plot_forgetting(results, *, ax=None):
 
     Methods for which it is undefined (one stage) are left out.
     """
-    groups = {m: s for m, s in frame.same_tasks(results).items() if len(s[0].seen) > 1}
+    groups = frame.several_stages(results)
     if not groups:
         raise PlotError("forgetting needs a method with two learning stages or more")
     ax, made = frame.axes(ax, (1.8 + 1.0 * len(groups), 3.6))
@@ -34,8 +34,7 @@ def _bar(ax, at, width, values, color, hatch=None):
     """A bar with its interval, its value, and a dot a seed; values (n,) fractions."""
     values = 100 * np.asarray(values, dtype=float)
     i = interval(values)
-    face = color if hatch is None else to_rgba(color, 0.25)
-    ax.bar(at, i.mean, width, color=face, edgecolor=color, hatch=hatch, linewidth=1, zorder=2)
+    ax.bar(at, i.mean, width, **_fill(color, hatch, 0.25), linewidth=1, zorder=2)
     top = max(i.mean, 0)
     if i.n > 1:
         ax.errorbar(at, i.mean, i.half, color="black", capsize=4, linewidth=1.2, zorder=4)
@@ -43,6 +42,12 @@ def _bar(ax, at, width, values, color, hatch=None):
         _dots(ax, at + spread, values, markersize=3, markeredgewidth=0.7)
         top = max(top, i.mean + i.half, values.max())
     _above(ax, f"{round(i.mean, 1) + 0.0:.1f}", at, top, 3, TICK)  # never "-0.0"
+
+
+def _fill(color, hatch, share):
+    """Colours of a bar: a hatched one is paler, as dark as `share` says."""
+    face = color if hatch is None else to_rgba(color, share)
+    return {"color": face, "edgecolor": color, "hatch": hatch}
 
 
 def _dots(ax, x, y, **look):
@@ -57,10 +62,8 @@ def _above(ax, text, x, y, points, size):
 
 def _key(ax, plain, hatched, share):
     """A legend above the axes of what plain and hatched bars are; share: how dark the hatched ones are."""
-    handles = [
-        Patch(facecolor=GREY, edgecolor=GREY, label=plain),
-        Patch(facecolor=to_rgba(GREY, share), edgecolor=GREY, hatch="///", label=hatched),
-    ]
+    marked = Patch(facecolor=to_rgba(GREY, share), edgecolor=GREY, hatch="///", label=hatched)
+    handles = [Patch(facecolor=GREY, edgecolor=GREY, label=plain), marked]
     frame.legend(ax, handles=handles, **ABOVE, ncols=2)
 
 
@@ -95,18 +98,18 @@ def plot_memory(results, stage=-1, *, ax=None):
     """What each method (its first seed) keeps between tasks, in MB of 10^6 bytes, by kind: a bar each."""
     groups = frame.grouped(results)
     ax, made = frame.axes(ax, (6.8, 1.5 + 0.42 * len(groups)))
-    kinds = list(dict.fromkeys(k for seeds in groups.values() for k in seeds[0].memory_bytes))
-    order = list(MEMORY_KINDS)
-    kinds.sort(key=lambda k: order.index(k) if k in order else len(order))
+    held = [seeds[0].memory_bytes for seeds in groups.values()]
+    found = dict.fromkeys(k for kinds in held for k in kinds)
     left = np.zeros(len(groups))
-    for k in kinds:
-        held = [seeds[0].memory_bytes.get(k) for seeds in groups.values()]
-        sizes = np.array([0.0 if bytes_ is None else bytes_[stage] / 1e6 for bytes_ in held])
-        look = {"color": memory_color(k), "edgecolor": "white", "linewidth": 0.8, "label": k}
+    for k in [k for k in MEMORY_KINDS if k in found] + [k for k in found if k not in MEMORY_KINDS]:
+        sizes = np.array([kinds[k][stage] / 1e6 if k in kinds else 0.0 for kinds in held])
+        look = {"color": MEMORY_KINDS.get(k, "#BBBBBB"), "edgecolor": "white", "linewidth": 0.8, "label": k}
         ax.barh(range(len(groups)), sizes, left=left, height=0.65, **look)
         left += sizes
     for n, total in enumerate(left):
-        frame.beside(ax, _megabytes(total), total, n)
+        _beside(
+            ax, f"{total:.2f}" if total < 10 else f"{total:.1f}" if total < 100 else f"{total:,.0f}", total, n
+        )
     _rows(ax, [style(m)["label"] for m in groups])
     frame.dress(ax, "kept between tasks (MB)", None, grid="x")
     ax.set_xlim(0, left.max() * 1.15)
@@ -120,8 +123,9 @@ def _rows(ax, names):
     ax.invert_yaxis()
 
 
-def _megabytes(size):
-    return f"{size:.2f}" if size < 10 else f"{size:.1f}" if size < 100 else f"{size:,.0f}"
+def _beside(ax, text, x, y):
+    """A text right of a bar that ends at x, y."""
+    ax.annotate(text, (x, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=TICK)
 
 
 def plot_errors(shares, *, ax=None):
@@ -170,8 +174,7 @@ def plot_sizes(results, sizes=None, *, ax=None):
         ax.barh(n, held - low, left=low, height=0.65, color=color, edgecolor=color)
         if extra:
             ax.barh(n, extra, left=held, height=0.65, color=to_rgba(color, 0.2), edgecolor=color, hatch="///")
-        text = f"{held:,}" + (f" + {extra:,}" if extra else "")
-        frame.beside(ax, text, held + extra, n)
+        _beside(ax, f"{held:,}" + (f" + {extra:,}" if extra else ""), held + extra, n)
     high = max(p + e for p, e in parts)
     ax.set_xscale("log")
     ax.set_xlim(low, high * (high / low) ** 0.4)
@@ -190,7 +193,7 @@ def plot_task_bars(results, *, legend=True, ax=None):
     rounds to 0 % is marked by a small 0. A second method of one colour is hatched.
     """
     groups = frame.same_tasks(results)
-    tasks = next(iter(groups.values()))[0].tasks
+    tasks = frame.first(groups).tasks
     ax, made = frame.axes(ax, (min(10.0, 2.6 + (tasks + 1) * (0.3 + 0.17 * len(groups))), 3.8))
     at = np.append(np.arange(tasks), tasks + 0.25)  # (T + 1,)
     width, hatches = 0.82 / len(groups), _hatches(groups)
@@ -217,10 +220,8 @@ def _hatches(groups):
 def _bar_row(ax, at, width, rows, look, hatch):
     """The bars of one method at the places `at` (X,); rows (n, X) fractions."""
     mean, half = frame.intervals(rows)
-    color = look["color"]
-    face = color if hatch is None else to_rgba(color, 0.2)
-    look = {"color": face, "edgecolor": color, "hatch": hatch, "linewidth": 0.8, "label": look["label"]}
-    ax.bar(at, mean, width * 0.92, zorder=2, **look)
+    fill = _fill(look["color"], hatch, 0.2)
+    ax.bar(at, mean, width * 0.92, zorder=2, linewidth=0.8, label=look["label"], **fill)
     if len(rows) > 1:
         ax.errorbar(at, mean, half, fmt="none", ecolor="black", capsize=2, linewidth=1, zorder=4)
         spread = np.linspace(-0.28, 0.28, len(rows))[:, None] * width
@@ -242,13 +243,12 @@ def plot_ablation(variants, *, baseline=None, score="accuracy", ax=None):
     groups = {label: frame.finals(label, values, score) for label, values in variants.items()}
     if not groups:
         raise PlotError("there are no variants to plot: give {label: list of accuracies or of Results}")
-    name = baseline if isinstance(baseline, str) else "baseline"
+    name, values = (baseline, groups.get(baseline)) if isinstance(baseline, str) else ("baseline", baseline)
     if isinstance(baseline, str) and baseline not in groups:
         raise PlotError(f"there is no variant '{baseline}' to be the baseline: there are {', '.join(groups)}")
     ax, made = frame.axes(ax, (6.8, 1.6 + 0.36 * len(groups)))
     if baseline is not None:
-        values = groups[name] if isinstance(baseline, str) else frame.finals("baseline", baseline, score)
-        i = interval(values)
+        i = interval(frame.finals(name, values, score))
         said = f"{name}: mean and interval, n = {i.n}" if i.n > 1 else f"{name}, n = 1"
         ax.axvline(100 * i.mean, color=GREY, linestyle=DASHED, linewidth=1.2, zorder=1, label=said)
         if i.n > 1:
@@ -289,8 +289,7 @@ def plot_outputs(outputs, *, names=None, most=12, ax=None):
     for n, (label, row) in enumerate(zip(outputs, values)):
         color, hatch = looks[n % len(looks)]
         at = np.arange(len(classes)) + (n - (len(values) - 1) / 2) * width
-        face = color if hatch is None else to_rgba(color, 0.25)
-        ax.bar(at, row[classes], width, color=face, hatch=hatch, edgecolor=color, label=label)
+        ax.bar(at, row[classes], width, label=label, **_fill(color, hatch, 0.25))
     names = [str(name) for name in (range(K) if names is None else names)]
     shown = [names[k] for k in classes]
     ax.set_xticks(range(len(classes)), shown, rotation=90 if max(map(len, shown)) > 3 else 0)

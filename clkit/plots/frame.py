@@ -29,26 +29,38 @@ def grouped(results):
     return groups
 
 
+def flat(results):
+    """The results of all groups, in one list."""
+    return [r for seeds in grouped(results).values() for r in seeds]
+
+
 def same_tasks(results):
     """Groups of results that share their tasks."""
     groups = grouped(results)
-    sizes = {tuple(r.classes_per_task) for seeds in groups.values() for r in seeds}
+    sizes = sorted({tuple(r.classes_per_task) for r in flat(groups)})
     if len(sizes) > 1:
-        raise PlotError(
-            f"these results have different tasks (classes per task {' and '.join(map(str, sorted(sizes)))}): "
-            "plot one benchmark at a time"
-        )
+        differ = f"these results have different tasks (classes per task {' and '.join(map(str, sizes))})"
+        raise PlotError(f"{differ}: plot one benchmark at a time")
     return groups
+
+
+def several_stages(results):
+    """The groups that learned in more than one stage, as joint training does not; {} if none."""
+    return {m: seeds for m, seeds in same_tasks(results).items() if len(seeds[0].seen) > 1}
 
 
 def one_method(results):
     """The seeds of the one method that a plot shows."""
     groups = same_tasks(results)
     if len(groups) > 1:
-        raise PlotError(
-            f"this plot shows one method, not {len(groups)} ({', '.join(groups)}): give the results of one"
-        )
+        several = f"{len(groups)} ({', '.join(groups)})"
+        raise PlotError(f"this plot shows one method, not {several}: give the results of one")
     return next(iter(groups.values()))
+
+
+def first(groups):
+    """The first result of the first of the groups."""
+    return next(iter(groups.values()))[0]
 
 
 def stage_of(seeds, stage):
@@ -92,19 +104,18 @@ def finals(label, values, score="accuracy"):
     if score == "accuracy" and not (len(values) and ((values >= 0) & (values <= 1)).all()):
         raise PlotError(f"'{label}' must have one accuracy or more, as fractions in [0, 1], or Results")
     if not len(values) or (np.abs(values) > 1).any():
-        raise PlotError(
-            f"'{label}' must have one value of {score} or more, as fractions in [-1, 1], or Results"
-        )
+        needs = f"one value of {score} or more, as fractions in [-1, 1], or Results"
+        raise PlotError(f"'{label}' must have {needs}")
     return values
 
 
-def column(result, table, column):
-    """The rows of a column of a trace table; PlotError if the result has none."""
+def column(result, table, column, dtype=None):
+    """The rows of a column of a trace table as an array; PlotError if the result has none."""
     if table not in result.trace or column not in result.trace[table]:
         has = [f"{t}/{c}" for t, columns in result.trace.items() for c in columns if c != "task"]
         there = f"there is no trace {table}/{column} in this result (it has {', '.join(has) or 'none'})"
         raise PlotError(f"{there}: run again with record=('{table}',)")
-    return result.trace[table][column]
+    return np.asarray(result.trace[table][column], dtype)
 
 
 def axes(ax, size):
@@ -114,12 +125,14 @@ def axes(ax, size):
     return plt.subplots(figsize=size, layout="constrained")[1], True
 
 
-def dress(ax, x=None, y=None, grid="y"):
-    """Labels, tick sizes, a light grid behind the data and no box."""
+def dress(ax, x=None, y=None, title=None, *, grid="y", pad=None):
+    """Labels, tick sizes, a light grid behind the data and no box; pad: of the title, in points."""
     if x is not None:
         ax.set_xlabel(x, fontsize=LABEL)
     if y is not None:
         ax.set_ylabel(y, fontsize=LABEL)
+    if title is not None:
+        ax.set_title(title, fontsize=LABEL + 1, pad=pad)
     ax.tick_params(labelsize=TICK)
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_axisbelow(True)
@@ -138,15 +151,19 @@ def lines_title(groups):
     return f"mean and {kind(groups)}" if any(len(s) > 1 for s in groups.values()) else kind(groups)
 
 
-def percent_axis(ax, top=100):
-    """The y axis from 0 to `top` percent, with room for markers."""
-    ax.set_ylim(0, top * 1.03)
+def percent_axis(ax):
+    """The y axis from 0 to 100 percent, with room for markers."""
+    ax.set_ylim(0, 103)
+
+
+def step_of(n):
+    """Each how manieth of n places has a tick, so that there are about ten at most."""
+    return max(1, -(-n // 10))
 
 
 def whole_ticks(ax, last):
-    """Ticks on the x axis at whole numbers from 1 to `last`, about ten at most."""
-    step = max(1, -(-last // 10))
-    ax.set_xticks(range(1, last + 1, step))
+    """Ticks on the x axis at whole numbers from 1 to `last`."""
+    ax.set_xticks(range(1, last + 1, step_of(last)))
 
 
 def method_ticks(ax, groups):
@@ -173,25 +190,17 @@ def heat(ax, values, label, colorbar, annotated, size=TICK, line=0.5):
     import seaborn  # brings pandas along: a second that only heat maps need
 
     side = "horizontal" if len(values) <= 2 else "vertical"  # a low map has no room for a bar beside it
+    bar = {"label": label, "orientation": side, "shrink": 0.9} if colorbar else None
+    look = {"vmin": 0, "vmax": 100, "cmap": SEQUENTIAL, "linewidths": line, "square": True}
+    look |= {"annot": annotated, "fmt": ".0f", "annot_kws": {"fontsize": size}}
+    many = values.size > 2500  # an SVG of so many squares has megabytes
     seaborn.heatmap(
-        values,
-        mask=np.isnan(values),
-        vmin=0,
-        vmax=100,
-        cmap=SEQUENTIAL,
-        annot=annotated,
-        fmt=".0f",
-        annot_kws={"fontsize": size},
-        linewidths=line,
-        square=True,
-        rasterized=values.size > 2500,  # an SVG of so many squares has megabytes
-        cbar=colorbar,
-        cbar_kws={"label": label, "orientation": side, "shrink": 0.9} if colorbar else None,
-        ax=ax,
+        values, mask=np.isnan(values), rasterized=many, cbar=colorbar, cbar_kws=bar, ax=ax, **look
     )
     if colorbar:
-        ax.collections[0].colorbar.ax.tick_params(labelsize=TICK)
-        ax.collections[0].colorbar.outline.set_visible(False)
+        bar = ax.collections[0].colorbar
+        bar.ax.tick_params(labelsize=TICK)
+        bar.outline.set_visible(False)
 
 
 def band(ax, x, mean, half, color):
@@ -200,9 +209,14 @@ def band(ax, x, mean, half, color):
         ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
 
 
+def look_of(seeds):
+    """The style of the method whose seeds these are."""
+    return style(seeds[0].about.get("method", "learner"))
+
+
 def label(seeds):
     """The label of the method whose seeds these are."""
-    return style(seeds[0].about.get("method", "learner"))["label"]
+    return look_of(seeds)["label"]
 
 
 def mean_of(seeds):
@@ -223,15 +237,10 @@ def task_label(ax, x, y, task, tasks):
     ax.text(x, y, text, transform=place, ha="center", va="bottom", fontsize=TICK - 1, color="#555555")
 
 
-def beside(ax, text, x, y):
-    """A text right of a bar that ends at x, y."""
-    ax.annotate(text, (x, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=TICK)
-
-
 def _numbers(values):
     """0, 1, 2, 4 -> "0-2, 4"."""
-    values, parts = sorted(set(values)), []
-    for v in values:
+    parts = []
+    for v in sorted(set(values)):
         if parts and v == parts[-1][1] + 1:
             parts[-1][1] = v
         else:
@@ -243,17 +252,18 @@ def _listed(values):
     return ", ".join(dict.fromkeys(str(v) for v in values if v))
 
 
-_EMBEDDED = ("digits", "digits28", "shapes")
-
-
 def warning(results):
     """What a reader must not overlook: "" for the benchmark's own data and a preset that is no test."""
     said = []
-    for r in (r for seeds in grouped(results).values() for r in seeds):
+    for r in flat(results):
         data, benchmark = _data(r).partition("(")[0], str(r.about.get("benchmark", ""))
         if r.about.get("preset") == "smoke":
             said.append("SMOKE TEST, NOT A RESULT")
-        if data in _EMBEDDED and benchmark and data.removesuffix("28") not in benchmark:
+        if (
+            data in ("digits", "digits28", "shapes")
+            and benchmark
+            and data.removesuffix("28") not in benchmark
+        ):
             said.append(f"STAND-IN DATA: {_data(r)}")
     return " · ".join(dict.fromkeys(said))
 
@@ -264,7 +274,7 @@ def _data(result):
 
 def provenance(results):
     """One line that says what was run: benchmark, data, preset, seeds, versions."""
-    every = [r for seeds in grouped(results).values() for r in seeds]
+    every = flat(results)
     about = [r.about for r in every]
     versions = [a.get("versions") or {} for a in about]
     seeds = [a["seed"] for a in about if "seed" in a]

@@ -11,13 +11,12 @@ def plot_images(images, titles=None, *, columns=10, rows=None, ax=None):
     """A grid of images on one Axes, row after row.
 
     images: (N, C, H, W), C = 1 or 3, bytes or floats in [0, 1] (array or CPU tensor).   titles: a text above
-    each. rows: a text left of each row.
+    each.   rows: a text left of each row.
     """
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
-        raise PlotError(
-            f"images must have the shape (N, C, H, W) with C = 1 or 3 and N above 0, not {images.shape}"
-        )
+        wanted = "the shape (N, C, H, W) with C = 1 or 3 and N above 0"
+        raise PlotError(f"images must have {wanted}, not {images.shape}")
     images = images.astype(float) / (255 if images.dtype == np.uint8 else 1)
     N, _, H, W = images.shape
     columns = min(columns, N)
@@ -31,18 +30,11 @@ def plot_images(images, titles=None, *, columns=10, rows=None, ax=None):
     tall = board.shape[0] / board.shape[1]
     width = min(9.0, 0.95 * columns, 6.5 / tall)
     ax, _ = frame.axes(ax, (width + (1.0 if rows else 0), width * tall + 0.1))
-    ax.imshow(
-        board.clip(0, 1), interpolation="none"
-    )  # in an SVG each pixel once, not as many as the page has dots
+    # "none": in an SVG each pixel once, not as many as the page has dots
+    ax.imshow(board.clip(0, 1), interpolation="none")
     for n, title in enumerate(titles if titles is not None else ()):
-        ax.text(
-            n % columns * step_x + W / 2,
-            n // columns * step_y + head - 1,
-            title,
-            ha="center",
-            va="bottom",
-            fontsize=TICK - 1,
-        )
+        x, y = n % columns * step_x + W / 2, n // columns * step_y + head - 1
+        ax.text(x, y, title, ha="center", va="bottom", fontsize=TICK - 1)
     for n, name in enumerate(rows or ()):
         ax.text(-gap, n * step_y + head + H / 2, name, ha="right", va="center", fontsize=TICK)
     ax.set_axis_off()

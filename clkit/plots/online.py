@@ -1,11 +1,11 @@
 """Progress in the course of a stream: losses, and accuracy while batches come in."""
 
 import numpy as np
-from matplotlib import colormaps
 
 from clkit.plots import frame
+from clkit.plots.accuracy import task_lines, tasks_legend
 from clkit.plots.frame import PlotError
-from clkit.plots.style import LABEL, SEQUENTIAL, TASK_MARKERS, style
+from clkit.plots.style import TASK_MARKERS
 
 
 def plot_loss(results, column="loss", *, table="loss", ax=None):
@@ -14,49 +14,37 @@ def plot_loss(results, column="loss", *, table="loss", ax=None):
     Tasks are separated by lines. Seeds with different numbers of rows (early stopping) are drawn one by one.
     """
     seeds = frame.one_method(results)
-    curves = [_traced(r, table, column) for r in seeds]  # [(tasks (X,), values (X,))]
+    every = [frame.column(r, table, "task", int) for r in seeds]
+    curves = [frame.column(r, table, column, float) for r in seeds]
     ax, made = frame.axes(ax, (6.6, 3.4))
-    look = style(seeds[0].about.get("method", "learner"))
-    tasks = curves[0][0]
-    if all(np.array_equal(t, tasks) for t, _ in curves):
-        mean, half = (v / 100 for v in frame.intervals([v for _, v in curves]))
-        ax.plot(np.arange(1, len(mean) + 1), mean, color=look["color"])
-        frame.band(ax, np.arange(1, len(mean) + 1), mean, half, look["color"])
+    color, tasks = frame.look_of(seeds)["color"], every[0]
+    if all(np.array_equal(other, tasks) for other in every):
+        (mean, half), at = (v / 100 for v in frame.intervals(curves)), np.arange(len(tasks)) + 1
+        ax.plot(at, mean, color=color)
+        frame.band(ax, at, mean, half, color)
         note = f"mean, {frame.kind(seeds)}" if len(seeds) > 1 else frame.kind(seeds)
     else:
-        for _, values in curves:
-            ax.plot(np.arange(1, len(values) + 1), values, color=look["color"], alpha=0.6, linewidth=1)
+        for values in curves:
+            ax.plot(np.arange(len(values)) + 1, values, color=color, alpha=0.6, linewidth=1)
         note = f"{len(seeds)} seeds, each drawn"
     for edge in np.flatnonzero(np.diff(tasks)) + 1.5:
         ax.axvline(edge, color="#AAAAAA", linewidth=0.8, linestyle=":")
-    if len(set(tasks)) <= 20:
-        for t in sorted(set(tasks)):
-            frame.task_label(ax, np.flatnonzero(tasks == t).mean() + 1, 1.0, t, len(set(tasks)))
+    numbers = np.unique(tasks)
+    for t in numbers if len(numbers) <= 20 else ():
+        frame.task_label(ax, np.flatnonzero(tasks == t).mean() + 1, 1.0, t, len(numbers))
     unit = "batches" if "step" in seeds[0].trace[table] else "epochs"
-    frame.dress(ax, f"{unit}, tasks one after another", f"{column}\n({note})")
+    frame.dress(ax, f"{unit}, tasks one after another", f"{column}\n({note})", frame.label(seeds), pad=16)
     ax.margins(x=0.02)
-    ax.set_title(frame.label(seeds), fontsize=LABEL + 1, pad=16)
     return frame.finish(ax, made, seeds)
 
 
-def _traced(result, table, column):
-    """(task (X,), values (X,)) of a column of numbers."""
-    return (
-        np.asarray(frame.column(result, table, "task")).astype(int),
-        np.asarray(frame.column(result, table, column), dtype=float),
-    )
+def lengths_of(seeds):
+    """(T,) how many batches each task had: the rows of their tables "loss"."""
+    return same(seeds, [_lengths(r) for r in seeds], "the number of batches")
 
 
-def lengths_of(result):
-    """(T,) how many batches each task had: the rows of its table "loss"."""
-    return np.bincount(np.asarray(frame.column(result, "loss", "task")).astype(int), minlength=result.tasks)
-
-
-def _batches_before(result, table):
-    """(X,) how many batches came before each row of a table; its column `step` counts those of the task."""
-    task, step = (np.asarray(frame.column(result, table, c)).astype(int) for c in ("task", "step"))
-    lengths = lengths_of(result)
-    return (np.cumsum(lengths) - lengths)[task] + step
+def _lengths(result):
+    return np.bincount(frame.column(result, "loss", "task", int), minlength=result.tasks)
 
 
 def same(seeds, found, what):
@@ -77,34 +65,29 @@ def plot_progress(results, reference=None, *, legend=True, ax=None):
     seeds = frame.one_method(results)
     at, rows, lengths = _progress(seeds)
     ax, made = frame.axes(ax, (7.6, 4.0))
-    colors = colormaps[SEQUENTIAL](np.linspace(0, 0.88, len(lengths)))
     behind = frame.one_method(reference) if reference else []
-    for j, color in enumerate(colors):
-        mean, half = frame.intervals(rows[:, :, j])
-        look = {"color": color, "marker": TASK_MARKERS[j % 10], "markersize": 4, "label": f"{j + 1}"}
-        ax.plot(at, mean, clip_on=False, zorder=3, **look)
-        if len(lengths) <= 10:  # as in plot_tasks
-            frame.band(ax, at, mean, half, color)
+    colors = task_lines(ax, [(at, rows[:, :, j]) for j in range(len(lengths))], markersize=4, zorder=3)
     if behind:
         _draw_reference(ax, behind, seeds)
     task_strip(ax, lengths, colors)
-    frame.dress(ax, "batches learned from", "accuracy on the task's test images (%)")
+    y = "accuracy on the task's test images (%)"
+    frame.dress(ax, "batches learned from", y, frame.label(seeds), pad=21)
     ax.set_xlim(0, at[-1] * 1.01)
     frame.percent_axis(ax)
     if legend:
-        note = frame.kind(seeds) if len(lengths) <= 10 else frame.mean_of(seeds)
-        frame.legend(ax, f"tested on task\n({note})", ncols=1 + (len(lengths) - 1) // 10)
-    ax.set_title(frame.label(seeds), fontsize=LABEL + 1, pad=21)
+        tasks_legend(ax, seeds, len(lengths))
     return frame.finish(ax, made, seeds + behind)
 
 
 def _progress(seeds):
     """(batches before each point (X,), accuracy (n, X, T), batches of each task (T,)), of "progress"."""
-    at = same(seeds, [_batches_before(r, "progress") for r in seeds], "the batches at which they were tested")
-    lengths = same(seeds, [lengths_of(r) for r in seeds], "the number of batches")
-    rows = [
-        [*np.asarray(frame.column(r, "progress", "accuracy"), dtype=float), r.accuracy()[-1]] for r in seeds
-    ]
+    at, rows = [], []
+    for r in seeds:
+        task, step = (frame.column(r, "progress", c, int) for c in ("task", "step"))
+        lengths = _lengths(r)
+        at.append((np.cumsum(lengths) - lengths)[task] + step)
+        rows.append([*frame.column(r, "progress", "accuracy", float), r.accuracy()[-1]])
+    at, lengths = same(seeds, at, "the batches at which they were tested"), lengths_of(seeds)
     return np.append(at, lengths.sum()), np.array(rows), lengths
 
 

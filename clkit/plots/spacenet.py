@@ -5,7 +5,7 @@ from matplotlib.ticker import MaxNLocator
 
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import LABEL, SEQUENTIAL
+from clkit.plots.style import SEQUENTIAL
 
 
 def plot_connections(mask, *, title=None, ax=None):
@@ -20,21 +20,15 @@ def plot_connections(mask, *, title=None, ax=None):
     rows, columns = mask.shape
     flat = max(rows, columns) > 3 * min(rows, columns)  # squares would leave a thin strip
     ax, _ = frame.axes(ax, (7.2, 3.6) if flat else (4.8, 4.8 * min(max(rows / columns, 0.6), 1.4) + 0.4))
-    ax.imshow(
-        mask,
-        cmap="binary",
-        vmin=0,
-        vmax=1,
-        aspect="auto" if flat else "equal",
-        extent=(0.5, columns + 0.5, rows + 0.5, 0.5),  # neurons are counted from 1
-        interpolation=_interpolation(mask),
-    )
+    look = {"aspect": "auto" if flat else "equal", "interpolation": _interpolation(mask)}
+    extent = (0.5, columns + 0.5, rows + 0.5, 0.5)  # neurons are counted from 1
+    ax.imshow(mask, cmap="binary", vmin=0, vmax=1, extent=extent, **look)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    frame.dress(ax, f"source neurons ({columns:,})", f"target neurons ({rows:,})", grid=None)
+    if title is None:
+        title = f"{mask.sum():,} connection{'' if mask.sum() == 1 else 's'}"
+    frame.dress(ax, f"source neurons ({columns:,})", f"target neurons ({rows:,})", title, grid=None)
     ax.spines[:].set_visible(True)
-    count = f"{mask.sum():,} connection{'' if mask.sum() == 1 else 's'}"
-    ax.set_title(count if title is None else title, fontsize=LABEL + 1)
     return ax
 
 
@@ -48,14 +42,12 @@ def plot_input_map(counts, *, vmax=None, colorbar=True, title=None, ax=None):
         raise PlotError(f"an input map has the shape (H, W), not {counts.shape}")
     ax, _ = frame.axes(ax, (4.2, 3.6))
     image = ax.imshow(counts, cmap=SEQUENTIAL, vmin=0, vmax=frame.top_of(counts, vmax), interpolation="none")
-    frame.dress(ax, grid=None)
+    frame.dress(ax, title=title, grid=None)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
     if colorbar:
         frame.colorbar(ax, image, "connections of a pixel")
-    if title is not None:
-        ax.set_title(title, fontsize=LABEL + 1)
     return ax
 
 
@@ -69,32 +61,20 @@ def plot_activations(
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or not 0 < split < len(values):
-        raise PlotError(
-            "activations have the shape (images, neurons), and split lies between two images: not"
-            f" {values.shape} and {split}"
-        )
+        wanted = "activations have the shape (images, neurons), and split lies between two images"
+        raise PlotError(f"{wanted}: not {values.shape} and {split}")
     images, units = values.shape
     ax, _ = frame.axes(ax, (7.2, 3.4))
-    image = ax.imshow(
-        values,
-        cmap=SEQUENTIAL,
-        vmin=0,
-        vmax=frame.top_of(values, vmax),
-        aspect="auto",
-        extent=(0.5, units + 0.5, images, 0),
-        interpolation=_interpolation(values),
-    )
+    look = {"cmap": SEQUENTIAL, "aspect": "auto", "interpolation": _interpolation(values)}
+    top, extent = frame.top_of(values, vmax), (0.5, units + 0.5, images, 0)
+    image = ax.imshow(values, vmin=0, vmax=top, extent=extent, **look)
     ax.axhline(split, color="white", linewidth=1.5)
-    ax.set_yticks(
-        [split / 2, (split + images) / 2],
-        [f"{name}\n({n} images)" for name, n in zip(names, (split, images - split), strict=True)],
-    )
+    said = [f"{name}\n({n} images)" for name, n in zip(names, (split, images - split), strict=True)]
+    ax.set_yticks([split / 2, (split + images) / 2], said)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    frame.dress(ax, f"neurons ({units:,})", None, grid=None)
+    frame.dress(ax, f"neurons ({units:,})", None, title, grid=None)
     if colorbar:
         frame.colorbar(ax, image, "activation")
-    if title is not None:
-        ax.set_title(title, fontsize=LABEL + 1)
     return ax
 
 

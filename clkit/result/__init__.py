@@ -10,6 +10,7 @@ test images. Classes are numbered by order of arrival. All scores are fractions 
 undefined.
 """
 
+# ruff: noqa: F401
 from clkit.result.interval import Interval, interval
 from clkit.result.record import (
     FORMAT,
@@ -22,18 +23,3 @@ from clkit.result.record import (
     write_atomically,
 )
 from clkit.result.result import Result, ResultError
-
-__all__ = [
-    "FORMAT",
-    "Interval",
-    "Result",
-    "ResultError",
-    "check_replaces",
-    "interval",
-    "load",
-    "pack_trace",
-    "save",
-    "summary",
-    "unpack_trace",
-    "write_atomically",
-]

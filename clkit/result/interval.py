@@ -44,10 +44,9 @@ class Interval(NamedTuple):
 def interval(values: Iterable[float], level: float = 0.95) -> Interval:
     """Mean and Student-t confidence interval of independent values, such as one score per seed.
 
-    values: (n,) numbers.   level: coverage in (0, 1).   Returns an Interval; half-width t * s / sqrt(n), s
-    with n - 1. ResultError for another level.
+    level: coverage in (0, 1).   Half-width t * s / sqrt(n), s with n - 1. ResultError for another level.
     """
-    values = np.asarray(list(values), dtype=float)
+    values = np.array([*values], dtype=float)
     if not 0 < level < 1:
         raise ResultError(f"level must lie between 0 and 1, such as 0.95, not {level}")
     n, kind = len(values), f"{100 * level:g} % t-interval"

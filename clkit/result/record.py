@@ -4,11 +4,10 @@ STEM.json, for readers, holds the headline scores, what was run, and per seed on
 STEM.npz holds the arrays, readable by np.load: each array of a Result under its name, the seeds stacked along
 axis 0; `labels` (N,) once where all seeds have the same; memory_bytes/KIND and trace/TABLE/COLUMN likewise.
 The labels are in the order of the test images; predictions, predictions_task_aware and rank hold these images
-sorted by class (stably), which halves the file: ``a["predictions"] == np.sort(a["labels"])`` tells which are
-right.
-What only some seeds have, or have in another shape, stands under seed-SEED/NAME. Whole numbers are stored in
-the smallest type that holds them; the JSON names the type that they are read back as. Rows of differing
-shapes are #values end to end and their #shapes.
+sorted by class (stably), which halves the file: ``a["predictions"] == np.sort(a["labels"])`` tells what is
+right. What only some seeds have, or have in another shape, stands under seed-SEED/NAME. Whole numbers are
+stored in the smallest type that holds them; the JSON names the type that they are read back as. Rows of
+differing shapes are #values end to end and their #shapes.
 
 The JSON is written last and holds the sha256 of the npz: whatever ends the writing between the two, or brings
 files of two records together, is noticed by `load`.
@@ -35,37 +34,23 @@ from clkit.result.result import Result, ResultError
 FORMAT = 2
 Arrays = dict[str, np.ndarray]
 Trace = dict[str, dict[str, Any]]  # table -> column -> rows
-_ARRAYS = (
-    "labels",
-    "seen",
-    "predictions",
-    "predictions_task_aware",
-    "rank",
-    "learn_seconds",
-    "test_seconds",
-    "n_samples",
-    "parameters",
-)
-_BY_IMAGE = ("predictions", "predictions_task_aware", "rank")
+_BY_IMAGE = "predictions predictions_task_aware rank".split()
+_ARRAYS = ["labels", "seen", *_BY_IMAGE, *"learn_seconds test_seconds n_samples parameters".split()]
 _INTEGERS = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
 
 
 # ---- the headline scores
 
 
-def _spread(values: list[float]) -> dict[str, Any]:
+def _spread(values):
     """Mean, interval and single values as JSON."""
     i = interval(values)
-    return {
-        "mean": _json(i.mean),
-        "interval": None if math.isnan(i.half) else [i.mean - i.half, i.mean + i.half],
-        "kind": i.kind,
-        "n": i.n,
-        "per_seed": [_json(v) for v in values],
-    }
+    ends = None if math.isnan(i.half) else [i.mean - i.half, i.mean + i.half]
+    per_seed = [_json(v) for v in values]
+    return {"mean": _json(i.mean), "interval": ends, "kind": i.kind, "n": i.n, "per_seed": per_seed}
 
 
-def _json(number: float) -> float | None:
+def _json(number):
     """NaN has no place in JSON: null."""
     return None if math.isnan(number) else float(number)
 
@@ -74,9 +59,9 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
     """Several seeds of one experiment as plain values: what ``python -m clkit run --json`` prints."""
     if not results:
         raise ResultError("there are no results to summarise; give at least one")
-    about = results[0].about
-    with np.errstate(all="ignore"):
-        matrix = np.mean([r.accuracy() for r in results], axis=0)
+    about, matrix = results[0].about, np.mean([r.accuracy() for r in results], axis=0)
+    seconds = [(float(r.learn_seconds.sum()), float(r.test_seconds.sum())) for r in results]
+    speeds = [r.samples_per_second() for r in results]
     return {
         **{k: about.get(k) for k in ("experiment", "preset", "config", "stream")},
         "seeds": [r.about["seed"] for r in results],
@@ -91,14 +76,11 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
         "memory_bytes": {kind: int(v[-1]) for kind, v in results[0].memory_bytes.items()},
         "parameters": int(results[0].parameters[-1]),
         "seconds": {
-            "learn": float(sum(r.learn_seconds.sum() for r in results)),
-            "test": float(sum(r.test_seconds.sum() for r in results)),
-            "per_seed": [float(r.learn_seconds.sum() + r.test_seconds.sum()) for r in results],
+            "learn": sum(learn for learn, _ in seconds),
+            "test": sum(test for _, test in seconds),
+            "per_seed": [learn + test for learn, test in seconds],
         },
-        "samples_per_second": {
-            what: float(np.mean([r.samples_per_second()[what] for r in results]))
-            for what in ("learn", "test")
-        },
+        "samples_per_second": {what: float(np.mean([s[what] for s in speeds])) for what in ("learn", "test")},
         **{k: about.get(k) for k in ("device", "cpu", "versions", "key", "commit", "date")},
     }
 
@@ -159,9 +141,10 @@ def unpack_trace(flat: Arrays) -> Trace:
 # ---- the record
 
 
-def save(results: Sequence[Result], stem: str | Path, replace: bool = False) -> Path:
+def save(results: Sequence[Result], stem: str | Path, replace: bool = False, level: int = 9) -> Path:
     """Write seeds of one experiment as the record stem.json + stem.npz. Returns the JSON's path.
 
+    level: of zlib, 1 to 9; 9 is for files that are kept in a repository, and takes seconds.
     ResultError if a seed is there twice, or if a record stands there of which a seed would be lost, unless
     replace=True.
     """
@@ -172,14 +155,12 @@ def save(results: Sequence[Result], stem: str | Path, replace: bool = False) -> 
     if not replace:
         check_replaces(stem, seeds)
     arrays, types = _shrunk(_stacked(dict(zip(seeds, map(_flat, results)))))
-    packed = _packed(arrays)
-    whole = {
-        k: v for k, v in summary(results).items() if k not in ("config", "stream", "versions", "key", "cpu")
-    }
+    packed = _packed(arrays, level)
+    told = ("config", "stream", "versions", "key", "cpu")  # in full under "about"
     common, own = _factored([_head(r) for r in results])
     head = {
         "format": FORMAT,
-        "summary": whole,
+        "summary": {k: v for k, v in summary(results).items() if k not in told},
         **common,
         "seeds": [{"seed": seed, **rest} for seed, rest in zip(seeds, own)],
         "types": types,
@@ -201,9 +182,10 @@ def check_replaces(stem: str | Path, seeds: Iterable[int]) -> None:
     except ResultError:
         return
     if lost:
+        lost = ", ".join(map(str, lost))
         raise ResultError(
-            f"the record {stem} has the seeds {', '.join(map(str, lost))}, which would be lost: run these as "
-            f"well, write to another folder, or delete the record"
+            f"the record {stem} has the seeds {lost}, which would be lost: run these as well, write to "
+            f"another folder, or delete the record"
         )
 
 
@@ -215,9 +197,7 @@ def load(stem: str | Path, trace: bool = True) -> list[Result]:
     json_path, npz_path = _paths(stem)
     for path in (json_path, npz_path):
         if not path.is_file():
-            raise ResultError(
-                f"there is no result at {path}: a record is a .json and an .npz of the same name"
-            )
+            raise ResultError(f"there is no result at {path}: a record is a .json and an .npz of that name")
     try:
         head = json.loads(json_path.read_text(encoding="utf-8"))
         if head["format"] != FORMAT:
@@ -239,13 +219,13 @@ def load(stem: str | Path, trace: bool = True) -> list[Result]:
     except ResultError:
         raise
     except Exception as error:  # json, zip and numpy each raise their own
+        kind = type(error).__name__
         raise ResultError(
-            f"the result at {json_path.with_suffix('')} is damaged ({type(error).__name__}): delete it and "
-            f"run it again"
+            f"the result at {json_path.with_suffix('')} is damaged ({kind}): delete it and run it again"
         ) from None
 
 
-def _paths(stem: str | Path) -> tuple[Path, Path]:
+def _paths(stem):
     """The two files of a record, whose stem may hold dots and be given with either ending."""
     stem = Path(stem)
     stem = stem.with_suffix("") if stem.suffix in (".json", ".npz") else stem
@@ -255,27 +235,19 @@ def _paths(stem: str | Path) -> tuple[Path, Path]:
 # ---- the JSON
 
 
-def _head(r: Result) -> dict[str, Any]:
+def _head(r: Result):
     about = {k: v for k, v in r.about.items() if k != "seed"}
-    return json.loads(
-        json.dumps(
-            {
-                "about": about,
-                "classes_per_task": r.classes_per_task,
-                "names": list(r.names),
-                "groups": r.groups,
-            }
-        )
-    )
+    head = {"about": about, "classes_per_task": r.classes_per_task, "names": r.names, "groups": r.groups}
+    return json.loads(json.dumps(head))
 
 
 def _factored(dicts: list[dict]) -> tuple[dict, list[dict]]:
     """What all dictionaries say alike, at any depth, and what is left of each; see `_merged`."""
     common, own = {}, [dict(d) for d in dicts]
-    for key in list(dicts[0]):
-        values = [d.get(key) for d in dicts]
+    for key in dicts[0]:
         if not all(key in d for d in dicts):
             continue
+        values = [d[key] for d in dicts]
         if all(v == values[0] for v in values):
             common[key] = values[0]
             rests = [None] * len(dicts)
@@ -306,20 +278,21 @@ def _pretty(value: Any, depth: int = 0) -> str:
     plain = isinstance(value, list) and not any(isinstance(v, dict | list) for v in value)
     if plain or not isinstance(value, dict | list) or len(line) + depth <= 100:
         return line
-    inner = "\n" + " " * (depth + 1)
-    if isinstance(value, dict):
-        items = [f"{json.dumps(k, ensure_ascii=False)}: {_pretty(v, depth + 1)}" for k, v in value.items()]
-        return "{" + inner + f",{inner}".join(items) + "\n" + " " * depth + "}"
-    return "[" + inner + f",{inner}".join(_pretty(v, depth + 1) for v in value) + "\n" + " " * depth + "]"
+    inner, named = "\n" + " " * (depth + 1), isinstance(value, dict)
+    items = [_pretty(v, depth + 1) for v in (value.values() if named else value)]
+    if named:
+        items = [f"{json.dumps(k, ensure_ascii=False)}: {item}" for k, item in zip(value, items)]
+    begin, end = "{}" if named else "[]"
+    return begin + inner + f",{inner}".join(items) + inner[:-1] + end
 
 
 # ---- the arrays
 
 
-def _packed(arrays: Arrays) -> bytes:
-    """What np.savez_compressed writes, at zlib's highest level."""
+def _packed(arrays: Arrays, level: int) -> bytes:
+    """What np.savez_compressed writes, at this level of zlib."""
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as file:
         for name, a in arrays.items():
             with file.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.ascontiguousarray(a), allow_pickle=False)
@@ -341,25 +314,20 @@ def _stacked(by_seed: dict[int, Arrays]) -> Arrays:
     stored: Arrays = {}
     for name in dict.fromkeys(name for flat in by_seed.values() for name in flat):
         having = {seed: np.asarray(flat[name]) for seed, flat in by_seed.items() if name in flat}
-        first, *others = having.values()
-        alike = len(having) == len(by_seed) and all(
-            (a.shape, a.dtype) == (first.shape, first.dtype) for a in others
-        )
-        if alike and name == "labels" and all((a == first).all() for a in others):
-            stored[name] = first
-        elif alike:
-            stored[name] = np.stack([first, *others])
-        else:
+        rows = list(having.values())
+        if len(rows) < len(by_seed) or len({(a.shape, a.dtype) for a in rows}) > 1:
             stored |= {f"seed-{seed}/{name}": a for seed, a in having.items()}
+            continue
+        stored[name] = np.stack(rows)
+        if name == "labels" and (stored[name] == rows[0]).all():
+            stored[name] = rows[0]
     return stored
 
 
 def _shrunk(arrays: Arrays) -> tuple[Arrays, dict[str, list[str]]]:
     """The same with whole numbers in the smallest type that holds them; and {type they had: names}."""
-    small: Arrays = {}
-    types: dict[str, list[str]] = {}
+    small, types = dict(arrays), {}
     for name, a in arrays.items():
-        small[name] = a
         if a.dtype.kind not in "iu" or not a.size:
             continue
         low, high = int(a.min()), int(a.max())
@@ -373,25 +341,21 @@ def _shrunk(arrays: Arrays) -> tuple[Arrays, dict[str, list[str]]]:
 
 def _read(head: dict[str, Any], i: int, stored: Arrays) -> Result:
     """Seed number i of a record, out of what `_stacked` made."""
-    own, flat = f"seed-{head['seed']}/", {}
-    for name, a in stored.items():
-        if name.startswith(own):
-            flat[name[len(own) :]] = a
-        elif not name.startswith("seed-"):
-            flat[name] = a if name == "labels" and a.ndim == 1 else a[i]
 
+    def under(prefix, arrays):
+        return {k[len(prefix) :]: a for k, a in arrays.items() if k.startswith(prefix)}
+
+    shared = {k: a for k, a in stored.items() if not k.startswith("seed-")}
+    flat = {k: a if k == "labels" and a.ndim == 1 else a[i] for k, a in shared.items()}
+    flat |= under(f"seed-{head['seed']}/", stored)
     as_tested = np.argsort(np.argsort(flat["labels"], kind="stable"), kind="stable")
     flat |= {name: np.ascontiguousarray(flat[name][..., as_tested]) for name in _BY_IMAGE}
-
-    def under(prefix: str) -> Arrays:
-        return {k[len(prefix) :]: a for k, a in flat.items() if k.startswith(prefix)}
-
     return Result(
         {**head["about"], "seed": head["seed"]},
         tuple(head["classes_per_task"]),
         head["names"],
         head["groups"],
         **{a: flat[a] for a in _ARRAYS},
-        memory_bytes=under("memory_bytes/"),
-        trace=unpack_trace(under("trace/")),
+        memory_bytes=under("memory_bytes/", flat),
+        trace=unpack_trace(under("trace/", flat)),
     )

@@ -21,11 +21,9 @@ class Result:
     about: what was run and what ran it: experiment, benchmark, preset, method, learner (class), revision,
         settings (that differ from the Config's defaults), config (all settings), seed, stream, key, device,
         cpu, threads, versions, commit, date.
-    classes_per_task: (T,).   names: display name of each class, (K,).   groups: superclass of each class or
-    None.
+    classes_per_task: (T,).   names: display names, (K,).   groups: superclass of each class, or None.
     seen: (R,) number of classes seen after each stage.   labels: (N,) true classes of the test images.
-    predictions: (R, N) the class with the largest logit among those seen; -1 where the true one is not seen
-    yet.
+    predictions: (R, N) the class with the largest logit among those seen; -1 where the true one is unseen.
     predictions_task_aware: (R + 1, N) the class with the largest logit among those of the image's own task;
         row 0 is the learner before any learning; -1 where it had no logit for those classes.
     rank: (R, N) how many seen classes come before the true one, 0 where it is predicted: those with a larger
@@ -71,18 +69,20 @@ class Result:
         """
         if task_mean not in ("images", "classes"):
             raise ResultError(f"task_mean must be 'images' or 'classes', not {task_mean!r}")
-        sizes = np.bincount(self.labels, minlength=sum(self.classes_per_task))  # (K,) images of each class
-        table = np.full((len(chosen), self.tasks), np.nan)
-        for i, row in enumerate(chosen):
-            right = np.bincount(self.labels[row == self.labels], minlength=len(sizes))
-            absent = np.bincount(self.labels[row < 0], minlength=len(sizes))
-            for j, end in enumerate(np.cumsum(self.classes_per_task)):
-                own = np.arange(end - self.classes_per_task[j], end)
-                own = own[sizes[own] > 0]
-                if len(own) and not absent[own].any():
-                    by_class, whole = right[own] / sizes[own], right[own].sum() / sizes[own].sum()
-                    table[i, j] = by_class.mean() if task_mean == "classes" else whole
-        return table
+
+        def counts(which):  # of each class among those images: (K,)
+            return np.bincount(self.labels[which], minlength=sum(self.classes_per_task))
+
+        def by_task(values):  # sums over the classes of each task: (..., K) -> (..., T)
+            return np.add.reduceat(values, first, axis=-1)
+
+        first = np.cumsum(self.classes_per_task) - self.classes_per_task  # (T,)
+        sizes, right = counts(slice(None)), np.stack([counts(row == self.labels) for row in chosen])
+        absent = by_task(np.stack([counts(row < 0) for row in chosen]))
+        if task_mean == "classes":
+            right, sizes = right / np.maximum(sizes, 1), np.minimum(sizes, 1)
+        with np.errstate(invalid="ignore"):
+            return np.where(absent, np.nan, by_task(right) / by_task(sizes))
 
     # ---- accuracy
 
@@ -90,9 +90,8 @@ class Result:
         """(R, T) class-incremental accuracy a[i, j] on task j after stage i, among the classes seen.
 
         task_mean="images": share of the task's images that are right, the usual one; "classes": mean of the
-        accuracies of the task's classes (as Ji et al. 2020 count), so that a class with few test images
-        weighs as much as one with many. Every score below that is made of these accuracies takes the same
-        word.
+        accuracies of the task's classes (as Ji et al. 2020 count), whatever their numbers of test images.
+        Every score below that is made of these accuracies takes the same word.
         """
         return self._per_task(self.predictions, task_mean)
 
@@ -140,12 +139,7 @@ class Result:
         Chaudhry et al. 2018, section 3, equation 3. Negative where a task was never better than at the end.
         """
         a = self.accuracy(task_mean)
-        drop = np.full(self.tasks, np.nan)
-        for j in range(self.tasks):
-            before = a[:-1, j][~np.isnan(a[:-1, j])]
-            if len(before):
-                drop[j] = before.max() - a[-1, j]
-        return drop
+        return np.fmax.reduce(a[:-1], axis=0, initial=np.nan) - a[-1]
 
     def forgetting(self, task_mean: str = "images") -> float:
         """Mean of `forgetting_per_task` over all tasks but the last; NaN with a single stage."""

@@ -262,13 +262,19 @@ def test_records_hold_what_the_paper_says_unless_more_is_asked_for():
 
 
 def test_records_hold_large_tables_of_the_first_seed_only():
-    results = run_experiment("spacenet/split-digits", "smoke", (0, 1), out=places.RECORDS)
-    first, second = load(places.RECORDS / "spacenet_split-digits_smoke")
-    assert set(results[1].trace) == set(experiment("spacenet/split-digits", "smoke").tables)
+    results = run_experiment("spacenet/split-mnist", "smoke", (0, 1), out=places.RECORDS)
+    first, second = load(places.RECORDS / "spacenet_split-mnist_smoke")
+    assert set(results[1].trace) == set(experiment("spacenet/split-mnist", "smoke").tables)
     assert set(first.trace) - set(second.trace) == {"masks"} and "importance" not in first.trace
     assert set(first.trace["network"]) - set(second.trace["network"]) == {"activations"}
     assert first.trace["network"]["activations"].shape[::2] == (5, 800)
     assert (first.rank == results[0].rank).all() and (second.rank == results[1].rank).all()
+
+
+def test_what_is_kept_of_one_experiment_only_is_not_in_the_record_of_another():
+    run_experiment("static/split-digits", "smoke", out=places.RECORDS)
+    [result] = load(places.RECORDS / "static_split-digits_smoke")
+    assert "masks" not in result.trace and "activations" not in result.trace["network"]
 
 
 def test_minutes_are_those_of_the_record():

@@ -6,6 +6,7 @@ all answered in words, and the usual mistakes are recognised by the number they 
 ``show.source(exercises.forgetting_solution)`` displays a solution.
 """
 
+# ruff: noqa: F401  (names for the notebooks)
 from clkit.book.exercises.nb00 import average_solution, check_average, check_final_classes
 from clkit.book.exercises.nb01 import (
     check_forgetting,
@@ -32,31 +33,3 @@ from clkit.book.exercises.nb04 import (
     diversity_solution,
 )
 from clkit.book.exercises.verdict import Verdict
-
-__all__ = [
-    "Verdict",
-    "average_solution",
-    "check_average",
-    "check_divergence",
-    "check_diversity",
-    "check_final_classes",
-    "check_fisher",
-    "check_forgetting",
-    "check_grow",
-    "check_herding",
-    "check_one_over_t",
-    "check_recalled",
-    "check_reservoir",
-    "check_room",
-    "check_stronger",
-    "divergence_solution",
-    "diversity_solution",
-    "finetuned",
-    "fisher_solution",
-    "forgetting_solution",
-    "grow_solution",
-    "herding_solution",
-    "one_by_one",
-    "reservoir_solution",
-    "worked_example",
-]

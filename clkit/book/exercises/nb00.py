@@ -2,37 +2,35 @@
 
 import numpy as np
 
-from clkit.book.exercises.verdict import NAN, Verdict, check_score
+from clkit.book.exercises.verdict import NAN, AnswerError, check_score, checker
 
 
+@checker
 def check_final_classes(prediction, results):
     """Which classes a learner answers at the end. prediction: class names; results: its seeds.
 
     Right are the classes of the tasks, most frequent first, that together get nine tenths of the predictions.
     """
-    empty = Verdict(
-        False, 'Replace the dots by the names of the digits that you expect, such as `{"3", "5"}`.'
-    )
-    if isinstance(prediction, str | bytes) or not np.iterable(prediction):
-        return empty
-    guess = {str(name) for name in prediction if name is not ...}
+    is_list = np.iterable(prediction) and not isinstance(prediction, str | bytes)
+    guess = {str(name) for name in prediction if name is not ...} if is_list else set()
     if not guess:
-        return empty
+        raise AnswerError(
+            'Replace the dots by the names of the digits that you expect, such as `{"3", "5"}`.'
+        )
     names = results[0].names
     unknown = sorted(guess - set(names))
     if unknown:
-        return Verdict(False, f"There is no class {', '.join(unknown)}: the classes are {', '.join(names)}.")
+        raise AnswerError(f"There is no class {', '.join(unknown)}: the classes are {', '.join(names)}.")
     answered = _answered(results)
     told = (" and " if len(answered) < 3 else ", ").join(sorted(answered))
     if guess == answered:
-        return Verdict(True, f"Whatever test image is shown, the answer is nearly always one of {told}.")
+        return f"Whatever test image is shown, the answer is nearly always one of {told}."
     if guess == set(names):
-        return Verdict(
-            False,
-            f"Every digit was learned, pair after pair, but nearly all answers are {told}: "
-            "look at the last row of the accuracy matrix: which columns are not dark?",
+        look = "look at the last row of the accuracy matrix: which columns are not dark?"
+        raise AnswerError(
+            f"Every digit was learned, pair after pair, but nearly all answers are {told}: {look}"
         )
-    return Verdict(False, f"Nearly every answer is {told}. In which task were these learned, and when?")
+    raise AnswerError(f"Nearly every answer is {told}. In which task were these learned, and when?")
 
 
 def _answered(results):
@@ -51,7 +49,6 @@ def average_solution(a):
     return a[-1].mean()
 
 
-# fmt: off
 _AVERAGE_COMMON_MISTAKES = {
     "That is the mean of the diagonal: how well each task went when it was new. The end is the last row.":
         lambda a: np.diag(a).mean(),
@@ -59,11 +56,11 @@ _AVERAGE_COMMON_MISTAKES = {
         lambda a: np.nanmean(a),
     "Something in your sum is `nan`: the entries above the diagonal are, because those tasks had not come "
     "yet. The last row has none.":
-        lambda a: NAN}
-# fmt: on
+        lambda a: NAN}  # fmt: skip
 
 
+@checker
 def check_average(function):
     """Check a function of an accuracy matrix (T, T), NaN above the diagonal: the final average accuracy."""
-    good = Verdict(True, "The mean of the last row: every task counts the same, and only the end counts.")
-    return check_score(function, average_solution, _AVERAGE_COMMON_MISTAKES, good)
+    check_score(function, average_solution, _AVERAGE_COMMON_MISTAKES)
+    return "The mean of the last row: every task counts the same, and only the end counts."

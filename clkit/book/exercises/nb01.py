@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from clkit.book.exercises.verdict import MATRICES, NAN, Verdict, call, check_score, number
+from clkit.book.exercises.verdict import MATRICES, NAN, AnswerError, call, check_score, checker, guesses, off
 from clkit.result import Result
 
 # ---- a result small enough to count
@@ -27,23 +27,10 @@ def worked_example():
     """A made-up Result that can be counted: three tasks of two classes, and 4, 4 and 2 test images."""
     labels, predictions, task_aware = (np.array(x, dtype=np.int16) for x in (_LABELS, _ANSWERS, _TASK_AWARE))
     rank = np.where(predictions < 0, -1, predictions != labels).astype(np.int16)
-    nothing, ones = np.zeros(3), np.ones(3, dtype=np.int64)
+    seen, nothing, ones = np.array([2, 4, 6]), np.zeros(3), np.ones(3, dtype=np.int64)
     about = {"experiment": "worked example", "method": "worked example", "benchmark": "letters", "seed": 0}
-    return Result(
-        about,
-        (2, 2, 2),
-        list("ABCDEF"),
-        None,
-        seen=np.array([2, 4, 6]),
-        labels=labels,
-        predictions=predictions,
-        predictions_task_aware=task_aware,
-        rank=rank,
-        learn_seconds=nothing,
-        test_seconds=nothing,
-        n_samples=ones,
-        parameters=ones,
-    )
+    answers, costs = (labels, predictions, task_aware, rank), (nothing, nothing, ones, ones)
+    return Result(about, (2, 2, 2), list("ABCDEF"), None, seen, *answers, *costs)
 
 
 # ---- predictions
@@ -61,36 +48,25 @@ def finetuned(tasks, preset="teach", seed=0):
     return run(found.learner, found.config, stream, seed=seed, threads=experiments.THREADS, about=about)[1]
 
 
+@checker
 def check_one_over_t(prediction, results, tolerance=0.1):
     """Final average accuracy of finetuning by number of tasks.
 
     prediction: {tasks: percent}; results: {tasks: Result}; tolerance: how far off may be right, a fraction.
     """
-    given = prediction if isinstance(prediction, dict) else {}
-    guess = {t: number(given.get(t)) for t in results}
-    missing = [t for t, g in guess.items() if g is None]
-    if missing:
-        return Verdict(
-            False,
-            "Predict before you look: put a number, in percent, in the place of the dots "
-            f"for {' and '.join(map(str, missing))} tasks.",
-        )
+    guess = guesses(prediction, results, "a number, in percent,", "tasks")
     measured = {t: r.average() for t, r in results.items()}
-    wrong = [t for t in results if not abs(guess[t] / 100 - measured[t]) <= tolerance]
-    if any(0 < guess[t] <= 1 for t in wrong):
-        return Verdict(False, "Give percentages, such as 35, not fractions such as 0.35.")
+    wrong = off(guess, measured, tolerance)
     said = "Measured: " + ", ".join(f"{100 * m:.1f} % with {t} tasks" for t, m in measured.items()) + "."
     if wrong:
-        return Verdict(
-            False,
-            f"{said} You were off for {' and '.join(map(str, wrong))} tasks. At the end "
-            "the newest task is answered nearly perfectly, the older ones not at all: what "
-            "is the mean of one 100 and $T-1$ zeros?",
+        raise AnswerError(
+            f"{said} You were off for {' and '.join(map(str, wrong))} tasks. At the end the newest task is "
+            "answered nearly perfectly, the older ones not at all: what is the mean of one 100 and "
+            "$T-1$ zeros?"
         )
-    return Verdict(
-        True,
-        f"{said} Only the newest task is left, so the average is about $1/T$: 50 % on two "
-        "tasks and 10 % on ten are the same complete loss.",
+    return (
+        f"{said} Only the newest task is left, so the average is about $1/T$: 50 % on two tasks and 10 % on "
+        "ten are the same complete loss."
     )
 
 
@@ -103,7 +79,6 @@ def forgetting_solution(a):
     return (best - a[-1, :-1]).mean()
 
 
-# fmt: off
 _FORGETTING_COMMON_MISTAKES = {
     "You compared with the accuracy when the task was new, $a_{j,j}$: that is backward transfer with its "
     "sign turned round. A task may be at its best later: take the largest entry of its column.":
@@ -121,19 +96,16 @@ _FORGETTING_COMMON_MISTAKES = {
         lambda a: -forgetting_solution(a),
     "Something in your sum is `nan`: the entries above the diagonal are, because those tasks had not come "
     "yet. `np.nanmax` passes over them.":
-        lambda a: NAN}
-# fmt: on
+        lambda a: NAN}  # fmt: skip
 _RISING = np.array([[0.5, NAN], [0.7, 0.9]])  # a task that is at its best at the end
 
 
+@checker
 def check_forgetting(function):
     """Check a function of an accuracy matrix (T, T), NaN above the diagonal: forgetting."""
-    good = Verdict(
-        True,
-        "Best earlier accuracy minus final accuracy, averaged over all tasks but the last. "
-        "It can be negative.",
-    )
-    return check_score(function, forgetting_solution, _FORGETTING_COMMON_MISTAKES, good, (*MATRICES, _RISING))
+    check_score(function, forgetting_solution, _FORGETTING_COMMON_MISTAKES, (*MATRICES, _RISING))
+    good = "Best earlier accuracy minus final accuracy, averaged over all tasks but the last."
+    return f"{good} It can be negative."
 
 
 # ---- a memory
@@ -152,48 +124,37 @@ def reservoir_solution(memory, item, n_seen, size, random):
         memory[index] = item
 
 
+@checker
 def check_reservoir(function, size=20, offered=200, repeats=400):
     """Check a function like `reservoir_solution` by which items of a stream are kept, and how often."""
     kept, random = np.zeros(offered), np.random.default_rng(0)
     for _ in range(repeats):
-        memory, wrong = _fill(function, size, offered, random)
-        if wrong is not None:
-            return wrong
-        kept[memory] += 1 / repeats
+        kept[_filled(function, size, offered, random)] += 1 / repeats
     quarter, right = offered // 4, size / offered
     early, late = kept[:quarter].mean(), kept[-quarter:].mean()
-    said = (
-        f"Of {offered} items, the first quarter is kept with probability {early:.3f}, the last with "
-        f"{late:.3f}"
-    )
+    chances = f"with probability {early:.3f}, the last with {late:.3f}"
+    said = f"Of {offered} items, the first quarter is kept {chances}"
     if max(abs(early - right), abs(late - right)) < 0.015:
-        return Verdict(True, f"{said}: every item has the same chance of {right:.3f}, however early it came.")
-    hint = (
-        "Later items get in too easily and wash out the earlier ones. The more have come, the less "
-        "likely a new one may be to get in: draw an index below `n_seen + 1`, and use it only "
-        "if the memory has it."
-    )
+        return f"{said}: every item has the same chance of {right:.3f}, however early it came."
     if late < early:
-        hint = (
-            "Later items do not get in often enough: a new one must be kept with probability "
-            "`size / (n_seen + 1)`."
+        why = "do not get in often enough: a new one must be kept with probability `size / (n_seen + 1)`."
+    else:
+        why = (
+            "get in too easily and wash out the earlier ones. The more have come, the less likely a new one "
+            "may be to get in: draw an index below `n_seen + 1`, and use it only if the memory has it."
         )
-    return Verdict(False, f"{said}, and both should be {right:.3f}. {hint}")
+    raise AnswerError(f"{said}, and both should be {right:.3f}. Later items {why}")
 
 
-def _fill(function, size, offered, random):
-    """(the memory after a stream of numbers, None), or (None, Verdict) where something is wrong with it."""
+def _filled(function, size, offered, random):
+    """The memory after a stream of numbers; AnswerError where something is wrong with it."""
     memory = []
     for n in range(offered):
-        _, verdict = call(function, memory, n, n, size, random)
-        if verdict is not None:
-            return None, verdict
+        call(function, memory, n, n, size, random)
         if len(memory) != min(n + 1, size):
             holds = f"After {n + 1} items the memory holds {len(memory)} and not {min(n + 1, size)}"
-            return None, Verdict(False, f"{holds}: fill it first, then replace, in the list `memory` itself.")
+            raise AnswerError(f"{holds}: fill it first, then replace, in the list `memory` itself.")
     if len(set(memory)) < size or not set(memory) <= set(range(offered)):
-        return None, Verdict(
-            False,
-            "The memory holds an item twice, or one that was never offered: put `item` into one place only.",
-        )
-    return memory, None
+        what = "The memory holds an item twice, or one that was never offered"
+        raise AnswerError(f"{what}: put `item` into one place only.")
+    return memory

@@ -2,67 +2,57 @@
 
 import numpy as np
 
-from clkit.book.exercises.verdict import Verdict, check_term, number
+from clkit.book.exercises.verdict import AnswerError, check_term, checker, guesses, off
 
 
+@checker
 def check_recalled(prediction, result, tolerance=0.1):
     """What the old network takes the images for that were recalled during the last task.
 
     prediction: {"old": percent taken for a class of earlier tasks, "present": for one of the last task};
     result: of ARM, with the trace table "images"; tolerance: how far off may be right, a fraction.
     """
-    given = prediction if isinstance(prediction, dict) else {}
-    guess = {which: number(given.get(which)) for which in ("old", "present")}
-    if None in guess.values():
-        return Verdict(
-            False, "Predict before you look: put two numbers, in percent, in the place of the dots."
-        )
+    guess = guesses(prediction, ("old", "present"), "two numbers, in percent,")
     measured = _taken_for(result)
-    if measured is None:
-        return Verdict(
-            False, "This run recalled nothing in its last task, or did not keep the table `images`."
-        )
-    wrong = [which for which, m in measured.items() if not abs(guess[which] / 100 - m) <= tolerance]
-    if wrong and 0 < max(guess.values()) <= 1:
-        return Verdict(False, "Give percentages, such as 35, not fractions such as 0.35.")
-    of_last, sizes = result.classes_per_task[-1], result.classes_per_task
-    last, even = " or ".join(result.names[-of_last:]), of_last / sum(sizes)
+    wrong = off(guess, measured, tolerance, telling=[max(guess.values())])
+    of_last = result.classes_per_task[-1]
+    last, even = " or ".join(result.names[-of_last:]), of_last / sum(result.classes_per_task)
     said = (
         f"Measured: {100 * measured['old']:.1f} % are taken for a class of earlier tasks, "
         f"{100 * measured['present']:.1f} % for {last}."
     )
     if not wrong:
-        return Verdict(
-            True,
-            f"{said} The old network has never learned {last}, and would hardly have named "
-            "them in the images as they began, either. What the steps are for is to make "
-            "its answers certain, and to spread them over the classes that it knows.",
+        return (
+            f"{said} The old network has never learned {last}, and would hardly have named them in the "
+            "images as they began, either. What the steps are for is to make its answers certain, and to "
+            "spread them over the classes that it knows."
         )
-    hint = "The old network is a copy from before the last task: which classes had it learned by then?"
+    why = "The old network is a copy from before the last task: which classes had it learned by then?"
     present = guess["present"] / 100
+    more = "present" in wrong and present > measured["present"]
     if sum(guess.values()) > 100.1:  # rounded numbers may add up to a little more
-        hint = "An image is taken for one class only: together the two are at most 100 %."
-    elif "present" in wrong and present > measured["present"] and abs(present - even) <= 0.05:
-        hint = (
-            "You gave every task the same share. Diversity asks for even shares, but the two terms that "
-            "are not local drive the images away from the present classes, which the old network has "
-            "never learned."
+        why = "An image is taken for one class only: together the two are at most 100 %."
+    elif more and abs(present - even) <= 0.05:
+        why = (
+            "You gave every task the same share. Diversity asks for even shares, but the two terms that are "
+            "not local drive the images away from the present classes, which the old network has never "
+            "learned."
         )
-    elif "present" in wrong and present > measured["present"] and present >= 0.5:
-        hint = (
+    elif more and present >= 0.5:
+        why = (
             f"They *begin* as images of {last}. But it is the old network that answers, which has never "
             "learned these, and the objective drives the images away from them."
         )
-    return Verdict(False, f"{said} {hint}")
+    raise AnswerError(f"{said} {why}")
 
 
 def _taken_for(result):
-    """{"old", "present": shares of the images recalled in the last task}, or None where there are none."""
+    """{"old", "present": shares of the images recalled in the last task}."""
     rows = result.trace.get("images")
     mine = np.flatnonzero(np.asarray(rows["task"]) == result.tasks - 1) if rows else []
     counts = np.concatenate([np.zeros(0), *(rows["counts"][i] for i in mine)])  # (n,) of all rows
     if not counts.any():
-        return None
+        raise AnswerError("This run recalled nothing in its last task, or did not keep the table `images`.")
     taken = np.concatenate([rows["probs"][i] for i in mine]).argmax(axis=1)  # (n,)
     first, end = sum(result.classes_per_task[:-1]), sum(result.classes_per_task)
     share = np.bincount(taken, weights=counts, minlength=end) / counts.sum()  # (K,)
@@ -87,7 +77,6 @@ def _minus_entropy(p):
     return (p * np.log(np.maximum(p, 1e-16))).sum(axis=-1)
 
 
-# fmt: off
 _DIVERSITY_COMMON_MISTAKES = {
     "That is the softmax of the mean logits. Take the softmax of each image first, then the mean: otherwise "
     "one image with large logits speaks for all.":
@@ -107,35 +96,38 @@ _DIVERSITY_COMMON_MISTAKES = {
     "its row, `.sum(axis=1, keepdims=True)`.":
         lambda logits: _minus_entropy(_softmax(logits, axis=None).mean(axis=0)),
     "You took a mean over the classes at the end. An entropy is a sum over them.":
-        lambda logits: diversity_solution(logits) / logits.shape[1]}
-# fmt: on
+        lambda logits: diversity_solution(logits) / logits.shape[1]}  # fmt: skip
+
+
+def _arrays(*logits, kind=float):
+    return tuple(np.array(s, dtype=kind) for s in logits)
+
+
 _MEAN_ON_PAPER = "Write the mean output of these images out on paper, then its entropy."
 _DIVERSITY_CASES = [
-    ((np.array([[10.0, 0.0], [0.0, 2.0]]),), _MEAN_ON_PAPER),
-    ((np.array([[3.0, -1.0, 0.5], [0.0, 2.0, 2.0], [-4.0, 1.0, 0.0], [1.0, 1.0, 1.0]]),), _MEAN_ON_PAPER),
+    (_arrays([[10, 0], [0, 2]]), _MEAN_ON_PAPER),
+    (_arrays([[3, -1, 0.5], [0, 2, 2], [-4, 1, 0], [1, 1, 1]]), _MEAN_ON_PAPER),
     (
-        (np.array([[1000.0, 0.0], [0.0, 1000.0]]),),
+        _arrays([[1000, 0], [0, 1000]]),
         "The exponential of 1000 is too large for a number. Take the largest logit of each image off its "
         "logits first: the softmax stays the same.",
     ),
     (
-        (np.array([[0.0, -800.0], [0.0, -800.0]]),),
+        _arrays([[0, -800], [0, -800]]),
         "A class has the probability 0 here, and 0 times the logarithm of 0 is `nan`: it should count 0. "
         "Raise the mean to a tiny number, `np.maximum(mean, 1e-16)`, before you take the logarithm.",
     ),
 ]
 
 
+@checker
 def check_diversity(function):
     """Check a function like `diversity_solution`."""
     missing = "take the mean over the images, then the sum over the classes."
-    good = Verdict(
-        True,
-        "0 where all images surely show one class, and least, minus the logarithm of $K$, "
-        "where they share the classes evenly. Each may be as certain as it likes.",
-    )
-    return check_term(
-        function, diversity_solution, _DIVERSITY_COMMON_MISTAKES, _DIVERSITY_CASES, missing, good
+    check_term(function, diversity_solution, _DIVERSITY_COMMON_MISTAKES, _DIVERSITY_CASES, missing)
+    return (
+        "0 where all images surely show one class, and least, minus the logarithm of $K$, where they share "
+        "the classes evenly. Each may be as certain as it likes."
     )
 
 
@@ -155,7 +147,6 @@ def _from_outputs(measure):
     return lambda old, new: measure(_softmax(old), _softmax(new)).sum(axis=1)
 
 
-# fmt: off
 _DIVERGENCE_COMMON_MISTAKES = {
     "That is the Jensen-Shannon divergence, KL(p || m) and KL(q || m). It never exceeds ln 2 = 0.693, and is "
     "nearly flat where the networks disagree most. Turn both round: KL(m || p) and KL(m || q).":
@@ -183,21 +174,14 @@ _DIVERGENCE_COMMON_MISTAKES = {
     "These are bits, logarithms to the base 2. Everywhere here logarithms are natural: `np.log`.":
         lambda old, new: divergence_solution(old, new) / np.log(2),
     "There is no softmax in it: logits are not probabilities yet.":
-        lambda old, new: ((old + new) / 2 * np.log((old + new) / 2 / np.sqrt(old * new))).sum(axis=1)}
-# fmt: on
-
-
-def _pair(old, new, kind=float):
-    return np.array(old, dtype=kind), np.array(new, dtype=kind)
-
-
+        lambda p, q: ((p + q) / 2 * np.log((p + q) / 2 / np.sqrt(p * q))).sum(axis=1)}  # fmt: skip
 _ONE_ON_PAPER = "Write p, q and m of this one image out on paper, then compare."
 # The last case is in single precision, as networks compute.
 _DIVERGENCE_CASES = [
-    (_pair([[6, 1], [2, 1], [1, 3]], [[1, 6], [1, 1], [1, 3]]), _ONE_ON_PAPER),
-    (_pair([[1, -2, 0.5], [0, 4, -1]], [[-1, 0, 2.5], [3, 1, 0]]), _ONE_ON_PAPER),
+    (_arrays([[6, 1], [2, 1], [1, 3]], [[1, 6], [1, 1], [1, 3]]), _ONE_ON_PAPER),
+    (_arrays([[1, -2, 0.5], [0, 4, -1]], [[-1, 0, 2.5], [3, 1, 0]]), _ONE_ON_PAPER),
     (
-        _pair([[200, 0, 0], [0, 0, 200]], [[0, 200, 0], [0, 0, 200]], np.float32),
+        _arrays([[200, 0, 0], [0, 0, 200]], [[0, 200, 0], [0, 0, 200]], kind=np.float32),
         "Where logits are 200 apart, exponentials are too large or too small for a number, and the logarithm "
         "of 0 is lost; a small constant in place of the 0 sets a bound to D. Stay with logarithms: log p is "
         "`old - np.logaddexp.reduce(old, axis=1, keepdims=True)`, log m is `np.logaddexp(log_p, log_q) - "
@@ -206,14 +190,12 @@ _DIVERGENCE_CASES = [
 ]
 
 
+@checker
 def check_divergence(function):
     """Check a function like `divergence_solution`."""
     missing = "take the sum over the classes, `axis=1`, and leave the images apart."
-    good = Verdict(
-        True,
-        "0 where the networks agree, the same both ways round, and without an upper bound: "
-        "however far apart they are, going further still pays.",
-    )
-    return check_term(
-        function, divergence_solution, _DIVERGENCE_COMMON_MISTAKES, _DIVERGENCE_CASES, missing, good
+    check_term(function, divergence_solution, _DIVERGENCE_COMMON_MISTAKES, _DIVERGENCE_CASES, missing)
+    return (
+        "0 where the networks agree, the same both ways round, and without an upper bound: however far apart "
+        "they are, going further still pays."
     )

@@ -1,9 +1,12 @@
-"""The answer to an exercise, and what checkers share: calling what the reader wrote, numbers, shapes."""
+"""The answer to an exercise, and what checkers share: calling what the reader wrote, predictions, arrays."""
 
+import functools
 import math
 from dataclasses import dataclass
 
 import numpy as np
+
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -23,31 +26,51 @@ class Verdict:
         return ("✅ **Right.** " if self.passed else "✏️ **Not yet.** ") + self.message
 
 
-# ---- calling what the reader wrote
+class AnswerError(Exception):
+    """Raised within a checker: what to tell a reader whose answer is not right yet."""
+
+
+def checker(check):
+    """Let a check, which says what is right or raises AnswerError, give a Verdict."""
+
+    @functools.wraps(check)
+    def checked(*args, **options):
+        try:
+            return Verdict(True, check(*args, **options))
+        except AnswerError as why:
+            return Verdict(False, str(why))
+
+    return checked
+
+
+# ---- what the reader wrote
 
 
 def call(function, *arguments):
-    """(value, None), or (None, Verdict) if the function is a stub or raises."""
+    """What a function returns; AnswerError if it is a stub or raises."""
     name = getattr(function, "__name__", "your function")
     try:
-        return function(*arguments), None
+        return function(*arguments)
     except NotImplementedError:
-        return None, Verdict(
-            False,
-            f"`{name}` is still empty: put your own lines in the place of "
-            "`raise NotImplementedError`, then run the cell again.",
-        )
+        todo = "put your own lines in the place of `raise NotImplementedError`, then run the cell again."
+        why = f"`{name}` is still empty: {todo}"
     except Exception as error:  # whatever a reader's code may raise
-        return None, Verdict(False, f"`{name}` stopped with {type(error).__name__}: {error}")
+        why = f"`{name}` stopped with {type(error).__name__}: {error}"
+    raise AnswerError(why)
+
+
+def array(value):
+    """As an array of floats; None where it is no such thing."""
+    try:
+        return np.asarray(... if value is None else value, dtype=float)  # numpy reads None as NaN
+    except (TypeError, ValueError):
+        return None
 
 
 def number(value):
     """A float, or None where the value is no single number."""
-    try:
-        value = np.asarray(... if value is None else value, dtype=float)  # numpy reads None as NaN
-    except (TypeError, ValueError):
-        return None
-    return float(value) if value.ndim == 0 else None
+    got = array(value)
+    return float(got) if got is not None and got.ndim == 0 else None
 
 
 def short(value):
@@ -56,12 +79,39 @@ def short(value):
     return f"`{text if len(text) <= 60 else text[:57] + '...'}`"
 
 
-def same(a, b):
-    """Whether two numbers are equal up to rounding; NaN equals NaN."""
-    return math.isclose(a, b, abs_tol=1e-9) or (math.isnan(a) and math.isnan(b))
+def hint(mistakes, arguments, got, same, otherwise):
+    """What to tell of the first of the mistakes, {what to tell: function}, that gives what the reader got."""
+    return next((told for told, mistake in mistakes.items() if same(got, mistake(*arguments))), otherwise)
 
 
-NAN = float("nan")
+# ---- predictions
+
+
+def guesses(prediction, keys, wanted, unit=""):
+    """{key: number} that a reader predicts; AnswerError where one is missing.   wanted: what to put there."""
+    given = prediction if isinstance(prediction, dict) else {}
+    found = {key: number(given.get(key)) for key in keys}
+    missing = [str(key) for key, guess in found.items() if guess is None]
+    if missing:
+        where = f" for {' and '.join(missing)} {unit}" if unit else ""
+        raise AnswerError(f"Predict before you look: put {wanted} in the place of the dots{where}.")
+    return found
+
+
+def off(guess, measured, tolerance, telling=None):
+    """Keys of the guesses, in percent, that are further than the tolerance from the fractions measured.
+
+    AnswerError if a number looks like a fraction: one of those guesses, or of what else is telling.
+    """
+    wrong = [key for key, m in measured.items() if not abs(guess[key] / 100 - m) <= tolerance]
+    telling = [guess[key] for key in wrong] if telling is None else telling
+    if wrong and any(0 < g <= 1 for g in telling):
+        raise AnswerError("Give percentages, such as 35, not fractions such as 0.35.")
+    return wrong
+
+
+# ---- functions of an accuracy matrix
+
 # In the first one each mistake leads to a number of its own; the others refuse answers made for one matrix.
 MATRICES = (
     np.array([[0.50, NAN, NAN], [0.90, 0.80, NAN], [0.20, 0.60, 1.00]]),
@@ -70,35 +120,34 @@ MATRICES = (
 )
 
 
-def check_score(function, solution, mistakes, good, matrices=MATRICES):
-    """`good` if a function of an accuracy matrix agrees with the solution, else a Verdict that says why not.
+def check_score(function, solution, mistakes, matrices=MATRICES):
+    """AnswerError that says why, if a function of an accuracy matrix does not agree with the solution.
 
     mistakes: {what to tell the reader: function that makes this mistake}.
     """
     for a in matrices:
-        value, verdict = call(function, a.copy())
-        if verdict is not None:
-            return verdict
-        got, right = number(value), solution(a)
+        value, right = call(function, a.copy()), solution(a)
+        got = number(value)
         if got is None:
             advice = "did you forget `return`?" if value is None else "take the mean over the tasks."
-            return Verdict(False, f"One number should come back, and it is {short(value)}: {advice}")
-        if not same(got, right):
-            known = [said for said, mistake in mistakes.items() if same(got, mistake(a))]
-            hint = known[0] if known else "Write the formula out for this matrix on paper, then compare."
+            raise AnswerError(f"One number should come back, and it is {short(value)}: {advice}")
+        if not _same(got, right):
+            otherwise = "Write the formula out for this matrix on paper, then compare."
+            why = hint(mistakes, (a,), got, _same, otherwise)
             rows = "; ".join(" ".join("–" if math.isnan(v) else f"{v:.2f}" for v in row) for row in a)
-            return Verdict(
-                False,
-                f"For the matrix with the rows ({rows}) you give {got:.4g}, and it is {right:.4g}. {hint}",
-            )
-    return good
+            wrong = f"For the matrix with the rows ({rows}) you give {got:.4g}, and it is {right:.4g}."
+            raise AnswerError(f"{wrong} {why}")
 
 
-# ---- arrays of a known shape
+def _same(a, b):
+    return math.isclose(a, b, abs_tol=1e-9) or (math.isnan(a) and math.isnan(b))
 
 
-def check_term(function, solution, mistakes, cases, missing, good):
-    """`good` if a function of logits agrees with the solution, else a Verdict that says why not.
+# ---- functions of logits
+
+
+def check_term(function, solution, mistakes, cases, missing):
+    """AnswerError that says why, if a function of logits does not agree with the solution.
 
     mistakes: {what to tell the reader: function that makes this mistake}, told apart by the first case.
     cases: [(arguments, each (B, K), what to tell if the value is wrong and not by one of these mistakes)].
@@ -107,40 +156,29 @@ def check_term(function, solution, mistakes, cases, missing, good):
     for n, (logits, otherwise) in enumerate(cases):
         right = np.asarray(solution(*logits))
         with np.errstate(all="ignore"):  # the hint says more than a warning
-            value, verdict = call(function, *(s.copy() for s in logits))
-        got, verdict = (None, verdict) if verdict is not None else shaped(value, right.shape, missing)
-        if verdict is not None:
-            return verdict
-        if not close(got, right):
-            known = [said for said, mistake in mistakes.items() if n == 0 and close(got, mistake(*logits))]
+            got = _shaped(call(function, *(s.copy() for s in logits)), right.shape, missing)
+        if not _close(got, right):
+            why = hint({} if n else mistakes, logits, got, _close, otherwise)
             at = int(np.argmax(~np.isclose(got, right, 1e-5, 1e-6)))
             told = " and ".join(_rows(s[at : at + 1] if right.ndim else s) for s in logits)
-            return Verdict(
-                False,
-                f"For the logits {told} you give {got.flat[at]:.6g}, and it is "
-                f"{right.flat[at]:.6g}. {known[0] if known else otherwise}",
-            )
-    return good
+            wrong = f"For the logits {told} you give {got.flat[at]:.6g}, and it is {right.flat[at]:.6g}."
+            raise AnswerError(f"{wrong} {why}")
 
 
-def shaped(value, shape, missing):
-    """(value as an array of this shape, None), or (None, Verdict) where it is no such array."""
-    try:
-        got = np.asarray(... if value is None else value, dtype=float)
-    except (TypeError, ValueError):
-        got = None
+def _shaped(value, shape, missing):
+    """The value as an array of this shape."""
+    got = array(value)
     if got is not None and got.shape == shape:
-        return got, None
+        return got
     wanted = f"An array of shape {shape}" if shape else "One number"
     came = short(value) if got is None or got.ndim == 0 else f"an array of shape {got.shape}"
     advice = "did you forget `return`?" if value is None else missing
-    return None, Verdict(False, f"{wanted} should come back, and it is {came}: {advice}")
+    raise AnswerError(f"{wanted} should come back, and it is {came}: {advice}")
 
 
 def _rows(logits):
     return f"({'; '.join(' '.join(f'{v:.4g}' for v in row) for row in logits)})"
 
 
-def close(a, b):
-    """Whether two arrays are equal up to rounding."""
+def _close(a, b):
     return np.allclose(a, b, rtol=1e-5, atol=1e-6)  # room for a small constant under a logarithm

@@ -4,6 +4,7 @@ confusion_explorer({"finetune": results, ...})          sliders around a plot
 show.figure(confusion_view(results), id=..., ...)       the same picture in an ordinary cell
 """
 
+# ruff: noqa: F401  (names for the notebooks)
 from clkit.book.explore.arm import recall_explorer, recall_view
 from clkit.book.explore.baselines import (
     confusion_explorer,
@@ -17,21 +18,3 @@ from clkit.book.explore.baselines import (
 )
 from clkit.book.explore.common import ExploreError
 from clkit.book.explore.spacenet import connections_view, input_map_view, sparse_explorer, sparse_view
-
-__all__ = [
-    "ExploreError",
-    "confusion_explorer",
-    "confusion_view",
-    "connections_view",
-    "forgetting_explorer",
-    "forgetting_view",
-    "images_explorer",
-    "images_view",
-    "input_map_view",
-    "matrix_explorer",
-    "matrix_view",
-    "recall_explorer",
-    "recall_view",
-    "sparse_explorer",
-    "sparse_view",
-]

@@ -28,18 +28,12 @@ def _remembered(learner, x, y):
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
         torch.manual_seed(0)  # the same images whenever this is asked
         found = learner.recall_for(x, y)
-    found = {
-        name: None if part is None else part.detach().cpu().numpy() for name, part in found._asdict().items()
-    }
-    logits = found["logits"] - found["logits"].max(axis=-1, keepdims=True)  # (S, 2, n, K)
+    arrays = {k: None if v is None else v.detach().cpu().numpy() for k, v in found._asdict().items()}
+    logits = arrays["logits"] - arrays["logits"].max(axis=-1, keepdims=True)  # (S, 2, n, K)
     outputs = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     config = dataclasses.asdict(learner.config)
-    values = dict(zip(plots.TERMS, found["values"].T, strict=True))
-    return found | {
-        "outputs": outputs,
-        "terms": plots.contributions(values, config),
-        "name": plots.style(config["recall"])["label"],
-    }
+    terms = plots.contributions(dict(zip(plots.TERMS, arrays["values"].T, strict=True)), config)
+    return arrays | {"outputs": outputs, "terms": terms, "name": plots.style(config["recall"])["label"]}
 
 
 def _recall(found, step, image, names):
@@ -55,39 +49,29 @@ def _recall(found, step, image, names):
     if step < last:
         outputs = dict(zip(("old network", "new network"), found["outputs"][step, :, image]))
     probs = found["probs"] if step == last else found["outputs"][step, 0]  # (n, K)
-    figure = plt.figure(figsize=(11, 6.6), layout="constrained")
-    grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.1), width_ratios=(1, 1))
-    above = figure.add_subplot(grid[0, :])
-    plots.plot_pairs(
-        found["steps"][step],
-        found["start"],
-        probs,
-        found["origins"],
-        found["multiplicity"],
-        names=names,
-        ax=above,
-    )
+    board = [["images", "images"], ["outputs", "terms"]]
+    axes = plt.subplot_mosaic(board, figsize=(11, 6.6), height_ratios=(1, 1.1), layout="constrained")[1]
+    above = axes["images"]
+    images, start, origins = found["steps"][step], found["start"], found["origins"]
+    plots.plot_pairs(images, start, probs, origins, found["multiplicity"], names=names, ax=above)
     above.set_title(f"{found['name']}, {step} of {last} steps done", fontsize=11)
     above.texts[image].set(weight="bold", color="#D55E00")
-    bars = plots.plot_outputs(outputs, names=names, ax=figure.add_subplot(grid[1, 0]))
+    bars = plots.plot_outputs(outputs, names=names, ax=axes["outputs"])
     bars.set_xlabel(f"class of image {image + 1}", color="#D55E00")
-    plots.plot_terms(found["terms"], at=step, ax=figure.add_subplot(grid[1, 1]))
+    plots.plot_terms(found["terms"], at=step, ax=axes["terms"])
     return View(above, _about_recall(found, step, image, names, outputs))
 
 
 def _about_recall(found, step, image, names, outputs):
     """What `_recall` shows, in words."""
-    origin, pixels = found["origins"][image], found["steps"][step][image]
-    said = " and ".join(
-        f"{names[p.argmax()]} to the {network} ({100 * p.max():.0f} %)" for network, p in outputs.items()
-    )
-    total = sum(found["terms"].values())
+    origin, pixels, total = found["origins"][image], found["steps"][step][image], sum(found["terms"].values())
+    said = [f"{names[p.argmax()]} to the {net} ({100 * p.max():.0f} %)" for net, p in outputs.items()]
     change = f" and is {total[step]:.2f} now" if 0 < step < len(total) else ""
     return (
-        f"Recall of {found['name']} after {step} of {len(total)} steps, {len(found['start'])} images: image"
-        f" {image + 1}, which began as {'noise' if origin < 0 else names[origin]}, is {said}; its pixels"
-        f" range from {pixels.min():.1f} to {pixels.max():.1f}. The objective was {total[0]:.2f} at the start"
-        f"{change}."
+        f"Recall of {found['name']} after {step} of {len(total)} steps, {len(found['start'])} images: image "
+        f"{image + 1}, which began as {'noise' if origin < 0 else names[origin]}, is {' and '.join(said)}; "
+        f"its pixels range from {pixels.min():.1f} to {pixels.max():.1f}. The objective was {total[0]:.2f} "
+        f"at the start{change}."
     )
 
 

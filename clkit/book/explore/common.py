@@ -27,21 +27,23 @@ def chosen(results, seed):
             f"this view shows one method, not {len(groups)} ({', '.join(groups)}): give the results of one"
         )
     seeds = next(iter(groups.values()))
-    if seed is None:
-        return seeds
-    found = [r for r in seeds if r.about.get("seed") == seed]
+    found = [r for r in seeds if seed in (None, r.about.get("seed"))]
     if not found:
         there = ", ".join(str(r.about["seed"]) for r in seeds)
         raise ExploreError(f"there is no seed {seed}: these results have the seeds {there}")
     return found
 
 
+def shared(lists):
+    """What all of them hold, sorted."""
+    return sorted(set.intersection(*map(set, lists)))
+
+
 def said_interval(values, unit="%"):
     """A mean with the kind of its interval, in a sentence."""
     i = interval(values)
-    if i.n < 2:
-        return f"{100 * i.mean:.1f} {unit}"
-    return f"{100 * i.mean:.1f} {unit} (± {100 * i.half:.1f}, {i.kind}, n = {i.n})"
+    sure = f" (± {100 * i.half:.1f}, {i.kind}, n = {i.n})" if i.n > 1 else ""
+    return f"{100 * i.mean:.1f} {unit}{sure}"
 
 
 def name_of(seeds):
@@ -57,25 +59,12 @@ def seeds_of(seeds):
 # ---- controls around a view
 
 
-def labels(groups):
-    """[(label, method)] for a choice of methods."""
-    return [(plots.style(method)["label"], method) for method in groups]
-
-
 def slider(name, last, first=1):
     """A slider over whole numbers, from `first` to `last`."""
     from ipywidgets import IntSlider
 
-    return IntSlider(
-        value=first, min=first, max=last, description=name, continuous_update=False, disabled=last == first
-    )
-
-
-def slider_over(name, options):
-    """A slider over what is there, at its end; options: [(label, value)]."""
-    from ipywidgets import SelectionSlider
-
-    return SelectionSlider(options=options, value=options[-1][1], description=name, continuous_update=False)
+    options = {"continuous_update": False, "disabled": last == first}
+    return IntSlider(value=first, min=first, max=last, description=name, **options)
 
 
 def choice(name, options):
@@ -83,6 +72,11 @@ def choice(name, options):
     from ipywidgets import Dropdown
 
     return Dropdown(options=options, value=options[0][1], description=name)
+
+
+def choice_of(groups):
+    """A list of the methods to choose from."""
+    return choice("method", [(plots.style(method)["label"], method) for method in groups])
 
 
 def explorer(view, **controls):

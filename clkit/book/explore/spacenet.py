@@ -7,17 +7,8 @@ import numpy as np
 
 from clkit import plots
 from clkit.analysis import masks
-from clkit.book.explore.common import (
-    ExploreError,
-    choice,
-    chosen,
-    explorer,
-    labels,
-    name_of,
-    seeds_of,
-    slider,
-    slider_over,
-)
+from clkit.book.explore import common
+from clkit.book.explore.common import ExploreError, name_of, seeds_of
 from clkit.book.show import View
 
 
@@ -48,13 +39,9 @@ def sparse_view(results, task=0, epoch=-1, layer=0, seed=None):
     """`connections_view` and `input_map_view` side by side; without the map where inputs are not pixels."""
     result = _masked(results, seed)
     shape = _pixels(result, task, epoch, strict=False)
+    parts, width = ((1.5, 1), 10.5) if shape else ((1,), 6.5)
     figure, axes = plt.subplots(
-        1,
-        2 if shape else 1,
-        figsize=(10.5 if shape else 6.5, 4.4),
-        squeeze=False,
-        layout="constrained",
-        width_ratios=(1.5, 1) if shape else None,
+        1, len(parts), figsize=(width, 4.4), squeeze=False, layout="constrained", width_ratios=parts
     )
     ax, text = _connections(result, task, epoch, layer, axes[0, 0])
     if shape:
@@ -65,7 +52,7 @@ def sparse_view(results, task=0, epoch=-1, layer=0, seed=None):
 
 def _masked(results, seed):
     """One Result: of the seed asked for, else the first whose connections are recorded."""
-    seeds = chosen(results, seed)
+    seeds = common.chosen(results, seed)
     return next((r for r in seeds if "masks" in r.trace), seeds[0])
 
 
@@ -109,10 +96,8 @@ def _pixels(result, task, epoch, strict=True):
         if side > 1 and channels * side * side == count:
             return channels, side, side
     if strict:
-        raise ExploreError(
-            f"the first layer has {count} sources, which are no square image: give shape=(C, H, W), "
-            "where they are pixels"
-        )
+        has = f"the first layer has {count} sources, which are no square image"
+        raise ExploreError(f"{has}: give shape=(C, H, W), where they are pixels")
     return None
 
 
@@ -133,26 +118,27 @@ def _when(result, task, epoch):
 
 def sparse_explorer(results):
     """Sliders over tasks and epochs, and choices of layer, method and seed, around `sparse_view`."""
-    groups = {}
-    for method, seeds in plots.grouped(results).items():
-        groups[method] = [r for r in seeds if "masks" in r.trace]
-        if not groups[method]:
-            raise ExploreError(
-                f"no connections are recorded for {method}: give results of sparse methods with the "
-                "trace table 'masks'"
-            )
+    groups = {m: [r for r in s if "masks" in r.trace] for m, s in plots.grouped(results).items()}
+    for method, seeds in groups.items():
+        if not seeds:
+            need = "give results of sparse methods with the trace table 'masks'"
+            raise ExploreError(f"no connections are recorded for {method}: {need}")
     every = [r for seeds in groups.values() for r in seeds]
-    events, layers = _common(map(masks.epochs, every)), _common(map(masks.layers, every))
-    shared = _common([r.about.get("seed") for r in seeds] for seeds in groups.values())
-    return explorer(
+    events, layers = common.shared(map(masks.epochs, every)), common.shared(map(masks.layers, every))
+    seeds = common.shared([r.about.get("seed") for r in seeds] for seeds in groups.values())
+    return common.explorer(
         lambda task, epoch, layer, method, seed: sparse_view(groups[method], task - 1, epoch, layer, seed),
-        task=slider("task", min(r.tasks for r in every)),
-        epoch=slider_over("epoch", [("at allocation" if e == 0 else str(e), e) for e in events]),
-        layer=choice("layer", [(_between(n, layers[-1]), n) for n in layers]),
-        method=choice("method", labels(groups)),
-        seed=choice("seed", [(str(s), s) for s in shared] or [("first", None)]),
+        task=common.slider("task", min(r.tasks for r in every)),
+        epoch=_epochs([("at allocation" if e == 0 else str(e), e) for e in events]),
+        layer=common.choice("layer", [(_between(n, layers[-1]), n) for n in layers]),
+        method=common.choice_of(groups),
+        seed=common.choice("seed", [(str(s), s) for s in seeds] or [("first", None)]),
     )
 
 
-def _common(lists):
-    return sorted(set.intersection(*map(set, lists)))
+def _epochs(options):
+    """A slider over what is there, at its end; options: [(label, value)]."""
+    from ipywidgets import SelectionSlider
+
+    last = options[-1][1]
+    return SelectionSlider(options=options, value=last, description="epoch", continuous_update=False)

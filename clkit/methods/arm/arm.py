@@ -63,6 +63,7 @@ theta is never older than a step).
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
@@ -70,7 +71,7 @@ from torch.nn import functional as F
 from clkit.blocks import nets
 from clkit.blocks.losses import soft_cross_entropy
 from clkit.blocks.shared_norm import bn_mode, convert, input_gaps, norms
-from clkit.engine.learner import Learner, LearnerError, teacher
+from clkit.engine.learner import Learner, LearnerError, check_config, teacher
 from clkit.methods.arm import fast
 from clkit.methods.arm.recalled import NonFiniteGuard, RecalledBatch, report
 from clkit.methods.arm.terms import (
@@ -85,9 +86,6 @@ from clkit.methods.arm.terms import (
 
 REVISION = 1
 TERMS = ("divergence", "local_old", "local_new", "diversity", "confidence", "l2", "tv", "target", "bn_loss")
-_CHOICES = {"recall": ("arm", "adi", "none"), "divergence": ("ag", "js", "ce"), "start": ("batch", "noise"),
-            "norm": ("update", "batch", "running"), "repeat": ("accumulate", "zeroed", "afresh"),
-            "reduction": ("means", "union")}
 
 
 @dataclass(frozen=True)
@@ -95,11 +93,11 @@ class Config:
     """Defaults: MNIST-5k-5 (table 4; what stands in the code alone is marked so)."""
 
     net: str = "mlp"            # network: mlp, convnet, resnet18, ... (clkit.blocks.nets)
-    recall: str = "arm"         # what is recalled: "arm", "adi" (adaptive DeepInversion), or "none"
+    recall: Literal["arm", "adi", "none"] = "arm"   # what is recalled; "adi": adaptive DeepInversion
     n_images: int = 10          # M: images recalled for a batch
     n_steps: int = 10           # S: steps in which they are optimised
     image_lr: float = 25.0      # eta_1: learning rate of the pixels
-    divergence: str = "ag"      # D: "ag" (code), "js" (paper), "ce" (ablation)
+    divergence: Literal["ag", "js", "ce"] = "ag"    # D: "ag" (code), "js" (paper), "ce" (ablation)
     divergence_weight: float = 1.0  # of D; 8 with unit lag (appendix A.5)
     local_old: float = 1.0      # lambda_1: away from the classes of the batch, for the old network
     local_new: float = 0.1      # lambda_2: the same for the new one
@@ -111,37 +109,28 @@ class Config:
     bn_loss: float = 0.0        # adi only: nearness to the running statistics; 0.1 for CIFAR10 (code)
     replay: float = 1.0         # lambda_0 of the recalled images
     distill: float = 1.0        # lambda_0 of the batch itself; 0: no distillation
-    reduction: str = "means"    # of these two losses: "means" of each (code), or over their "union" (paper)
+    reduction: Literal["means", "union"] = "means"  # of these two losses: of each (code), of all (paper)
     lag: int | None = None      # T: batches between copies of the network; None: one a task; 1: unit lag
-    start: str = "batch"        # images begin as copies from the "batch", or as "noise"
+    start: Literal["batch", "noise"] = "batch"      # images begin as copies from the batch, or as noise
     repeats: int = 1            # how often a batch is recalled and replayed
-    repeat: str = "accumulate"  # how, when more than once: "accumulate" (code), "zeroed" or "afresh" (paper)
-    norm: str = "update"        # statistics of batch norm in recall: "update" (code), "batch" or "running"
+    repeat: Literal["accumulate", "zeroed", "afresh"] = "accumulate"    # if more (code; paper: afresh)
+    norm: Literal["update", "batch", "running"] = "update"  # statistics of batch norm in recall
     stem_average: bool = True   # the first batch norm averages over all passes instead of the latest (code)
     epochs: int = 1             # passes over the images of a task
     batch_size: int = 10        # N: images in a batch
     lr: float = 0.05            # eta_0: learning rate of gradient descent without momentum
 
     def __post_init__(self):
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise LearnerError(f"{name} must be one of {', '.join(map(repr, known))}, not "
-                                   f"{getattr(self, name)!r}")
-        for name in ("n_images", "n_steps", "repeats", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise LearnerError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.lag is not None and self.lag < 1:
-            raise LearnerError("lag is a number of batches from 1 on, or None for one copy a task, not "
-                               f"{self.lag}")
-        for name in ("image_lr", "lr"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise LearnerError(f"{name} must be above 0 and finite, not {getattr(self, name)}")
-        for name in ("divergence_weight", *TERMS[1:], "replay", "distill"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise LearnerError(f"{name} is a weight of 0 or more, not {getattr(self, name)}")
+        check_config(self, above_0="image_lr lr")
 
 
 # ---- the learner
+
+def network(config, shape, classes):
+    """The network of a Config, with SharedNorms; quicker convolutions by their memory format."""
+    net = convert(nets.build(config.net, shape, classes), config.stem_average)
+    return net.to(memory_format=torch.channels_last)
+
 
 class ARM(Learner):
     """Automatic recall machines, adaptive DeepInversion and plain distillation, online."""
@@ -164,13 +153,11 @@ class ARM(Learner):
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)
         if len(self.shape) != 3 or min(self.shape[1:]) < 2:
-            raise LearnerError("images have the shape (C, H, W) with 2 x 2 pixels or more, not "
-                               f"{self.shape}")
-        net = convert(nets.build(config.net, shape, classes), config.stem_average)
-        self.net = net.to(memory_format=torch.channels_last)                    # quicker convolutions
+            raise LearnerError(f"images have the shape (C, H, W) with 2 x 2 pixels or more, not {self.shape}")
+        self.net = network(config, shape, classes)
         kept = config.lag != 1 and (config.recall != "none" or config.distill > 0)
         self.old = teacher(self.net, persistent=kept)
-        if config.recall == "adi" and config.bn_loss and not norms(net):
+        if config.recall == "adi" and config.bn_loss and not norms(self.net):
             raise LearnerError(f"the network {config.net!r} has no batch normalisation whose statistics "
                                "could be compared: set bn_loss to 0")
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64, device="cpu"))
@@ -242,19 +229,17 @@ class ARM(Learner):
     def start_images(self, x, y):
         """The M images (M, C, H, W) with which a recall for x (N, C, H, W), y (N,) begins (line 6)."""
         config, index, (N, M) = self.config, None, (len(x), self.config.n_images)
-        start, origins = x, y
         if config.start == "noise":
-            start = torch.rand(M, *self.shape, dtype=x.dtype, device=x.device)
-            origins = y.new_full((M,), -1)
-        elif M > N:
-            index = torch.randint(N, (M,), device=x.device)
-        elif M < N:
-            index = torch.randperm(N, device=x.device)[:M]
-        if index is not None:
-            start, origins = x[index], y[index]
+            x, origins = torch.rand(M, *self.shape, dtype=x.dtype, device=x.device), y.new_full((M,), -1)
+        elif M == N:
+            origins = y
+        else:
+            order = torch.randint(N, (M,), device=x.device) if M > N else torch.randperm(N, device=x.device)
+            index = order[:M]
+            x, origins = x[index], y[index]
         present = x.new_zeros(self.classes).index_fill_(0, y, 1)                # (K,)
         target = self.old_classes(present) if config.recall == "adi" else None
-        return RecalledBatch(start, start, origins, present / present.sum().clamp(min=1), index, target)
+        return RecalledBatch(x, x, origins, present / present.sum().clamp(min=1), index, target)
 
     def old_classes(self, present):
         """Classes that the M images are to show: drawn from those met but not present (adi): (M,).
@@ -374,15 +359,13 @@ class ARM(Learner):
         parts, M, device = [], self.config.n_images, self.seen.device
         for _ in range(-(-n // M)):
             start = torch.rand(M, *self.shape, dtype=next(self.parameters()).dtype, device=device)
-            target = None
-            if self.config.recall == "adi":
-                target = (torch.rand(M, device=device) * self.seen).long()
-            recalled = RecalledBatch(start, start, torch.full((M,), -1, device=device),
-                                     start.new_zeros(self.classes), target=target)
+            adi = self.config.recall == "adi"
+            target = (torch.rand(M, device=device) * self.seen).long() if adi else None
+            origins, present = self.seen.new_full((M,), -1), start.new_zeros(self.classes)
+            recalled = RecalledBatch(start, start, origins, present, target=target)
             recalled = self._look(self.path(self.net), recalled, self.net)
             parts.append((recalled.images, recalled.probs[:, :int(self.seen)].argmax(1)))
-        images, labels = (torch.cat(part)[:n] for part in zip(*parts))
-        return images, labels
+        return tuple(torch.cat(part)[:n] for part in zip(*parts))
 
     @torch.no_grad()
     def _look(self, path, recalled, old):
@@ -393,9 +376,9 @@ class ARM(Learner):
             return recalled._replace(probs=old(recalled.images).softmax(1))
 
     def _check(self, x):
-        if tuple(x.shape[1:]) != self.shape:
-            raise LearnerError(f"the network takes images of the shape {self.shape}, not "
-                               f"{tuple(x.shape[1:])}")
+        shape = tuple(x.shape[1:])
+        if shape != self.shape:
+            raise LearnerError(f"the network takes images of the shape {self.shape}, not {shape}")
 
     def _check_recall(self):
         if self.config.recall == "none":
@@ -417,8 +400,7 @@ class Stationary(Learner):
 
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)
-        net = convert(nets.build(config.net, shape, classes), config.stem_average)
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net = network(config, shape, classes)
 
     def learn(self, task, trace):
         config = self.config

@@ -59,10 +59,8 @@ class Fast:
             for _ in range(config.n_steps):
                 logits.append(self.networks.logits(x))
                 gradient = self.gradient.in_logits(logits[-1])                  # (2, n, K)
-                if counts is None:
-                    gradient = self.networks.in_pixels(gradient)                # (n, C, H, W)
-                else:
-                    gradient = self.networks.in_pixels(gradient * counts[:, None])
+                gradient = self.networks.in_pixels(gradient if counts is None else gradient * counts[:, None])
+                if counts is not None:                                          # of (n, C, H, W)
                     gradient = gradient / counts.clamp(min=1)[:, None, None, None]
                 x = self.gradient.step(x, gradient, rate)
                 steps.append(x)
@@ -76,8 +74,7 @@ class Fast:
     def replay(self, optimizer, recalled, x, fresh=True):
         """As in ARM."""
         config, parts = self.config, []
-        n = 0 if recalled is None else config.n_images
-        m = len(x) if config.distill else 0
+        n, m = 0 if recalled is None else config.n_images, len(x) if config.distill else 0
         if n + m == 0:
             return recalled, (0.0, 0.0)
         a, b = (n / (n + m), m / (n + m)) if config.reduction == "union" else (1.0, 1.0)

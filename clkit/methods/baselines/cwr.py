@@ -12,10 +12,9 @@ consolidated ones.
     a test image is scored by cw on the features of the body                            CWR.forward
 
 Details the papers leave open
-1. Which outputs share the softmax while tw learns. In the text the model learns the classes of the task, and
-   softmax="task" takes it so: other outputs have no part (and a task of one class has nothing to learn).
-   With softmax="seen" the head grows, as in the pseudo-code; softmax="all" is the authors' released code,
-   which has all outputs from the start.
+1. Which outputs share the softmax while tw learns. softmax="task" is the text, where the model learns the
+   classes of the task (one of a single class has nothing to learn); "seen" the pseudo-code, where the head
+   grows; "all" the authors' released code, which has all outputs from the start.
 2. That choice decides what the mean-shift of CWR+ can do. The gradients of a cross-entropy add up to zero
    over its outputs, so among the task's own classes plain SGD from zero keeps avg(tw) at zero, and with two
    classes so does Adam: nothing is left to take off. With softmax="all" a task pushes its own rows up and all
@@ -78,8 +77,7 @@ class CWR(Learner):
 
     def learn(self, task, trace):
         self.begin(task)
-        outputs = self.outputs(task)
-        learning = [p for p in self.net.parameters() if p.requires_grad]
+        outputs, learning = self.outputs(task), [p for p in self.net.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(learning, lr=self.config.lr, fused=True)
         for epoch in trace.epochs("classifier", self.config.epochs, optimizer):
             total, batches = 0.0, task.train.batches(self.config.batch_size)
@@ -113,13 +111,10 @@ class CWR(Learner):
     @torch.no_grad()
     def consolidate(self, task):
         """Copy the rows of the task's classes from tw to cw."""
-        rows = slice(task.first, task.seen)
+        rows, factor = slice(task.first, task.seen), 1.0 if task.first else self.config.first_weight
         for consolidated, trained in ((self.cw, self.net.head.weight), (self.cw_bias, self.net.head.bias)):
             new = trained[rows]                                                 # (classes of t, D) or (.,)
-            if self.config.plus:
-                consolidated[rows] = new - new.mean()
-            else:
-                consolidated[rows] = new * (1.0 if task.first else self.config.first_weight)
+            consolidated[rows] = new - new.mean() if self.config.plus else new * factor
 
     def forward(self, x):
         return F.linear(self.net.features(x), self.cw, self.cw_bias)            # (B, K)

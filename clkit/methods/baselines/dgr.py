@@ -25,8 +25,7 @@ Details the paper leaves open
    goes on from task to task, and a task has 2,000 steps of full batches.
 7. With replay_size=0 there is no generator, and this is Finetune.
 
-Records: table "loss" (epoch, loss: the solver's objective, new, replayed: its two terms, generator: the
-generator's objective; means over the epoch).
+Records: table "loss" (epoch, loss, new, replayed, generator: both objectives; means over the epoch).
 Keeps between tasks: the weights of both networks, and the number of classes seen (8 bytes). The old copies
 live during a task only.
 """
@@ -77,15 +76,13 @@ class DGR(Learner):
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)
         self.net = nets.build(config.net, shape, classes)
-        self.generator = None
-        if config.replay_size:
-            self.generator = VAE(shape, config.latent, config.hidden, variance_bias=False)
+        vae = VAE(shape, config.latent, config.hidden, variance_bias=False) if config.replay_size else None
+        self.generator = vae
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64, device="cpu"))
 
     def learn(self, task, trace):
-        old = None                                      # generator and solver before the task
-        if task.first and self.generator is not None:
-            old = frozen(self.generator), frozen(self.net)
+        replays = task.first and self.generator is not None
+        old = (frozen(self.generator), frozen(self.net)) if replays else None   # before the task
         share = 1 / (task.index + 1)
         # The two networks share no weights: a step on the sum of their losses trains each as if alone.
         optimizer = torch.optim.Adam(self.parameters(), lr=self.config.lr, fused=True)

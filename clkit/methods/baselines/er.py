@@ -16,10 +16,8 @@ Details the paper leaves open
 3. The two batches are averaged as one, so an image from memory weighs as much as a new one.
 4. The softmax covers the classes seen so far.
 
-Records: table "loss" (epoch, loss: mean over the epoch), "memory" (counts: how many images of each class the
-memory holds when the task is over).
-Keeps between tasks: the weights and `memory` images as bytes: this is the one baseline here that keeps old
-data on purpose.
+Records: "loss" (epoch, loss: mean over the epoch), "memory" (counts); `tables` says what they hold.
+Keeps between tasks: the weights and `memory` images as bytes.
 """
 
 from dataclasses import dataclass
@@ -78,8 +76,7 @@ class ER(Learner):
                 if epoch == 0:
                     self.memory.add(x, y)
             trace("loss", epoch=epoch, loss=total / len(batches))
-        if trace.wants("memory"):
-            trace("memory", counts=memory.count_of_each(self.memory.labels, self.classes))
+        trace("memory", counts=memory.count_of_each(self.memory.labels, self.classes))
 
     def forward(self, x):
         return self.net(x)                                                      # (B, K)

@@ -29,8 +29,7 @@ Details the papers leave open
 5. The gradient of the penalty is added to that of the loss by hand, after backward().
 6. Biases, and the outputs of classes to come, are parameters like any other (theirs is F = 0).
 
-Records: table "loss" (epoch, loss, new, penalty: means over the epoch of the whole objective and of its two
-terms).
+Records: table "loss" (epoch, loss, new, penalty: means over the epoch of the objective and its two terms).
 Keeps between tasks: the weights and, for each of them, its importance and its centre m; online the importance
 only, since theta* is then what the weights are when the next task begins.
 """
@@ -43,7 +42,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
 from clkit.blocks import nets
-from clkit.blocks.functional import sum_over_images, sum_over_images_mlp
+from clkit.blocks.functional import sum_over_set
 from clkit.blocks.quadratic import QuadraticPenalty
 from clkit.engine.learner import Learner, check_config
 
@@ -107,24 +106,13 @@ class EWC(Learner):
             return QuadraticPenalty(self.net, self.importance), self.config.strength / 2 * self.config.gamma
         return QuadraticPenalty(self.net, self.importance, self.centre, self.rest), self.config.strength / 2
 
-    @torch.no_grad()
     def fisher(self, task):
         """The diagonal of the Fisher information of the task's images, (P,)."""
-        images, mode = task.train, self.net.training
+        images = task.train
         if self.config.fisher_images is not None:
             pick = torch.randperm(len(images), device=images.device)[:self.config.fisher_images]
             images = images.like(images.images[pick], images.labels[pick])
-        plain = isinstance(self.net, nets.MLP)
-        over_images = sum_over_images_mlp if plain else sum_over_images
-        total = torch.zeros_like(self.importance)
-        self.net.eval()
-        for x, y in images.batches(1000 if plain else 32, shuffle=False):
-            logits = self.net(x)                                                # (B, K)
-            for error in self.errors(logits[:, :task.seen], y):                 # (B, seen)
-                error = F.pad(error, (0, logits.shape[1] - task.seen))          # (B, K)
-                total += over_images(torch.square, self.net, x, error)
-        self.net.train(mode)
-        return total / len(images)
+        return sum_over_set(torch.square, self.net, images, task.seen, self.errors) / len(images)
 
     def errors(self, logits, y):
         """Gradients of -log p in the logits, for each label that counts: logits (B, K), y (B,) -> (R, B, K).

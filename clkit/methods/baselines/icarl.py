@@ -29,8 +29,8 @@ Details the paper leaves open
    network's own outputs.
 6. Exemplars are ordinary training images: an epoch meets each once, like a new image.
 
-Records: table "loss" (epoch, loss: the whole objective, new, old: its parts from the outputs of new and of
-old classes; means over the epoch), "memory" (counts: exemplars of each class when the task is over).
+Records: "loss" (epoch, loss: the objective, new, old; means over the epoch), "memory" (counts); `tables` says
+what they hold.
 Keeps between tasks: the weights, the exemplars as bytes, sorted by class and in the order of choice, and the
 class means. The old network lives during a task only.
 """
@@ -105,8 +105,7 @@ class ICaRL(Learner):
             self.memory.add(task.train.images, task.train.labels, range(first, task.seen), self.net)
             if config.classifier == "mean":
                 self.memory.update_means(task.seen, self.net)
-        if trace.wants("memory"):
-            trace("memory", counts=count_of_each(self.memory.labels, self.classes))
+        trace("memory", counts=count_of_each(self.memory.labels, self.classes))
 
     def forward(self, x):
         if self.config.classifier == "network":

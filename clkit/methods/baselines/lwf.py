@@ -34,14 +34,13 @@ Details the paper leaves open
    number of its outputs, 4 to 10 on split MNIST, so that the past counts for less the more classes there are.
    This LwF forgets the opposite way: it learns the new classes and loses the old ones.
 
-Records: table "loss" (epoch, loss, new, old: means over the epoch of the whole objective and of its two
-terms).
+Records: table "loss" (epoch, loss, new, old: means over the epoch of the objective and its two terms).
 Keeps between tasks: the weights, and how many classes each task brought (8 bytes a task). The teacher lives
 during a task only.
 """
 
-import itertools
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -81,12 +80,10 @@ class LwF(Learner):
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)
         self.net = nets.build(config.net, shape, classes)
-        ends = torch.zeros(0, dtype=torch.int64, device="cpu")
-        self.register_buffer("ends", ends)              # (t,) classes seen after each task
+        self.register_buffer("ends", torch.zeros(0, dtype=torch.int64, device="cpu"))   # (t,) classes seen
 
     def learn(self, task, trace):
-        heads = self._heads(task)
-        a, b = self._weights(task)
+        heads, (a, b) = self._heads(task), self._weights(task)
         teacher = frozen(self.net) if task.first and self.config.weight else None
         if task.first and self.config.warmup_epochs:
             self.warm_up(task, heads, trace)
@@ -106,7 +103,7 @@ class LwF(Learner):
                 new_total += new.detach()
             new_mean, old_mean = new_total / len(batches), old_total / len(batches)
             trace("loss", epoch=epoch, loss=a * new_mean + b * old_mean, new=new_mean, old=old_mean)
-        self.ends = torch.cat([self.ends, self.ends.new_tensor([task.seen], device=self.ends.device)])
+        self.ends = torch.cat([self.ends, self.ends.new_full((1,), task.seen)])
 
     def _weights(self, task):
         """The factors a and b of the two terms."""
@@ -119,8 +116,7 @@ class LwF(Learner):
         """Slices of the old classes that share a softmax: one, or one per old task."""
         if self.config.heads == "single":
             return [slice(0, task.first)]
-        ends = [0, *self.ends.tolist()]
-        return [slice(a, b) for a, b in itertools.pairwise(ends)]
+        return [slice(a, b) for a, b in pairwise([0, *self.ends.tolist()])]
 
     def task_loss(self, logits, y, task):
         """Cross-entropy among the classes seen or, with several heads, its own; logits (B, K), y (B,)."""
@@ -140,7 +136,6 @@ class LwF(Learner):
     def warm_up(self, task, heads, trace):
         """Train the outputs of the new classes with everything else held still."""
         head = self.net.head
-        start = [p.detach().clone() for p in (head.weight, head.bias)]
         optimizer = torch.optim.Adam(head.parameters(), lr=self.config.lr, fused=True)
         for _ in trace.epochs("warm-up", self.config.warmup_epochs, optimizer):
             for x, y in task.train.batches(self.config.batch_size):
@@ -149,10 +144,9 @@ class LwF(Learner):
                 loss = self.task_loss(head(features), y, task)
                 optimizer.zero_grad()
                 loss.backward()
+                for p in head.parameters():
+                    p.grad[:task.first] = 0                                     # old rows stay what they were
                 optimizer.step()
-                with torch.no_grad():                                           # old rows stay what they were
-                    for p, before in zip((head.weight, head.bias), start):
-                        p[:task.first] = before[:task.first]
 
     def forward(self, x):
         return self.net(x)                                                      # (B, K)

@@ -28,10 +28,8 @@ Details the paper leaves open
    pixels and scale them by mean and standard deviation; we take 28x28 pixels in [0, 1]. So their network has
    more inputs, and lambda = 1 does not mean quite the same.
 
-Records: table "loss" (epoch, loss, new, penalty: means over the epoch of the whole objective and of its two
-terms).
-Keeps between tasks: the weights and for each of them its importance. theta* is what the weights are when the
-next task begins.
+Records: table "loss" (epoch, loss, new, penalty: means over the epoch of the objective and its two terms).
+Keeps between tasks: the weights and the importance of each. theta* is what they are when a task begins.
 """
 
 from dataclasses import dataclass
@@ -41,7 +39,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
 from clkit.blocks import nets
-from clkit.blocks.functional import sum_over_images, sum_over_images_mlp
+from clkit.blocks.functional import sum_over_set
 from clkit.blocks.quadratic import QuadraticPenalty
 from clkit.engine.learner import Learner, check_config
 
@@ -110,15 +108,9 @@ class MAS(Learner):
             total += parameters_to_vector(gradients).abs()
         return total / len(batches)
 
-    @torch.no_grad()
     def of_images(self, task):
         """Mean over images of the absolute gradient of the squared norm of the outputs, (P,)."""
-        plain, total = isinstance(self.net, nets.MLP), torch.zeros_like(self.importance)
-        over_images = sum_over_images_mlp if plain else sum_over_images
-        for x, _ in task.train.batches(1000 if plain else 32, shuffle=False):
-            logits = self.net(x)                                                # (B, K)
-            error = F.pad(2 * logits[:, :task.seen], (0, logits.shape[1] - task.seen))
-            total += over_images(torch.abs, self.net, x, error)
+        total = sum_over_set(torch.abs, self.net, task.train, task.seen, lambda logits, y: [2 * logits])
         return total / len(task.train)
 
     def forward(self, x):

@@ -23,10 +23,9 @@ Details the paper leaves open
 4. The penalty has no factor 1/2: its gradient is 2 c Omega (theta - theta~). It is added to that of the loss
    by hand, after backward().
 
-Records: table "loss" (epoch, loss, new, penalty: means over the epoch of the whole objective and of its two
-terms).
-Keeps between tasks: the weights and for each of them its importance. theta~ is what the weights are when a
-task begins, and omega lives during a task only.
+Records: table "loss" (epoch, loss, new, penalty: means over the epoch of the objective and its two terms).
+Keeps between tasks: the weights and the importance of each. theta~ is what they are when a task begins, and
+omega lives during a task only.
 """
 
 from dataclasses import dataclass

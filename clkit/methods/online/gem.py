@@ -28,8 +28,7 @@ Details the paper leaves open, or the authors' code does otherwise
    first those of M_1, M_2, ..., then those of B (code).
 6. With several passes over a task (epochs > 1) images enter the memory in the first one only.
 
-Records: table "loss" (step, loss: cross-entropy of the batch, violated: how many past tasks have a negative
-product), "memory" (counts: images of each class in the memory when a task is over).
+Records: "loss" (step, loss, violated), "memory" (counts); `tables` says what they hold.
 Keeps between tasks: the weights, `memory` images as bytes, and how many images and which task each class had.
 """
 
@@ -127,7 +126,7 @@ class GEM(Learner):
         self.memory_task[task.first:task.seen] = task.index
         batches = task.train.batches(config.batch_size, epochs=config.epochs)
         for step, (x, y) in trace.steps("online", enumerate(batches), optimizer, total=len(batches)):
-            G, violated = self.gradients(past), 0                               # (t, D), t past tasks
+            G, violated = self.gradients(past) if past else None, 0             # (t, D), t past tasks
             loss = F.cross_entropy(self(x), y)
             optimizer.zero_grad()
             loss.backward()
@@ -137,8 +136,7 @@ class GEM(Learner):
             if step < len(batches) // config.epochs:             # in the first pass
                 self.memory.add(x, y)
             trace("loss", step=step, loss=loss, violated=violated)
-        if trace.wants("memory"):
-            trace("memory", counts=self.memory.counts())
+        trace("memory", counts=self.memory.counts())
 
     def gradients(self, past):
         """The gradients (t, D) of the losses of these memories [(images (N, C, H, W), labels (N,)), ...]."""
@@ -146,7 +144,7 @@ class GEM(Learner):
         for images, labels in past:
             loss = F.cross_entropy(self(as_pixels(images, weights[0].dtype)), labels)
             rows.append(torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, weights)]))
-        return torch.stack(rows) if rows else weights[0].new_zeros(0, 0)
+        return torch.stack(rows)
 
     def guard(self, G):
         """Project the gradients that the network has; G (t, D). Returns how many products were negative."""

@@ -225,13 +225,10 @@ class GEN(Learner):
             z = z + torch.autograd.grad(gain.sum() / config.batch_size, z)[0]
         return torch.where(z.isfinite().all(), z, start).detach()
 
-    @torch.no_grad()
     def update_teachers(self):
         """Make the old networks copies of the present ones."""
-        for old, new in ((self.old_net, self.net), (self.old_vae, self.vae)):
-            source = new.state_dict()
-            for name, tensor in old.named_buffers():
-                tensor.copy_(source[name])
+        self.old_net.load_state_dict(self.net.state_dict())
+        self.old_vae.load_state_dict(self.vae.state_dict())
 
     @torch.no_grad()
     def recall(self, n):

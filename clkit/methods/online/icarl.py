@@ -22,20 +22,13 @@ Details the papers leave open
 2. The papers give of this baseline only the memory, a total over all classes, and the five updates, and the
    code of Aljundi et al. lacks it. Ours draws as many exemplars as new images for each update, with
    replacement.
-3. Targets of new classes are 1 or 0, those of old classes sigmoid(Theta*(x) / T) with T = 2, for new images
-   and exemplars alike; the outputs that are trained are not divided by T. The paper has T = 1. The loss is
-   summed over the classes seen and averaged over images. All this is as in iCaRL in epochs.
-4. The mean that herding aims at has length 1 too; the running mean of those chosen is not scaled. An image
-   is chosen once only. m is rounded down, and a class with fewer images gives all it has.
-5. The class means are those of the exemplars in the network at the end of the task, and until the next end.
-   A score is minus the squared distance, in [-4, 0]. Classes without a mean rank below, in (-6, -5), in the
-   order of the network's own outputs.
-6. New images and exemplars pass the network together, which matters for batch normalisation only. Several
+3. Targets, loss, herding, class means and scores are those of iCaRL in epochs: details 1, 3, 4 and 5 of
+   baselines/icarl.py.
+4. New images and exemplars pass the network together, which matters for batch normalisation only. Several
    passes go through a task in the same order.
 
 Records: "loss" (step, loss), "memory" (counts); `tables` says what they hold.
-Keeps between tasks: the weights, the exemplars as bytes, sorted by class and in the order of choice, and the
-class means. The old network lives during a task only.
+Keeps between tasks: what iCaRL in epochs keeps.
 """
 
 from dataclasses import dataclass
@@ -103,8 +96,7 @@ class OnlineICaRL(Learner):
             self.memory.add(task.train.images, task.train.labels, range(task.first, task.seen), self.net)
             if config.classifier == "mean":
                 self.memory.update_means(task.seen, self.net)
-        if trace.wants("memory"):
-            trace("memory", counts=count_of_each(self.memory.labels, self.classes))
+        trace("memory", counts=count_of_each(self.memory.labels, self.classes))
 
     def with_exemplars(self, x, y):
         """The batch x (B, C, H, W), y (B,) and behind it R exemplars, once there are any."""

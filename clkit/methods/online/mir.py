@@ -34,9 +34,8 @@ Details the paper leaves open, or the authors' code does otherwise
    batch have that of its first one.
 7. With several passes over a task (epochs > 1) images meet the reservoir in the first one only.
 
-Records: table "loss" (step, loss: cross-entropy of the batch, replay: of the replayed images, 0 where none;
-both in the first update of a batch), "memory" (counts: images of each class in the memory when a task is
-over).
+Records: "loss" (step, loss, replay: both in the first update of a batch), "memory" (counts); `tables` says
+what they hold.
 Keeps between tasks: the weights, `memory` images as bytes with their labels, and their l* where it is used.
 """
 
@@ -74,10 +73,10 @@ class Config:
 
     def __post_init__(self):
         check_config(self, above_0="lr")
-        if self.choose == "interfered" and self.n_candidates < self.replay_size:
-            raise LearnerError(f"n_candidates={self.n_candidates} is fewer than replay_size="
-                               f"{self.replay_size}: it must be at least as many, of which the most "
-                               "interfered are replayed")
+        few, many = self.n_candidates, self.replay_size
+        if self.choose == "interfered" and few < many:
+            raise LearnerError(f"n_candidates={few} is fewer than replay_size={many}: it must be at least as "
+                               "many, of which the most interfered are replayed")
 
 
 class MIR(Learner):
@@ -106,8 +105,7 @@ class MIR(Learner):
                 self.store(x, y)
             loss, replay = losses[0]
             trace("loss", step=step, loss=loss, replay=replay)
-        if trace.wants("memory"):
-            trace("memory", counts=count_of_each(self.memory.labels, self.classes))
+        trace("memory", counts=count_of_each(self.memory.labels, self.classes))
 
     def update(self, optimizer, x, y, first):
         """A step on x float (B, C, H, W) in [0, 1], y (B,), and on images of classes below `first`.

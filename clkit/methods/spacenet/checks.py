@@ -1,44 +1,35 @@
 """Settings of SpaceNet that cannot work, each refused in one sentence."""
 
-from clkit.engine.learner import LearnerError
+from clkit.engine.learner import LearnerError, check_config
 
 
 def check_settings(config):
-    """Raise LearnerError if the fields of a Config do not fit one another."""
-    _require(config.epochs >= 1 and config.batch_size >= 1 and config.lr > 0,
-             "epochs and batch_size must be at least 1, and lr above 0")
-    _require(config.net in ("mlp", "conv") and (config.net == "conv") == bool(config.maps),
+    """Raise LearnerError if the fields of a Config cannot work or do not fit one another."""
+    maps, hidden, selected, reserved = config.maps, config.hidden, config.selected, config.reserved
+    wanted, units = config.connections, (*maps, *hidden)
+    check_config(config, above_0="lr", own="hidden maps selected reserved connections rewire mean std")
+    _require((config.net == "conv") == bool(maps),
              "net must be 'mlp', without maps, or 'conv', with maps such as (32, 32, 64, 64): there is no "
-             f"network {config.net!r} with maps {config.maps}")
-    _require(not config.maps or (len(config.maps) == 4 and len(config.hidden) == 1),
-             "the convolutional network has four numbers of maps and one of hidden units, not "
-             f"{config.maps} and {config.hidden}")
-    for name, known in (("importance", ("paper", "code")), ("growth", ("importance", "random")),
-                        ("softmax", ("all", "seen", "task"))):
-        value = getattr(config, name)
-        _require(value in known, f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
+             f"network {config.net!r} with maps {maps}")
+    _require(not maps or (len(maps) == 4 and len(hidden) == 1),
+             f"the convolutional network has four numbers of maps and one of hidden units, not {maps} and "
+             f"{hidden}")
     _require(0 <= config.rewire < 1, f"rewire is a share of the connections in [0, 1), not {config.rewire}")
     _require(len(config.mean) == len(config.std) and all(s > 0 for s in config.std),
              "mean and std have a number for each channel, those of std above 0")
-    _check_neurons(config, (*config.maps, *config.hidden))
-
-
-def _check_neurons(config, units):
-    """Whether as many neurons and connections can be had where hidden layers have so many units."""
-    selected, reserved, wanted = config.selected or units, config.reserved, config.connections
     _require(min(units, default=0) >= 1, f"hidden layers have one unit or more, not {units}")
-    _require(len(reserved) == len(selected) == len(units),
+    _require(len(reserved) == len(selected or units) == len(units),
              f"selected and reserved have a number for each of the {len(units)} hidden layers, not "
-             f"{config.selected} and {reserved}")
-    for most, some, few in zip(units, selected, reserved):
+             f"{selected} and {reserved}")
+    for most, some, few in zip(units, selected or units, reserved):
         _require(1 <= some <= most, f"selected: {some} neurons of a hidden layer of {most} cannot be chosen")
         _require(0 <= few <= some, f"reserved: {few} of {some} selected neurons cannot be reserved")
     if isinstance(wanted, float):
         _require(0 < wanted <= 1, f"connections as a share of the places lies in (0, 1], not {wanted}")
     else:
-        _require(len(wanted) == len(units) + 1 and min(wanted) >= 1,
-                 "connections has a number of 1 or more for each layer, here "
-                 f"{len(units) + 1} layers, not {wanted}")
+        layers = len(units) + 1
+        _require(len(wanted) == layers and min(wanted) >= 1,
+                 f"connections has a number of 1 or more for each layer, here {layers} layers, not {wanted}")
 
 
 def check_sizes(config, channels, widths, wanted):

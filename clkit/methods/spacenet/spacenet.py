@@ -61,6 +61,7 @@ learning and not for testing; rehearsal also every image seen.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import nn
@@ -78,7 +79,7 @@ REVISION = 1                    # of the results: raise it when a change to this
 class Config:
     """Defaults: split MNIST (section 5.1.1; what stands in the code alone is marked so)."""
 
-    net: str = "mlp"            # network: mlp, or conv for that of section 5.3
+    net: Literal["mlp", "conv"] = "mlp"     # network: conv is that of section 5.3
     hidden: tuple = (400, 400)  # units of the fully connected hidden layers
     maps: tuple = ()            # feature maps of the convolutions; conv only, such as (32, 32, 64, 64)
     selected: tuple = (80, 80)  # sel: neurons chosen for a task in each hidden layer; () takes all free ones
@@ -87,9 +88,9 @@ class Config:
     rewire: float = 0.2         # r: share of the connections dropped and grown after an epoch (code)
     adaptive: bool = True       # False: connections stay where they were allocated (Static-SparseNN)
     rehearsal: bool = False     # True: the images of old tasks are shown again (SpaceNet-Rehearsal)
-    importance: str = "paper"   # of neurons: "paper" (eq. 4) or "code" (summed up again at each step)
-    growth: str = "importance"  # where connections grow: by "importance" (eq. 5) or "random"
-    softmax: str = "all"        # classes in the loss: "all" of the stream (code), "seen", or of the "task"
+    importance: Literal["paper", "code"] = "paper"  # of neurons: eq. 4, or summed up again at each step
+    growth: Literal["importance", "random"] = "importance"  # where connections grow: eq. 5, or anywhere
+    softmax: Literal["all", "seen", "task"] = "all"     # classes in the loss; code: of the stream
     hidden_bias: bool = True    # biases of hidden neurons: trained as in the code, or none
     mean: tuple = (0.1307,)     # of the pixels, by channel (code)
     std: tuple = (0.3081,)      # their standard deviation, by channel (code)
@@ -121,13 +122,13 @@ class Block(nn.Module):
         places = int(allowed.sum())
         self.count = min(wanted, places)
         self.spare = places - self.count                # places where something could grow
-        mask = values.new_zeros(allowed.numel())
-        mask.index_fill_(0, _pick(torch.where(allowed, 0.0, math.inf), self.count), 1)
-        mask = mask.view_as(allowed)                                            # (O, I)
-        for name, tensor in (("values", values), ("mask", mask), ("omega", torch.zeros_like(mask)),
-                             ("fan_in", values.new_zeros(len(targets))),
-                             ("fan_out", values.new_zeros(len(sources)))):
-            self.register_buffer(name, tensor)
+        chosen = _pick(torch.where(allowed, 0.0, math.inf), self.count)
+        mask = values.new_zeros(allowed.numel()).index_fill_(0, chosen, 1).view_as(allowed)     # (O, I)
+        self.register_buffer("values", values)
+        self.register_buffer("mask", mask)
+        self.register_buffer("omega", torch.zeros_like(mask))
+        self.register_buffer("fan_in", values.new_zeros(len(targets)))
+        self.register_buffer("fan_out", values.new_zeros(len(sources)))
 
     def update(self, gradient, lr):
         """A step of gradient descent on the task's connections, and what it adds to omega (eq. 1 to 3).
@@ -161,9 +162,7 @@ class Block(nn.Module):
         self.mask.view(-1).index_fill_(0, dropped, 0).index_fill_(0, grown, 1)
         if self.reading == "paper":
             self.omega.view(-1).index_fill_(0, grown, 0)
-        # what was dropped becomes 0; what grows is 0 already, because nothing was there
-        gone = torch.zeros_like(there).view(-1).index_fill_(0, dropped, True).view_as(there)
-        self.values.masked_fill_(gone[:, :, None], 0)
+        self.values.masked_fill_((there & (self.mask == 0))[:, :, None], 0)     # what grows is 0 already
         return k
 
 
@@ -276,9 +275,9 @@ class SpaceNet(Learner):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         for l, (sources, targets) in enumerate(pairwise(self.widths)):
-            self.register_buffer(f"occupied{l}",
-                                 torch.zeros(targets, sources, dtype=torch.bool, device="cpu"))
-            if l < len(self.widths) - 2:
+            occupied = torch.zeros(targets, sources, dtype=torch.bool, device="cpu")
+            self.register_buffer(f"occupied{l}", occupied)
+            if l < len(self.layers) - 1:
                 self.register_buffer(f"free{l}", torch.ones(targets, dtype=torch.bool, device="cpu"))
         for name in ("mean", "std"):                    # (C, 1, 1); settings, no state
             values = torch.tensor(getattr(config, name), device="cpu")[:, None, None]

@@ -11,7 +11,7 @@ from clkit.papers import published
 from clkit.result import load
 from tools import results
 
-REPO_ROOT = Path(__file__).resolve().parents[1]
+REPO_ROOT = Path(__file__).resolve().parents[2]
 RECORDS = sorted((REPO_ROOT / "figures" / "results").glob("*.json"))
 
 

@@ -27,7 +27,7 @@ from clkit.result import (
 from clkit.result import record as record_module
 
 NAN = float("nan")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def make(sizes, labels, predictions, aware=None, rank=None, seen=None, seed=0, **more):

@@ -16,7 +16,7 @@ from clkit.methods.baselines import er, finetune
 from tests.fakes import Online, small_stream
 from tools import revise
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_settings_are_what_differs_from_the_defaults():
 
 
 def test_a_new_setting_with_a_neutral_default_costs_no_record():
-    wider = dataclasses.make_dataclass("Config", [("extra", int, 0)], bases=(finetune.Config,), frozen=True)
+    wider = dataclasses.make_dataclass("Config", [("extra", int, 1)], bases=(finetune.Config,), frozen=True)
     about = small_stream().about()
     assert key_of(finetune.Finetune, wider(epochs=3), about) == key_of(
         finetune.Finetune, finetune.Config(epochs=3), about
