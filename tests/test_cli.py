@@ -21,6 +21,7 @@ from clkit.__main__ import _parser, _seeds, main
 from clkit.experiments.experiment import typed_setting
 from clkit.methods.baselines.finetune import Finetune
 from clkit.result import load
+from tests.builders import class_folders
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ["run", "finetune/split-digits", "--preset", "smoke"]
@@ -593,16 +594,7 @@ def test_ctrl_c_stops_says_how_to_go_on_and_the_same_command_does(tmp_path, comm
 
 @pytest.fixture
 def flowers(tmp_path):
-    """A folder of six classes of small colour images, split into train and test."""
-    from PIL import Image
-
-    for part, n in (("train", 8), ("test", 4)):
-        for k, name in enumerate(("aster", "bluebell", "crocus", "daisy", "erica", "foxglove")):
-            folder = tmp_path / "flowers" / part / name
-            folder.mkdir(parents=True)
-            for i in range(n):
-                Image.fromarray(np.full((12, 12, 3), 40 * k + i, np.uint8)).save(folder / f"{i}.png")
-    return tmp_path / "flowers"
+    return class_folders(tmp_path / "flowers")
 
 
 def test_own_images_from_a_folder_to_a_report_and_figures(command, flowers, tmp_path):

@@ -10,6 +10,7 @@ from clkit.experiments.benchmark import _stream
 from clkit.experiments.runner import _seed_result
 from clkit.methods import LEARNERS
 from clkit.result import load, save
+from tests.builders import class_folders
 
 EMBEDDED = ("digits", "digits28", "shapes")
 
@@ -291,17 +292,7 @@ def test_minutes_are_those_of_the_record():
 
 @pytest.fixture
 def flowers(tmp_path):
-    """A folder of six classes, 12x12 colour images each of one brightness."""
-    import numpy as np
-    from PIL import Image
-
-    for part, n in (("train", 8), ("test", 4)):
-        for k, name in enumerate(("aster", "bluebell", "crocus", "daisy", "erica", "foxglove")):
-            folder = tmp_path / "flowers" / part / name
-            folder.mkdir(parents=True)
-            for i in range(n):
-                Image.fromarray(np.full((12, 12, 3), 40 * k + i, np.uint8)).save(folder / f"{i}.png")
-    return tmp_path / "flowers"
+    return class_folders(tmp_path / "flowers")
 
 
 def test_a_folder_is_an_experiment(flowers, tmp_path):
