@@ -1,4 +1,4 @@
-"""The command line: ``python -m clkit  list | run | report | figures | data | doctor``."""
+"""The command line: ``python -m clkit  list | run | report | figures | book | data | doctor``."""
 
 import argparse
 import json
@@ -22,11 +22,11 @@ def main(arguments=None):
         print(f"clkit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        going_on = options.command is _run
-        how = "the same command goes on from there" if going_on else "nothing was left half-written"
+        resumable = options.command is _run
+        how = "run the same command again to resume" if resumable else "no file was left half-written"
         print(f"\nclkit: {str(stop) or 'stopped'}; {how}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a folder that cannot be made, a full disk
@@ -34,7 +34,7 @@ def main(arguments=None):
         return 2
 
 
-# ---- what can be asked
+# ---- the options
 
 
 def _parser():
@@ -47,9 +47,9 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"clkit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (_add_list, _add_run, _add_report, _add_figures, _add_data):
+    for add in (_add_list, _add_run, _add_report, _add_figures, _add_book, _add_data):
         add(commands)
-    _add(commands, "doctor", _doctor, "versions, device, data, free disk, known problems and their cure")
+    _add(commands, "doctor", _doctor, "versions, device, data, free disk space, problems and how to fix them")
     return parser
 
 
@@ -61,60 +61,73 @@ def _add(commands, name, command, words):
 
 
 def _add_list(commands):
-    one = _add(commands, "list", _list, "experiments, presets, data needed, measured minutes")
+    one = _add(commands, "list", _list, "list experiments, presets, the data they need, measured minutes")
     one.add_argument("words", nargs="*", metavar="METHOD | BENCHMARK | METHOD/BENCHMARK", help="only these")
-    one.add_argument("--preset", help="only this size: smoke, teach, laptop or paper")
-    one.add_argument("--present", action="store_true", help="only those whose data are here")
+    one.add_argument("--preset", help="only this preset: smoke, teach, laptop or paper")
+    one.add_argument("--present", action="store_true", help="only those whose data are on this machine")
     one.add_argument("--json", action="store_true", help=JSON)
 
 
 def _add_run(commands):
-    one = _add(commands, "run", _run, "run an experiment, or go on with it")
-    own = "on your own images er/folder:PATH, or er/NAME of a set in the data root"
+    one = _add(commands, "run", _run, "run an experiment, or resume it")
+    own = "for your own images er/folder:PATH, or er/NAME for a data set in the data root"
     one.add_argument("experiment", metavar="METHOD/BENCHMARK", help=f"such as er/split-mnist; {own}")
     one.add_argument("--preset", help="smoke, teach (default), laptop or paper")
-    one.add_argument("--seeds", type=_seeds, help="such as 0,1,2 or 0-9; the preset's own by default")
+    one.add_argument("--seeds", type=_seeds, help="such as 0,1,2 or 0-9 (default: those of the preset)")
     one.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     one.add_argument("--jobs", type=int, default=1, metavar="N", help="processes to spread the seeds over")
-    words = "a setting of the method's Config; may be repeated (own data: also side=N)"
+    words = "change a setting of the method; may be repeated (own data: also side, test_share, split_seed)"
     several = {"dest": "settings", "action": "append", "default": []}
     one.add_argument("--set", type=_setting, metavar="KEY=VALUE", help=words, **several)
-    one.add_argument("--tasks", type=_tasks, help="own data: classes of each task, such as 6,6,6,6")
-    words = "own data: order of the classes: drawn from a seed, by name, or a file with a name a line"
+    one.add_argument("--tasks", type=_tasks, help="own data: number of classes in each task, such as 6,6,6,6")
+    words = "own data: order of classes: random from a seed, by name, or from a file with one name per line"
     one.add_argument("--order", metavar="SEED | natural | FILE", help=words)
-    words = "trace tables to record, such as loss,masks; '*' for all"
+    words = "trace tables to record, such as loss,masks; '*' records all"
     one.add_argument("--keep", metavar="TABLES", help=words)
-    words = "between checkpoints (60)"
+    words = "seconds between checkpoints (60)"
     one.add_argument("--every", type=_seconds, default=60.0, metavar="SECONDS", help=words)
-    one.add_argument("--out", metavar="DIR", help="write the record of all seeds to this folder")
-    one.add_argument("--replace", action="store_true", help="let --out replace a record of other seeds")
+    one.add_argument("--out", metavar="DIR", help="write one record of all seeds to this folder")
+    one.add_argument("--replace", action="store_true", help="let --out overwrite a record with other seeds")
     one.add_argument("--json", action="store_true", help=JSON)
 
 
 def _add_report(commands):
-    words = "a table of methods from records: n, interval, forgetting, memory"
+    words = "compare methods in a table made from records: n, interval, forgetting, memory"
     one = _add(commands, "report", _report, words)
-    one.add_argument("benchmark", nargs="?", help="only this benchmark; all that are there by default")
-    one.add_argument("--records", metavar="DIR", help="another folder than figures/results")
-    one.add_argument("--preset", help="only this size: laptop or paper, for instance")
+    one.add_argument("benchmark", nargs="?", help="only this benchmark (default: all that have records)")
+    one.add_argument("--records", metavar="DIR", help="folder of the records (figures/results)")
+    one.add_argument("--preset", help="only this preset, such as laptop or paper")
     one.add_argument("--format", default="text", choices=("text", "markdown", "latex"))
 
 
 def _add_figures(commands):
-    one = _add(commands, "figures", _figures, "write figures/ from the records")
-    one.add_argument("names", nargs="*", metavar="NAME", help="some of them; all by default")
-    words = "draw what the records in this folder show, of any experiment"
+    one = _add(commands, "figures", _figures, "draw the figures from the records")
+    one.add_argument("names", nargs="*", metavar="NAME", help="only these figures (default: all)")
+    words = "draw general figures from the records in this folder, whatever their experiments"
     one.add_argument("--records", metavar="DIR", help=words)
-    one.add_argument("--out", metavar="DIR", help="another folder than figures/")
-    one.add_argument("--format", default="png", metavar="pdf,svg,png", help="kinds of files (png)")
+    one.add_argument("--out", metavar="DIR", help="folder to write to (figures/)")
+    one.add_argument("--format", default="png", metavar="pdf,svg,png", help="file formats (png)")
+
+
+def _add_book(commands):
+    book = commands.add_parser("book", help="export the notebooks as HTML pages that need no network")
+    actions = book.add_subparsers(required=True, metavar="build")
+    one = _add(actions, "build", _book_build, "write the pages, without executing the notebooks")
+    words = "only these: files, names, or numbers such as 05 (default: all in notebooks/)"
+    one.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=words)
+    one.add_argument("--out", default="build/book", metavar="DIR", help="folder to write to (build/book)")
+    words = "full (default); student: no solutions, plus notebooks to hand out; instructor: with solutions"
+    one.add_argument("--edition", default="full", choices=("full", "student", "instructor"), help=words)
+    one.add_argument("--slides", action="store_true", help="also write one slide deck per notebook")
 
 
 def _add_data(commands):
-    one = commands.add_parser("data", help="what data there are, and how to get more")
-    deeds = one.add_subparsers(required=True, metavar="list | get")
-    deed = _add(deeds, "list", _data_list, "each set: present or not, where, how many images, how to get it")
-    deed.add_argument("--json", action="store_true", help=JSON)
-    _add(deeds, "get", _data_get, "download a set through torchvision").add_argument("name")
+    one = commands.add_parser("data", help="list the data sets, or download one")
+    actions = one.add_subparsers(required=True, metavar="list | get")
+    words = "each data set: whether it is present, where, its number of images, how to get it"
+    action = _add(actions, "list", _data_list, words)
+    action.add_argument("--json", action="store_true", help=JSON)
+    _add(actions, "get", _data_get, "download a data set through torchvision").add_argument("name")
 
 
 # ---- values
@@ -126,12 +139,12 @@ def _seeds(text):
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise argparse.ArgumentTypeError(f"'{text}' is no list of seeds: write 0,1,2 or 0-9")
+            raise argparse.ArgumentTypeError(f"'{text}' is not a list of seeds: write 0,1,2 or 0-9")
         if int(last or first) - int(first) > 9999:
-            raise argparse.ArgumentTypeError(f"'{text}' asks for over 10,000 seeds: write fewer")
+            raise argparse.ArgumentTypeError(f"'{text}' asks for over 10,000 seeds: ask for fewer")
         seeds += range(int(first), int(last or first) + 1)
     if len(set(seeds)) < len(seeds):
-        raise argparse.ArgumentTypeError(f"'{text}' names a seed twice: every seed is run once")
+        raise argparse.ArgumentTypeError(f"'{text}' names a seed twice: name each seed once")
     return tuple(seeds)
 
 
@@ -139,7 +152,9 @@ def _tasks(text):
     """6,6,6 as a tuple of whole numbers."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of classes per task: write 6,6,6,6")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a list of class counts, one per task: write 6,6,6,6"
+        )
     return tuple(map(int, parts))
 
 
@@ -149,19 +164,21 @@ def _seconds(text):
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds: write 60, or 0 for every epoch")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a number of seconds: write 60, or 0 for a checkpoint after every epoch"
+        )
     return seconds
 
 
 def _setting(text):
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise argparse.ArgumentTypeError(f"'{text}' is no setting: write KEY=VALUE, such as epochs=5")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a setting: write KEY=VALUE, such as epochs=5")
     return key.strip().replace("-", "_"), value.strip()
 
 
 def _order(text):
-    """The order of the classes as own_benchmark takes it."""
+    """The order of the classes in the form that own_benchmark takes."""
     if text is None or text == "natural":
         return None
     if text.isdecimal():
@@ -180,7 +197,7 @@ def _list(options):
 
     names = _wanted(options.words)
     rows = [experiments.exact_experiment(name, preset) for name in names for preset in experiments.PRESETS]
-    rows = list({(row.name, row.preset): row for row in rows}.values())  # a size may stand for another
+    rows = list({(row.name, row.preset): row for row in rows}.values())  # one preset may stand for another
     if options.preset:
         rows = [row for row in rows if row.preset == checked_preset(options.preset)]
     here = {name: data.present(name) for name in {row.data for row in rows}}
@@ -190,19 +207,19 @@ def _list(options):
         values = ((r.name, r.preset, r.data, here[r.data], r.minutes, r.seeds) for r in rows)
         print(json.dumps({"experiments": [dict(zip(keys, row)) for row in values]}, indent=1))
     elif options.words or options.preset or options.present:
-        print(f"{'experiment':32} {'preset':7} {'data':14} {'seeds':>5}  minutes a seed, one core")
+        print(f"{'experiment':32} {'preset':7} {'data':14} {'seeds':>5}  minutes per seed, one core")
         for r in rows:
             mark, minutes = "" if here[r.data] else " *", _minutes(r.minutes)
             print(f"{r.name:32} {r.preset:7} {r.data + mark:14} {len(r.seeds):5}  {minutes}")
         absent = not all(here[r.data] for r in rows)
-        note = "; * its data are not here: python -m clkit data list" if absent else ""
+        note = "; * data not on this machine: python -m clkit data list" if absent else ""
         print(f"{len(rows)} experiments{note}")
     else:
         _overview()
 
 
 def _wanted(words):
-    """The experiments that all these words name together: methods, benchmarks, or METHOD/BENCHMARK."""
+    """The experiments that match the words: methods, benchmarks, or METHOD/BENCHMARK."""
     from clkit import experiments, papers
 
     every, known = experiments.names(), [*papers.methods(), *papers.benchmarks()]
@@ -211,7 +228,7 @@ def _wanted(words):
             near = did_you_mean(word, [*known, *every])
             raise ClkitError(f"there is no method, benchmark or experiment '{word}'{near}")
     methods, streams = {*words} & {*papers.methods()}, {*words} & {*papers.benchmarks()}
-    all_or_some = not words or methods or streams  # else only full names are given
+    all_or_some = not words or methods or streams  # otherwise only full names are given
 
     def fits(name):
         method, _, benchmark = name.partition("/")
@@ -221,7 +238,7 @@ def _wanted(words):
 
 
 def _overview():
-    """Methods and benchmarks without their products, and how to ask for more."""
+    """Each method with its benchmarks, and how to list the experiments."""
     from clkit import experiments, papers
 
     for paper in papers.PAPERS.values():
@@ -229,9 +246,9 @@ def _overview():
         for method, variant in paper.variants.items():
             print(f"  {method:14} {variant.label:22} {' '.join(paper.benchmarks_of(method))}")
     print(
-        f"\n{len(experiments.names())} experiments METHOD/BENCHMARK, each at the presets "
+        f"\n{len(experiments.names())} experiments METHOD/BENCHMARK, each with the presets "
         f"{', '.join(experiments.PRESETS)}; smoke and teach need no download\n"
-        "python -m clkit list WORD ...   rows of a method, benchmark or both (--preset P, --present, --json)"
+        "python -m clkit list WORD ...   those of a method, a benchmark or both (--preset, --present, --json)"
     )
     print("python -m clkit run er/split-digits --preset teach")
 
@@ -249,8 +266,7 @@ def _run(options):
     overrides, preset = dict(options.settings), options.preset or "teach"
     found = experiments.experiment(options.experiment, preset, overrides, **own)
     if found.preset == "own" and options.preset:
-        message = "--preset is for the experiments of the book: your own data come in the size they have"
-        raise ClkitError(message)
+        raise ClkitError("--preset is for the experiments of the book: leave it out for your own data")
     record = tuple(table.strip() for table in options.keep.split(",")) if options.keep else None
     results = experiments.run_experiment(
         options.experiment,
@@ -270,8 +286,10 @@ def _run(options):
         print(json.dumps(summary, indent=1, ensure_ascii=False))
         return
     about = results[0].about
-    seeds = ", ".join(map(str, summary["seeds"]))
-    print(f"{found.name}, preset {found.preset}, data {about['stream']['data']}, seeds {seeds}")
+    seeds, data = ", ".join(map(str, summary["seeds"])), about["stream"]["data"]
+    if "test_share=" in data:
+        data += " (there is no test/ folder: this share of each class is the test set)"
+    print(f"{found.name}, preset {found.preset}, data {data}, seeds {seeds}")
     for title, scores in (
         ("average accuracy (%)", [r.average() for r in results]),
         ("task-aware accuracy (%)", [r.task_aware_average() for r in results]),
@@ -305,6 +323,13 @@ def _figures(options):
     build = figures.build_from if where else figures.build
     for path in build(*where, options.names or None, formats=formats, **more):
         print(path)
+
+
+def _book_build(options):
+    from clkit.book.build import build
+
+    index, *others = build(options.out, options.edition, options.slides, options.notebooks)
+    print(f"{len(others) + 1} files of the {options.edition} edition in {index.parent}; open {index}")
 
 
 def _data_list(options):

@@ -1,4 +1,4 @@
-"""What ``python -m clkit doctor`` finds: versions, device, data, disk, and known problems with their cure."""
+"""The report of ``python -m clkit doctor``: versions, device, data, disk space, problems and their cure."""
 
 import importlib.metadata
 import os
@@ -14,7 +14,7 @@ PACKAGES = (
 
 
 def examine():
-    """A report of several lines, and whether everything that clkit needs is there."""
+    """(report of several lines, whether clkit has everything that it needs)."""
     import torch
 
     from clkit import data, experiments
@@ -34,7 +34,7 @@ def examine():
         lines.append(f"device: cpu, {os.cpu_count()} cores")
         if torch.version.cuda and shutil.which("nvidia-smi"):
             problems.append(
-                "there is an NVIDIA driver but torch sees no GPU: the driver may be too old for this torch"
+                "there is an NVIDIA driver, but torch sees no GPU: update the driver, which may be too old"
             )
     try:
         data.torchvision()
@@ -49,10 +49,10 @@ def examine():
     lines.append(f"run folders: {runs}, {free / 1e9:.1f} GB free")
     if free < 1e9:
         cure = "make room, or set CLKIT_RUNS"
-        problems.append(f"less than 1 GB is free in {near}, where runs are kept: {cure}")
+        problems.append(f"less than 1 GB is free in {near}, which holds the run folders: {cure}")
     if not os.access(near, os.W_OK):
-        problems.append(f"{near} cannot be written: set CLKIT_RUNS to a folder that can")
+        problems.append(f"{near} is not writable: set CLKIT_RUNS to a folder that is")
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-        problems.append(f"Python {python} is outside 3.10 to 3.13, for which clkit is tested")
+        problems.append(f"clkit is tested with Python 3.10 to 3.13, not {python}: use one of these")
     lines += [f"problem: {p}" for p in problems] or ["no problems found"]
     return "\n".join(lines), not problems

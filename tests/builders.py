@@ -1,7 +1,4 @@
-"""Results made by hand for tests: random answers of the right shapes, with trace tables where asked for.
-
-And what finds the parts of a drawing.
-"""
+"""Results for tests, with random answers and trace tables of the right shapes; helpers that inspect plots."""
 
 import matplotlib
 import numpy as np
@@ -26,9 +23,9 @@ def made(
     skill=0.6,
     per_class=PER_CLASS,
 ):
-    """A Result of random answers, right with chance `skill` and else among the seen classes.
+    """A Result of random answers: right with probability `skill`, otherwise among the seen classes.
 
-    per_class: test images of each class, a number or one for each.
+    per_class: number of test images of each class, or a list of numbers.
     """
     random = np.random.default_rng([seed, sum(map(ord, method)), memory])
     K = sum(sizes)
@@ -90,12 +87,12 @@ def seeds(method="er", n=3, **options):
 
 
 def several():
-    """{method: three seeds} of two methods and joint training."""
+    """{method: three seeds} for two methods and joint training."""
     return {"finetune": seeds("finetune"), "er": seeds("er"), "joint": seeds("joint", joint=True)}
 
 
 def sparse(method="spacenet", seed=0, *, pixels=36, chosen=8, hidden=12, epochs=2, **options):
-    """A Result with the trace table "masks" of a network with two hidden layers: random connections."""
+    """A Result with the trace table "masks": random connections of a network with two hidden layers."""
     result = made(method, seed, **options)
     random = np.random.default_rng([seed, sum(map(ord, method)), pixels])
     rows = []
@@ -204,17 +201,17 @@ def several_online(n=3, **options):
 
 
 def line(ax, label):
-    """The line of that label on the axes."""
+    """The line with this label on the axes."""
     return next(one for one in ax.get_lines() if one.get_label() == label)
 
 
 def stamp_of(figure):
-    """The Text that `plots.stamp` put on a figure, or None."""
+    """The Text that `plots.stamp` added to a figure, or None."""
     return next((t for t in figure.findobj(matplotlib.text.Text) if t.get_gid() == "stamp"), None)
 
 
 def class_folders(folder):
-    """A folder of six classes of 12x12 colour images, each of one brightness: 8 to train with, 4 to test."""
+    """A folder of six classes of uniform 12x12 colour images: 8 for training and 4 for testing."""
     from PIL import Image
 
     for part, n in (("train", 8), ("test", 4)):

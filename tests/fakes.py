@@ -1,4 +1,4 @@
-"""Learners that do nothing clever but everything that is hard to stop and go on with; a small stream."""
+"""Simple learners with everything that is hard to interrupt and resume; a small stream."""
 
 from dataclasses import dataclass
 
@@ -31,14 +31,14 @@ def small_stream(classes=6, per_class=24, side=6, sizes=(2, 2, 2), **options):
 
 @dataclass(frozen=True)
 class Config:
-    """epochs of each loop; patience of early stopping."""
+    """epochs: of each loop.   patience: of early stopping."""
 
     epochs: int = 4
     patience: int = 2
 
 
 class Record:
-    """What early stopping has to remember, as a thing with a state."""
+    """The memory of early stopping, as an object with a state."""
 
     def __init__(self):
         self.best, self.bad = float("inf"), 0
@@ -101,7 +101,7 @@ class Growing(Learner):
         return loss.detach()
 
     def widen(self):
-        """One more unit in the body, keeping what is there."""
+        """Add a unit to the body and keep the existing ones."""
         units = len(self.body.bias) + 1
         self.body.weight = grown(self.body.weight, (units, self.body.weight.shape[1]))
         self.body.bias = grown(self.body.bias, (units,))
@@ -119,14 +119,14 @@ class Growing(Learner):
 
 
 def grown(tensor, shape):
-    """A larger parameter with the old values in its corner and small random ones elsewhere."""
+    """A larger parameter with the old values in one corner and small random values elsewhere."""
     larger = 0.1 * torch.randn(shape, device=tensor.device)
     larger[tuple(slice(0, n) for n in tensor.shape)] = tensor.detach()
     return nn.Parameter(larger)
 
 
 class TwoPhase(Learner):
-    """Two optimizers in one loop, one of a network outside the learner; a frozen copy between loops."""
+    """Two optimizers in one loop, one for a network outside the learner; a frozen copy between loops."""
 
     tables = {"loss": "epoch, loss"}
 
@@ -168,7 +168,7 @@ class TwoPhase(Learner):
 
 
 class Online(Learner):
-    """One pass with random augmentation, a step at a time; state in buffers; numpy's random numbers too."""
+    """One pass with random augmentation, step by step; state in buffers; also numpy's random numbers."""
 
     tables = {"step": "step, loss, picked"}
 

@@ -1,7 +1,7 @@
-"""Two looks at the torch functions that the package calls: what would fail on a GPU, what makes it wait.
+"""Two checks on torch calls of the package: calls that would fail on a GPU, and calls that wait for it.
 
-Both are TorchFunctionModes: every call of a torch function from Python passes them, on any device, so that
-both questions can be answered without a GPU. What torch calls inside one of its own functions is hidden.
+Both are TorchFunctionModes, which intercept every call of a torch function from Python on any device, so
+neither check needs a GPU. They do not see calls inside torch's own functions.
 """
 
 import sys
@@ -16,7 +16,7 @@ _TORCH = str(Path(torch.__file__).parent)
 
 
 def _caller(beyond):
-    """The frame that called a torch function, looked for beyond the files whose path begins with `beyond`."""
+    """The frame that called a torch function, skipping files whose path begins with `beyond`."""
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(beyond):
         frame = frame.f_back
@@ -34,11 +34,11 @@ FACTORIES |= {torch.fft.fftfreq: "fft.fftfreq", torch.fft.rfftfreq: "fft.rfftfre
 
 
 class DeviceFactories(TorchFunctionMode):
-    """Fails where a file below `where` makes a tensor without saying on which device.
+    """Fails if a file below `where` makes a tensor without naming its device.
 
-    Such a tensor lands on the CPU, and the next operation with one on the GPU raises: a fault that no test on
-    a CPU would show otherwise. Calls made by torch and by other packages are left alone, and so are `*_like`
-    and `new_*`, which follow their tensor. `found` lists the faults as "file:line torch.name".
+    Such a tensor is on the CPU, and the next operation with a GPU tensor raises: a fault that no other test
+    on a CPU shows. Calls by torch and other packages are ignored, and so are `*_like` and `new_*`, which use
+    the device of their tensor. `found` lists the faults as "file:line torch.name".
     """
 
     def __init__(self, where=PACKAGE):
@@ -60,7 +60,7 @@ class DeviceFactories(TorchFunctionMode):
 
     @staticmethod
     def _follows(func, args, kwargs):
-        """Whether the device is that of a tensor among the arguments."""
+        """Whether the device comes from a tensor among the arguments."""
         if kwargs.get("out") is not None:
             return True
         return func is torch.normal and any(isinstance(a, torch.Tensor) for a in (*args, *kwargs.values()))
@@ -79,10 +79,10 @@ _INDEXING = frozenset("__getitem__ __setitem__ index_put index_put_".split())
 class HostSyncs(TorchFunctionMode):
     """Counts the calls for which the host must wait until the GPU has computed a value.
 
-    `counts`: name of the call -> how many; `places`: "file:line name" -> how many; `total`: their sum.
-    Counted are values brought to the host (item, tolist, cpu, numpy, conversions to bool, int and float,
-    printing) and shapes that depend on values (nonzero, masked_select, indexing with a boolean tensor or with
-    a single number on the device). Copies from the host to the device are not: they look like any factory.
+    `counts`: {name of the call: number}; `places`: {"file:line name": number}; `total`: the sum. It counts
+    values transferred to the host (item, tolist, cpu, numpy, conversions to bool, int and float, printing)
+    and shapes that depend on values (nonzero, masked_select, indexing with a boolean tensor or with a single
+    number on the device). It does not count copies from the host to the device, which look like factories.
     """
 
     def __init__(self):
@@ -135,7 +135,7 @@ def _index_waits(index):
 
 
 def _to_host(name, args, kwargs):
-    """A copy to the host: to("cpu") in so many words; on a CPU a device that was passed on says nothing."""
+    """A copy to the host: a literal to("cpu"). On a CPU, a device passed as a variable proves nothing."""
     if kwargs.get("non_blocking"):
         return False
     if name == "to":

@@ -1,7 +1,7 @@
 """IPython start-up file of the notebook tests: deprecation warnings of clkit and of the cells are errors.
 
-`make test` copies it into a profile of its own. Pytest's filters do not reach a notebook's kernel, and
-IPython replaces those given on the command line, so this is the place where such a filter holds.
+`make test` copies it into a separate profile. Pytest's filters do not reach a notebook's kernel, and IPython
+replaces filters given on the command line, so only a start-up file can set them.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""The bench gives well-formed numbers at small size; its two looks at torch calls see what they must."""
+"""The bench gives well-formed numbers at small size; the two checks on torch calls find what they should."""
 
 import json
 import math
@@ -135,7 +135,7 @@ def test_repeats_are_interleaved_and_the_first_turn_is_not_counted():
 
 
 def _as_if_in(path, code):
-    """Run code as if it stood in a file."""
+    """Run code as if it were in a file."""
     exec(compile(code, str(path), "exec"), {"torch": torch, "x": torch.zeros(3, device="cpu")})
 
 
@@ -290,7 +290,7 @@ def test_counts_add_up_over_several_entries():
 
 def test_the_bench_counts_per_step_and_leaves_out_what_an_epoch_costs(monkeypatch):
     class Waiting(Finetune):
-        """Three waits a step, two more an epoch."""
+        """Three waits per step, and two more per epoch."""
 
         def learn(self, task, trace):
             for x, y in task.train.batches(self.config.batch_size):

@@ -1,4 +1,4 @@
-"""The command line, as scripts use it: what goes to which stream, exit statuses, bad input in a sentence."""
+"""The command line as scripts use it: output streams, exit statuses, one-sentence messages for bad input."""
 
 import dataclasses
 import importlib.metadata
@@ -29,7 +29,7 @@ SMOKE = ["run", "finetune/split-digits", "--preset", "smoke"]
 
 @pytest.fixture(autouse=True)
 def apart(tmp_path, monkeypatch):
-    """Run folders of this test alone, no data but the embedded, no bars."""
+    """Separate run folders, embedded data only, and no progress bars."""
     monkeypatch.setenv("CLKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("CLKIT_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("CLKIT_PROGRESS", raising=False)
@@ -51,7 +51,7 @@ def command(capsys):
 
 
 def refused(answer, *parts):
-    """Bad input: status 2, nothing on stdout, and the words on stderr without a traceback."""
+    """Assert that bad input gives status 2, no stdout, and these words on stderr without a traceback."""
     status, out, err = answer
     assert status == 2 and out == "" and "Traceback" not in err
     for part in parts:
@@ -243,7 +243,7 @@ def test_forms_of_seeds(text, seeds):
 
 @pytest.mark.parametrize("text", ["", "a", "1,", "-1", "3-1", "1-", "1.5", "0x1", "1-2-3", "²"])
 def test_what_is_no_list_of_seeds(command, text):
-    refused(command(*SMOKE, f"--seeds={text}"), f"'{text}' is no list of seeds: write 0,1,2 or 0-9")
+    refused(command(*SMOKE, f"--seeds={text}"), f"'{text}' is not a list of seeds: write 0,1,2 or 0-9")
 
 
 @pytest.mark.parametrize("text", ["1,1", "0-3,2"])
@@ -277,7 +277,7 @@ def test_settings_take_the_type_of_their_field():
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-    """One field of every kind that a Config may have."""
+    """One field of every type that a Config may have."""
 
     hidden: tuple = (400, 400)
     share: float | None = None
@@ -347,7 +347,7 @@ def test_text_of_another_type_is_refused(key, text, kinds):
         ("restart=1", ["takes bool"]),
         ("epochs=0", ["finetune/split-digits: epochs must be a whole number of at least 1, not 0"]),
         ("lr=-1", ["lr must be a finite number above 0"]),
-        ("epochs", ["'epochs' is no setting: write KEY=VALUE"]),
+        ("epochs", ["'epochs' is not a setting: write KEY=VALUE"]),
         ("=3", ["write KEY=VALUE"]),
         ("net=resnett", ["no network", "resnett", "resnet18"]),
     ],
@@ -373,7 +373,10 @@ def test_bad_settings_are_refused_before_anything_is_written(command, tmp_path, 
             ["finetune/split-digits", "--preset", "smoke", "--device", "gpu"],
             ["there is no device 'gpu': use auto, cpu or cuda"],
         ),
-        (["finetune/split-digits", "--preset", "smoke", "--jobs", "0"], ["jobs of 1 or more"]),
+        (
+            ["finetune/split-digits", "--preset", "smoke", "--jobs", "0"],
+            ["at least one seed and one job, not 1 and 0"],
+        ),
         (["finetune/split-digits", "--preset", "smoke", "--jobs", "two"], ["--jobs"]),
         (
             ["finetune/split-mnist", "--preset", "paper"],
@@ -387,7 +390,7 @@ def test_bad_runs_are_refused(command, words, parts):
 
 
 def test_a_device_that_can_hold_no_results_is_refused(command):
-    """meta: torch knows it, and everything up to the first test would work."""
+    """torch knows the device "meta", and everything would work up to the first evaluation."""
     refused(command(*SMOKE, "--device", "meta"), "there is no device 'meta'", "use auto, cpu or cuda")
 
 
@@ -472,7 +475,7 @@ def test_data_list_as_json(command, tmp_path):
     "name, part",
     [
         ("mnst", "did you mean mnist"),
-        ("nothing-like-it", "known are digits"),
+        ("nothing-like-it", "the known names are digits"),
         ("digits", "digits needs no download"),
     ],
 )
@@ -517,7 +520,7 @@ def test_doctor_finds_problems_and_says_their_cure(command, monkeypatch):
 
 
 def process(*words, runs, **options):
-    """`python -m clkit ...` with run folders of its own."""
+    """`python -m clkit ...` with separate run folders."""
     return subprocess.Popen(
         [sys.executable, "-m", "clkit", *words],
         cwd=ROOT,
@@ -540,7 +543,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path, monkeypatch, words):
 
 
 def wait_for(pattern, runs, running):
-    """Until a file appears in the run folders; fails where the process ends before."""
+    """Wait for a file in the run folders; fails if the process ends first."""
     end = time.monotonic() + 60
     while not list(runs.glob(pattern)):
         try:
@@ -570,7 +573,7 @@ def test_ctrl_c_stops_says_how_to_go_on_and_the_same_command_does(tmp_path, comm
     out, err = running.communicate(timeout=60)
     assert running.returncode == 130 and out == ""
     assert "stopping at the end of this epoch or step" in err and "Traceback" not in err
-    assert "clkit: stopped " in err and "the same command goes on from there" in err
+    assert "clkit: stopped " in err and "run the same command again to resume" in err
     [folder] = runs.glob("*/seed-3")
     assert not (folder / "result.json").exists() and not (folder / "stage-5.npz").exists()
     assert not list(folder.glob("*.part"))
@@ -634,18 +637,27 @@ def test_own_images_from_a_folder_to_a_report_and_figures(command, flowers, tmp_
 @pytest.mark.parametrize(
     "words, part",
     [
-        (["--tasks", "2,2"], "6"),
+        (["--tasks", "2,2"], "add the missing 2, such as --tasks 2,2,2"),
+        (["--set", "test_share=0.3"], "is divided into train/ and test/: leave them out"),
         (["--tasks", "2;2"], "write 6,6,6,6"),
         (["--order", "nowhere.txt"], "nowhere.txt"),
         (["--preset", "teach"], "--preset is for the experiments of the book"),
         (["--set", "side=0"], "side is the height"),
         (["--set", "net=resnett"], "resnet18"),
         (["--keep", "los"], "did you mean loss"),
-        (["--every", "soon"], "no number"),
+        (["--every", "soon"], "not a number"),
     ],
 )
 def test_own_images_with_options_that_cannot_work(command, flowers, words, part):
     refused(command("run", f"er/folder:{flowers}", *words), part)
+
+
+def test_the_first_line_tells_of_an_undivided_folder(command, flowers):
+    words = ["--tasks", "3,3", "--set", "epochs=1", "--set", "side=8", "--seeds", "0"]
+    status, out, _ = command("run", f"finetune/folder:{flowers}/train", *words)
+    told = "data train(side=8, split_seed=0, test_share=0.2) (there is no test/ folder: "
+    assert status == 0 and told in out.splitlines()[0]
+    refused(command("run", "finetune/folder:", *words), "'folder:' names no folder")
 
 
 def test_what_is_asked_for_is_kept_and_written_often(command, tmp_path):

@@ -1,4 +1,4 @@
-"""The architecture as tests: what may import what, what a file may say, and how long it may be."""
+"""Tests of the architecture: allowed imports, contents and lengths of files."""
 
 import ast
 import subprocess
@@ -101,13 +101,13 @@ def target(dotted):
 
 
 def family(name):
-    """What belongs together in methods: a folder that is one method, else the file."""
+    """The unit of a file in methods: its folder if the folder is one method, else the file."""
     parts = name.split("/")
-    return "/".join(parts[:2]) if parts[1:2] in (["arm"], ["spacenet"]) else name
+    return name if parts[1:2] in (["baselines"], ["online"]) else "/".join(parts[:2])
 
 
 def crossings(source, name):
-    """What a file imports against the arrows, as sentences."""
+    """The imports of a file that violate the layers, as sentences."""
     floor, faults = floor_of(name), []
     for dotted, at_top, line in imports(source, name):
         first = dotted.split(".")[0]
@@ -217,7 +217,7 @@ def test_a_proper_import_is_none(name, source):
 
 
 def speaks_of(source, words):
-    """String literals (but docstrings) that are one of these words, or METHOD/BENCHMARK with one of them."""
+    """String literals other than docstrings that are one of these words, or METHOD/BENCHMARK with one."""
     tree = ast.parse(source)
     prose = {
         id(n.body[0].value)
@@ -262,13 +262,13 @@ def test_the_name_of_a_method_is_found():
     ]
 
 
-# ---- what is not said
+# ---- what code must not contain
 
 FORBIDDEN = {"item", "cuda"}, {"print", "open"}  # attributes, names
 
 
 def forbidden(source):
-    """Words that a method may not use: values brought to the host, a device of its own, output, files."""
+    """Names that a method may not use: transfers to the host, explicit devices, output, files."""
     nodes = list(ast.walk(ast.parse(source)))
     return [
         f".{n.attr} in line {n.lineno}"
@@ -295,7 +295,7 @@ def test_forbidden_words_are_found():
 
 
 def private_torch(source):
-    """Uses of torch that its documentation does not promise."""
+    """Uses of undocumented parts of torch."""
     found = [
         f"{ast.unparse(n)} in line {n.lineno}"
         for n in ast.walk(ast.parse(source))
@@ -355,7 +355,7 @@ def test_a_tensor_without_device_is_found():
 
 
 def long_functions(source, limit=60):
-    """Functions of more lines than `limit`, docstring included."""
+    """Functions with more than `limit` lines, docstrings included."""
     return [
         f"{n.name}: {n.end_lineno - n.lineno + 1} lines"
         for n in ast.walk(ast.parse(source))
@@ -396,7 +396,7 @@ def test_no_file_is_called_utils():
 
 
 def loaded_by(code):
-    """The modules that a fresh interpreter has loaded after this code."""
+    """The modules that a fresh interpreter has loaded after running this code."""
     code = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*sorted(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.split()

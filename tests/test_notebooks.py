@@ -1,7 +1,7 @@
 """The notebooks as files, the tools that make them, and the runner that tests them.
 
-What the notebooks compute is tested by running them (`make test` does so after these tests). Here: their form
-(every rule is also shown a notebook that breaks it), the tools that execute and normalise them, and that the
+`make test` runs the notebooks after these tests and so checks what they compute. This file tests their form
+(each rule also against a notebook that breaks it), the tools that execute and normalise them, and that the
 runner fails when it should.
 """
 
@@ -35,9 +35,10 @@ _spec.loader.exec_module(tools)
 
 
 def problems(notebook, name="00_example.ipynb", names=("00_example.ipynb",)):
-    """Every rule that `notebook` breaks, one sentence each; `names` are all notebooks of the book."""
-    rules = (_execution, _outputs, _private, _lengths, _headings, _images, _metadata)
-    return [sentence for rule in rules for sentence in rule(notebook)] + _links(notebook, name, names)
+    """The rules that `notebook` breaks, one sentence each; `names` are all notebooks of the book."""
+    rules = (_execution, _outputs, _private, _lengths, _headings, _images, _metadata, _words)
+    of_its_place = [*_links(notebook, name, names), *_figures(notebook, int(name[:2]))]
+    return [sentence for rule in rules for sentence in rule(notebook)] + of_its_place
 
 
 def _code(notebook):
@@ -62,7 +63,7 @@ def _outputs(notebook):
 
 
 def _text(output):
-    """All text of one output, whatever its kind."""
+    """All text of one output of any kind."""
     data = [value for kind, value in output.get("data", {}).items() if not kind.startswith("image/png")]
     return "\n".join(str(part) for part in [output.get("text", ""), *output.get("traceback", []), *data])
 
@@ -139,8 +140,38 @@ def _links(notebook, name, names):
     return sentences
 
 
+def _figures(notebook, chapter):
+    """Figures are numbered N.1, N.2, ... in order and have titles, and every cited figure exists."""
+    source = "\n".join(cell.source for cell in _code(notebook))
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    numbers = tools.FIGURE.findall(source)
+    if numbers != [f"{chapter}.{n}" for n in range(1, len(numbers) + 1)]:
+        yield f"the figures are counted {numbers}; `python tools/notebooks.py number` counts them anew"
+    drawn = len(re.findall(r"show\.(?:figure|from_records)\(", source))
+    if drawn != len(numbers):
+        yield f"{drawn} figures are shown and {len(numbers)} have a number"
+    if len(re.findall(r"show\.figure\(", source)) > len(re.findall(r"\btitle=", source)):
+        yield "a figure has no title"
+    cited = {number for _, number in tools.CITED.findall(prose) if number.startswith(f"{chapter}.")}
+    for number in sorted(cited - set(numbers)):
+        yield f"Figure {number} is cited and not shown"
+
+
+def _words(notebook):
+    """A notebook has at most 3,500 words, and states the time that its words and figures take."""
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    words = sum(len(text.split()) for text in prose)
+    if words > 3500:
+        yield f"{words} words of text, over 3,500"
+    stated = re.search(r"\*\*Time\*\*\D*(\d+)", prose[0]) if prose else None
+    figures = sum(len(tools.FIGURE.findall(cell.source)) for cell in _code(notebook))
+    minutes = words / 200 + 2 * figures
+    if stated and abs(int(stated[1]) - minutes) > max(5, 0.15 * minutes):
+        yield f"{stated[1]} minutes are stated; {words} words and {figures} figures take {minutes:.0f}"
+
+
 def holes(names):
-    """What is wrong with the numbering of files called NN_name.ipynb: a list of sentences."""
+    """Faults in the numbering of files called NN_name.ipynb: a list of sentences."""
     strange = [name for name in names if not re.fullmatch(r"\d\d_[a-z0-9_]+\.ipynb", name)]
     sentences = [f"{name} is not called NN_name.ipynb" for name in strange]
     numbers = [int(name[:2]) for name in names if name[:2].isdigit()]
@@ -149,16 +180,19 @@ def holes(names):
     return sentences
 
 
+SHOWN = 'show.figure(ax, alt, id="a", number="0.1", title="A curve")'
+
+
 def good():
     """A small notebook that breaks no rule."""
     alt = {"image/png": {"alt": "A curve that falls from one to zero within five tasks."}}
     data = {"image/png": "iVBORw0KGgo=\n", "text/plain": "<Figure>"}
     picture = new_output("display_data", data=data, metadata=alt)
     cells = [
-        new_markdown_cell("# Title\n\n[next](01_next.ipynb)", id="a"),
+        new_markdown_cell("# Title\n\n**Time** 3 minutes\n\n[next](01_next.ipynb), Figure 0.1", id="a"),
         new_code_cell("x = 1\nprint(x)", id="b", execution_count=1, outputs=_stream("stdout", "1\n")),
         new_markdown_cell("## Part\n\n```\n#### no heading\n```", id="c"),
-        new_code_cell("draw()", id="d", execution_count=2, outputs=[picture]),
+        new_code_cell(SHOWN, id="d", execution_count=2, outputs=[picture]),
         new_markdown_cell("[next](01_next.ipynb)", id="e"),
     ]
     return new_notebook(cells=cells, metadata=copy.deepcopy(tools.KERNEL))
@@ -186,6 +220,12 @@ BREAKS = {
     "not normalised": lambda n: n.cells[1].metadata.update(collapsed=True),
     "first cell has no link": lambda n: n.cells[0].update(source="# Title"),
     "last cell has no link": lambda n: n.cells[-1].update(source="The end."),
+    "counted": lambda n: n.cells[3].update(source=SHOWN.replace("0.1", "0.2")),
+    "have a number": lambda n: n.cells[3].update(source="show.from_records(name)"),
+    "no title": lambda n: n.cells[3].update(source=SHOWN.replace("title", "name")),
+    "cited": lambda n: n.cells[2].update(source="## Part\n\nFigures 0.1 and 0.3"),
+    "over 3,500": lambda n: n.cells[2].update(source="## Part\n\n" + "word " * 3500),
+    "are stated": lambda n: n.cells[2].update(source="## Part\n\n" + "word " * 1400),
     "is not there": lambda n: n.cells[-1].update(source="[next](01_next.ipynb) [other](07_gone.ipynb)"),
 }
 
@@ -297,6 +337,22 @@ def test_normalise_twice_changes_nothing(tmp_path):
     assert tools.normalise(copy.deepcopy(notebook)) == notebook
 
 
+def test_figures_are_counted_anew_where_they_are_shown_and_cited():
+    cells = [
+        new_markdown_cell("Figure 4.9 above Figures 4.2 and 4.9; Figure 3.1 of another notebook, 4.2 points"),
+        new_code_cell('show.figure(ax, number="4.9")\nshow.from_records("b", number="4.2")'),
+    ]
+    notebook = tools.number(new_notebook(cells=cells), 4)
+    assert notebook.cells[0].source.startswith("Figure 4.1 above Figures 4.2 and 4.1; Figure 3.1 of another")
+    assert tools.FIGURE.findall(notebook.cells[1].source) == ["4.1", "4.2"]
+
+
+def test_sources_of_tagged_cells_are_folded():
+    notebook = new_notebook(cells=[new_code_cell("x", id="a", metadata={"tags": ["hide-input"]})])
+    assert tools.normalise(notebook).cells[0].metadata.jupyter == {"source_hidden": True}
+    assert tools.normalise(copy.deepcopy(notebook)) == notebook
+
+
 def test_execute_writes_copies_and_reports_what_failed(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     works = new_notebook(cells=[new_code_cell("import os\nprint(os.environ['CLKIT_PRESET'])")])
@@ -304,7 +360,8 @@ def test_execute_writes_copies_and_reports_what_failed(tmp_path, monkeypatch, ca
     for name, notebook in (("works", works), ("fails", fails)):
         nbformat.write(notebook, tmp_path / f"{name}.ipynb")
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.ipynb")}
-    monkeypatch.setenv("CLKIT_PRESET", "smoke")
+    for name, value in (("CLKIT_PRESET", "smoke"), ("CLKIT_PROGRESS", "0"), ("CLKIT_RUNS", "runs")):
+        monkeypatch.setenv(name, value)  # the tool sets them for its kernels, and nobody takes them back
     with pytest.raises(SystemExit, match="1 of 2 failed"):
         tools.main(["execute", "--out", str(tmp_path / "out"), *(str(tmp_path / name) for name in before)])
     said = capsys.readouterr()

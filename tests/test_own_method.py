@@ -1,4 +1,4 @@
-"""A method made by CONTRIBUTING.md alone is found everywhere: list, run, contract, report, plot."""
+"""A method written from CONTRIBUTING.md alone works everywhere: list, run, contract, report, plot."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ assert len(set(looks)) == len(looks), "a look that no other method has"
 groups = {m: load(f"mine/{m}_split-digits_smoke") for m in ("finetune", "leash")}
 ax = plots.plot_averages(groups)
 assert "Leash" in {t.get_text() for t in ax.get_legend().get_texts()}
-assert type(explore.matrix_explorer(groups)).__module__.startswith("ipywidgets")
+assert type(explore.matrix_explorer(groups).box).__module__.startswith("ipywidgets")
 print("seen")
 """
 
@@ -52,7 +52,7 @@ def tree(tmp_path_factory):
 
 
 def python(tree, *words):
-    """What `python WORDS` prints there."""
+    """The output of `python WORDS` in that tree."""
     done = subprocess.run(
         [sys.executable, *words],
         cwd=tree,

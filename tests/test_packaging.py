@@ -1,6 +1,7 @@
-"""The dependency files agree with each other and the code; the set-up mends itself; nothing is private."""
+"""The dependency files agree with each other and the code; set-up repairs itself; nothing is private."""
 
 import ast
+import csv
 import fnmatch
 import importlib.metadata
 import importlib.util
@@ -27,8 +28,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 SYSTEMS = ("linux", "darwin", "win32")
-# Packages that torch itself asks for where it is built for CUDA.
-CUDA = re.compile(r"(nvidia|cuda)-|triton$")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "COURSE.md", ".github/PULL_REQUEST_TEMPLATE.md")
+
+
+def tool(name):
+    """A script of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+setup, making = tool("environment"), tool("pins")
+CUDA = making.CUDA  # packages that torch itself asks for where it is built for CUDA
 # Import name -> declared package that cannot be installed without it.
 BROUGHT = {
     "numpy": "scikit-learn",
@@ -36,13 +48,17 @@ BROUGHT = {
     "PIL": "torchvision",
     "IPython": "ipywidgets",
     "pygments": "jupyterlab",
+    "nbconvert": "jupyterlab",
+    "nbformat": "jupyterlab",
+    "jinja2": "jupyterlab",
+    "bs4": "jupyterlab",
     "pandas": "seaborn",
     "pytest": "nbval",
 }
 
 
 def declared(*extras):
-    """{name: Requirement} of what pyproject.toml declares: what clkit needs, and what some extras add."""
+    """{name: Requirement} declared in pyproject.toml: those of clkit and of the given extras."""
     texts = [
         *PROJECT["dependencies"],
         *(text for e in extras for text in PROJECT["optional-dependencies"][e]),
@@ -51,7 +67,7 @@ def declared(*extras):
 
 
 def pins(text=None):
-    """The requirements of requirements.txt (or of `text`), comments removed."""
+    """The requirements in requirements.txt (or in `text`), without comments."""
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8") if text is None else text
     lines = (line.split("#")[0].strip() for line in text.splitlines())
     return [Requirement(line) for line in lines if line]
@@ -132,7 +148,7 @@ def imported(source):
 
 
 def undeclared(names):
-    """Those of the imported `names` that nothing in pyproject.toml answers for."""
+    """The imported `names` that no requirement in pyproject.toml provides."""
     modules = {"scikit-learn": "sklearn"}
     allowed = {"clkit", *sys.stdlib_module_names, *(modules.get(name, name) for name in declared())}
     allowed |= {name for name, bringer in BROUGHT.items() if bringer in declared()}
@@ -173,26 +189,100 @@ def test_versions_are_said_alike_everywhere():
     assert (setup.OLDEST, setup.TOO_NEW) == ((3, 10), (3, 14))
 
 
-def test_the_citation_names_the_five_papers():
+def cited(paper):
+    """A reference of CITATION.cff: title in lower case, family names, year, arXiv number."""
+    names = [f"{a.get('name-particle', '')} {a['family-names']}".strip() for a in paper["authors"]]
+    [number] = [i["value"] for i in paper["identifiers"] if i["value"].startswith("arXiv:")]
+    return paper["title"].lower(), names, paper["year"], number.removeprefix("arXiv:")
+
+
+def listed(row):
+    """The same for a row of the bibliography, which writes authors as "J. van de Weijer and X. Liu"."""
+    people = re.split(r", | and ", row["authors"])
+    names = [re.sub(r"^(?:\w\.[ -]?)+", "", name) for name in people]
+    return row["title"].lower(), names, int(row["year"]), row["link"].removeprefix("https://arxiv.org/abs/")
+
+
+def test_the_citation_agrees_with_the_bibliography():
     references = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"]
-    assert len(references) == 5
-    for paper in references:
-        assert paper["title"] and paper["year"] in (2019, 2020, 2021) and len(paper["authors"]) >= 3
-    told = " ".join(str(paper.get("identifiers", "")) + paper.get("notes", "") for paper in references)
-    assert set(re.findall(r"in clkit: (\w+)", told)) == {"spacenet", "dgm", "gfr", "mfgr", "arm"}
+    with (ROOT / "clkit/papers/references.csv").open(encoding="utf-8", newline="") as lines:
+        rows = {row["key"]: row for row in csv.DictReader(lines)}
+    methods = [re.search(r"in clkit: (\w+)\)", str(paper["identifiers"])).group(1) for paper in references]
+    assert sorted(methods) == ["arm", "dgm", "gfr", "mfgr", "spacenet"]
+    for method, paper in zip(methods, references):
+        [key] = [key for key in rows if re.fullmatch(rf"[a-z]+\d{{4}}{method}", key)]
+        assert cited(paper) == listed(rows[key]), method
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": "x"},
+        {"year": 1999},
+        {"authors": [{"family-names": "Liu"}]},
+        {"identifiers": [{"value": "arXiv:1"}]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_citation_that_disagrees_is_noticed(change):
+    paper = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"][0]
+    assert cited({**paper, **change}) != cited(paper)
+
+
+# ------------------------------------------------------------------------------------------ how pins are made
+
+
+def compiled(text):
+    """The output of `uv pip compile` for a requirements.txt: one list, other quotes, also CUDA packages."""
+    pins = [line for line in text.splitlines() if line and not line.startswith("#")]
+    pins = [re.sub(r'python_version (\S+) "(\S+)"', r"python_full_version \1 '\2'", line) for line in pins]
+    pins = [line.replace('"', "'") for line in pins] + ["nvidia-nvtx==1.0 ; sys_platform == 'linux'"]
+    pins.sort(key=lambda line: making.name_of(line))
+    return "\n".join(["--no-binary nothing", *pins, "    # via torch"]) + "\n"
+
+
+def test_pins_made_anew_are_the_pins():
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    assert making.arranged(compiled(text), text) == text
+
+
+def test_pins_made_anew_follow_uv():
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    lines = re.sub("^pexpect==.*\n", "", compiled(text).replace("tqdm==", "tqdm==9."), flags=re.M)
+    lines += "zzz==1.0 ; python_full_version < '3.12' and sys_platform == 'linux'\nset-up==2\n"
+    new = making.arranged(lines, text)
+    gone, come = set(text.split("\n")) - set(new.split("\n")), set(new.split("\n")) - set(text.split("\n"))
+    assert {line.partition("==")[0] for line in gone} == {"tqdm", "pexpect"}
+    assert come == {
+        f"tqdm==9.{pinned('3.11', 'linux')['tqdm']}",
+        'zzz==1.0 ; python_version < "3.12" and sys_platform == "linux"',
+        "set-up==2",
+    }
+    declared_part, _, rest = new.partition("# The build backend")
+    assert "tqdm==9." in declared_part and "zzz==1.0" in rest
+
+
+def test_a_marker_stays_as_written_only_where_it_says_the_same():
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    more = "; os_name != 'nt' and sys_platform != 'emscripten'"
+    same = compiled(text).replace("; sys_platform != 'win32'", more)
+    assert more in same
+    assert making.arranged(same, text) == text
+    other = compiled(text).replace("; sys_platform != 'win32'", "; sys_platform == 'linux'")
+    assert 'pexpect==4.9.0 ; sys_platform == "linux"' in making.arranged(other, text)
 
 
 # ----------------------------------------------------------------------------------------------- the commands
 
 
 def make_targets():
-    """Targets of the Makefile that a person may call."""
+    """Targets of the Makefile for users."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     return set(re.search(r"^\.PHONY: (.*)$", text, re.M).group(1).split())
 
 
 def named_commands(markdown):
-    """`make` targets that a text names in code: inside backticks, or as a line of a code block."""
+    """`make` targets that a text names as code: in backticks, or as a line of a code block."""
     blocks = re.findall(r"^```.*?^```", markdown, re.M | re.S)
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S))
     lines = spans + [line for block in blocks for line in block.splitlines()]
@@ -207,9 +297,33 @@ def test_commands_named_in_the_documents_exist():
         "make PYTHON=python3.12 lab  # opens\n```\n"
     )
     assert named_commands(example) == {"workbook", "test", "lab"}
-    for name in ("README.md", "CONTRIBUTING.md", ".github/PULL_REQUEST_TEMPLATE.md"):
+    for name in DOCUMENTS:
         commands = named_commands((ROOT / name).read_text(encoding="utf-8"))
         assert commands and commands <= make_targets(), (name, commands - make_targets())
+
+
+def test_the_notebook_tests_without_make_are_those_of_make():
+    """Each documented command that runs nbval has the options and the preset of the Makefile."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    options = re.search(r"^NBVAL_OPTIONS := (.*)$", makefile, re.M).group(1).split()
+    preset = re.search(r"(CLKIT_PRESET=\w+).*\$\(NBVAL_OPTIONS\)", makefile).group(1)
+    assert preset == "CLKIT_PRESET=smoke"
+    commands = [
+        line.split()
+        for name in DOCUMENTS
+        for block in re.findall(r"^```.*?\n(.*?)^```", (ROOT / name).read_text(encoding="utf-8"), re.M | re.S)
+        for line in block.replace("\\\n", " ").splitlines()
+        if "--nbval" in line
+    ]
+    assert commands and all(
+        words[0] == preset and " ".join(options) in " ".join(words) for words in commands
+    ), commands
+
+
+def test_the_versions_of_torch_in_the_readme_are_the_pins():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"\btorch(?:vision)?==[\d.]+\b", text))
+    assert told == {f"{name}=={pinned('3.11', 'linux')[name]}" for name in ("torch", "torchvision")}
 
 
 def test_help_tells_every_target():
@@ -221,14 +335,10 @@ def test_help_tells_every_target():
 
 # ------------------------------------------------------------------------------------------------- the set-up
 
-_spec = importlib.util.spec_from_file_location("environment", ROOT / "tools" / "environment.py")
-setup = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(setup)
-
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """An empty place for .venv and a pip that only leaves a mark there: (the place, the list of deeds)."""
+    """An empty place for .venv and a pip that only leaves a mark: (the place, the list of actions)."""
     venv, deeds = tmp_path / ".venv", []
     monkeypatch.setattr(setup, "VENV", str(venv))
     monkeypatch.setattr(setup, "STAMP", str(venv / "clkit-installed"))
@@ -313,10 +423,67 @@ def test_setup_follows_a_change_of_the_pins(place, monkeypatch):
     assert deeds == ["install"] and setup.stamp() == "other pins"
 
 
+@pytest.fixture
+def machine(monkeypatch):
+    """A Linux machine without a GPU, and the commands of the set-up there; none of them runs."""
+    commands = []
+
+    def quiet(*command):
+        commands.append(command)
+        return "importlib" not in command[-1]  # torch is not installed yet
+
+    monkeypatch.setattr(setup, "quiet", quiet)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(setup.shutil, "which", lambda name: None)
+    exists = setup.os.path.exists
+    monkeypatch.setattr(setup.os.path, "exists", lambda path: path != "/dev/nvidiactl" and exists(path))
+    monkeypatch.delenv("CLKIT_DEVICE", raising=False)
+    return commands
+
+
+def test_setup_takes_the_cpu_build_where_there_is_no_gpu(machine):
+    assert setup.install_cpu_build(["pip", "install"])
+    _, get_uv, get_torch = machine
+    assert get_uv[:2] == ("pip", "install") and get_uv[-1] == "uv"
+    assert "--torch-backend cpu torch==" in " ".join(get_torch)
+    assert list(get_torch[-2:]) == [
+        f"{name}=={pinned('3.11', 'linux')[name]}" for name in ("torch", "torchvision")
+    ]
+    assert not Path(get_torch[0]).parent.exists()  # nothing of uv stays
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda patch: patch.setattr(sys, "platform", "darwin"),
+        lambda patch: patch.setattr(setup.shutil, "which", lambda name: "/usr/bin/" + name),
+        lambda patch: patch.setenv("CLKIT_DEVICE", "cuda"),
+        lambda patch: patch.setattr(
+            setup, "quiet", lambda *command: "importlib" in command[-1] or pytest.fail("asked")
+        ),
+    ],
+    ids=["macOS", "a GPU", "asked for", "there already"],
+)
+def test_setup_leaves_the_choice_to_pip_elsewhere(machine, monkeypatch, change):
+    change(monkeypatch)
+    assert setup.install_cpu_build(["pip", "install"])
+    assert [command for command in machine if "importlib" not in command[-1]] == []
+
+
+def test_setup_continues_where_the_cpu_build_is_out_of_reach(machine, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(setup, "quiet", lambda *command: False)
+    monkeypatch.setattr(setup.subprocess, "call", lambda command, **options: calls.append(command) or 0)
+    monkeypatch.setattr(setup, "complete", lambda: True)
+    assert setup.install()
+    assert "2.9 GB to download instead of 0.4 GB" in capsys.readouterr().out
+    assert calls[0][-2:] == ["-r", "requirements.txt"] and calls[1][-1] == "."
+
+
 @pytest.mark.parametrize("version", [(3, 9, 18), (3, 14, 0), (2, 7, 18)])
 def test_setup_refuses_other_pythons_in_one_sentence(place, monkeypatch, version):
     monkeypatch.setattr(sys, "version_info", version)
-    with pytest.raises(SystemExit, match="clkit needs Python 3.10 to 3.13, and this is .*; name another one"):
+    with pytest.raises(SystemExit, match="clkit needs Python 3.10 to 3.13, but this is .*; name another one"):
         setup.main()
     assert place[1] == []
 
@@ -352,7 +519,7 @@ REGISTRY = re.compile(
 
 
 def published_files():
-    """Files that git tracks or would add, or every file outside the ignored folders where there is no git."""
+    """Files that git tracks or would add; without git, every file outside the ignored folders."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)

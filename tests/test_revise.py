@@ -1,4 +1,4 @@
-"""tools/revise.py: what changes a fingerprint, what does not, and what counts as another result."""
+"""tools/revise.py: what changes a fingerprint, what does not, and which results count as changed."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ class One:
 
 @pytest.fixture
 def mark(tmp_path):
-    """mark(file, old, new): the fingerprint of the small tree with one change."""
+    """mark(file, old, new): the fingerprint of the small tree after one replacement."""
     made = []
 
     def of(file=None, old="", new=""):
@@ -109,7 +109,7 @@ def test_arrays_are_compared_bit_for_bit(tmp_path):
     assert revise.differences(one, other) == []
     np.savez(other / "er_x.npz", rank=np.array([1.0, -0.0]), more=np.ones(1))
     np.savez(other / "er_y.npz", rank=np.ones(1))
-    assert revise.differences(one, other) == ["er_x: more, rank", "er_y: runs on one of the two only"]
+    assert revise.differences(one, other) == ["er_x: more, rank", "er_y: runs on only one of the two"]
     np.savez(other / "er_x.npz", rank=np.array([1.0, np.nan], np.float32))
     assert revise.differences(one, other)[0] == "er_x: rank"
 
@@ -125,7 +125,7 @@ def test_a_changed_method_is_named_with_the_command(monkeypatch):
     assert revise.changed() == {
         "ARM": f"arm changed since revision {plain['ARM']['revision']}: run `python -m tools.revise arm`",
         "ER": "er has no revision yet: run `python -m tools.revise er`",
-        "Gone": "Gone is no method any more: take it out of clkit/methods/revisions.json",
+        "Gone": "Gone is no longer a method: remove it from clkit/methods/revisions.json",
     }
     assert revise.revise("ER") == (True, "ER: revision 1 is new")
     then["ARM"]["revision"] = 5

@@ -1,10 +1,10 @@
-"""Execute the notebooks into another folder, and bring executed ones into the form that is committed.
+"""Execute the notebooks into another folder, and bring executed notebooks into the committed form.
 
     python tools/notebooks.py execute --out DIR [NOTEBOOK ...]     # default: everything in notebooks/
-    python tools/notebooks.py normalise NOTEBOOK ...               # in place; doing it twice changes nothing
+    python tools/notebooks.py normalise NOTEBOOK ...               # in place; a second time changes nothing
+    python tools/notebooks.py number NOTEBOOK ...                  # renumber the figures, in place
 
-Cells run with the notebook's own folder as working directory, at CLKIT_PRESET=teach unless the
-environment says otherwise.
+Cells run in the notebook's own folder, at CLKIT_PRESET=teach unless the environment sets another preset.
 """
 
 import argparse
@@ -20,21 +20,24 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
+HIDDEN = "hide-input"  # a tag: JupyterLab folds the source of the cell, the exported book leaves it out
 HINT = "An interactive view: run this cell in JupyterLab to use it."
 KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+FIGURE = re.compile(r'number="(\d+\.\d+)"')  # in a call that shows a figure
+CITED = re.compile(r"\b(Figures?|and)[ \n](\d+\.\d+)\b")
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_BAR = re.compile(r"[^\r\n]*?(\d+%\|[^\r\n]*?|\d+it )\[[^\]\r\n]*\]")  # tqdm's, in text
+_BAR = re.compile(r"[^\r\n]*?(\d+%\|[^\r\n]*?|\d+it )\[[^\]\r\n]*\]")  # a progress bar of tqdm, as text
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 
 
 def execute(path, out, timeout=600):
-    """Run every cell of `path`, write the executed copy into `out`; None, or an account of what failed."""
+    """Run every cell of `path` and write the executed copy into `out`; returns None, or what failed."""
     notebook = nbformat.read(path, as_version=4)
-    # The interpreter that runs this script runs the cells, whatever kernel the notebook names.
-    # Its own messages (about its sockets, for one) would stand in the middle of the progress lines.
+    # This interpreter runs the cells, whatever kernel the notebook names. The kernel's own messages (about
+    # sockets, for example) would interrupt the progress lines.
     client = NotebookClient(
         notebook,
         timeout=timeout,
@@ -50,14 +53,14 @@ def execute(path, out, timeout=600):
     except CellTimeoutError:
         problem = _explain(notebook, f"it was still running after {timeout} seconds")
     except DeadKernelError:
-        problem = _explain(notebook, "the kernel died (often: out of memory)")
+        problem = _explain(notebook, "the kernel died (often because memory ran out)")
     out.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, out / path.name)
     return problem
 
 
 def _explain(notebook, what):
-    """Which cell failed, what it says and why, in a few lines without terminal colours."""
+    """The failed cell, its source and the error, in a few lines without terminal colours."""
     code = [(n, cell) for n, cell in enumerate(notebook.cells, 1) if cell.cell_type == "code"]
     failed = [(n, cell) for n, cell in code if any(o.output_type == "error" for o in cell.outputs)]
     begun = [(n, cell) for n, cell in code if cell.execution_count is None and cell.source.strip()]
@@ -72,10 +75,10 @@ def _explain(notebook, what):
 
 
 def normalise(notebook):
-    """The notebook (nbformat 4) as it is committed: nothing depends on when, where or by whom it was run.
+    """The notebook (nbformat 4) in its committed form, independent of when, where and by whom it was run.
 
-    Works in place and returns its argument. Output that says something went wrong (errors, warnings) stays,
-    because hiding it is not this function's business: the notebook tests refuse it.
+    Works in place and returns its argument. Errors and warnings in outputs stay, so that the notebook tests
+    can refuse them.
     """
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     notebook.metadata = nbformat.from_dict(KERNEL)
@@ -84,6 +87,8 @@ def normalise(notebook):
         cell.id = _identifier(cell.get("id"), number, ids)
         tags = sorted(set(cell.metadata.get("tags", [])))
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if HIDDEN in tags:
+            cell.metadata.jupyter = nbformat.from_dict({"source_hidden": True})
         if cell.cell_type == "code":
             cell.outputs = _outputs(cell.outputs)
             if not cell.source.strip():
@@ -91,8 +96,20 @@ def normalise(notebook):
     return notebook
 
 
+def number(notebook, chapter):
+    """Renumber the figures of notebook number `chapter`, in its calls and where its text cites them."""
+    old = list(
+        dict.fromkeys(FIGURE.findall("\n".join(c.source for c in notebook.cells if c.cell_type == "code")))
+    )
+    new = {before: f"{chapter}.{n}" for n, before in enumerate(old, 1)}
+    for cell in notebook.cells:
+        cell.source = FIGURE.sub(lambda m: f'number="{new[m[1]]}"', cell.source)
+        cell.source = CITED.sub(lambda m: f"{m[1]} {new.get(m[2], m[2])}", cell.source)
+    return notebook
+
+
 def _identifier(given, number, taken):
-    """A cell id that is valid and unique: the given one where it is, else one made of the cell's place."""
+    """A valid and unique cell id: the given one if it is both, else one made from the cell's position."""
     usable = given and re.fullmatch(r"[\w-]{1,64}", given) and given not in taken
     name = given if usable else f"cell-{number:03d}"
     while name in taken:
@@ -102,7 +119,7 @@ def _identifier(given, number, taken):
 
 
 def _outputs(outputs):
-    """Outputs without progress bars, widget references and memory addresses; pieces of one stream joined."""
+    """Outputs without progress bars, widget references and memory addresses; parts of one stream joined."""
     kept = []
     for output in outputs:
         if output.output_type == "stream":
@@ -112,6 +129,8 @@ def _outputs(outputs):
                 kept.append(output)
         elif WIDGET in output.get("data", {}):
             kept += _widget(output)
+        elif output.get("data") and not any(output.data.values()):
+            continue  # the empty line of a finished progress bar
         else:
             kept.append(output)
     for output in kept:
@@ -120,18 +139,21 @@ def _outputs(outputs):
 
 
 def _widget(output):
-    """What stands for a widget without a front end: nothing for a progress bar, a hint for an explorer."""
-    if _BAR.search(output.data.get("text/plain", "")):
+    """The replacement of a widget: an explorer's picture and description, or a hint."""
+    rest = {kind: value for kind, value in output.data.items() if kind != WIDGET}
+    if "image/png" in rest:
+        return [nbformat.v4.new_output("display_data", data=rest, metadata=output.metadata)]
+    if _BAR.search(rest.get("text/plain", "")):
         return []
     return [nbformat.v4.new_output("display_data", data={"text/plain": HINT})]
 
 
 def _clean(output):
-    """Remove from one output what changes from run to run."""
+    """Remove what changes from run to run from one output."""
     if output.output_type == "stream":
         lines = []
         for line in _ANSI.sub("", output.text).split("\n"):
-            # A terminal shows only what follows the last carriage return; a bar may stand before other words.
+            # A terminal shows only what follows the last carriage return; a bar may precede other words.
             rest = _BAR.sub("", line).rstrip("\r").rsplit("\r", 1)[-1]
             if rest.strip() or rest == line:
                 lines.append(rest)
@@ -164,7 +186,7 @@ def _command_execute(options):
     if failed:
         sys.exit(
             f"notebooks: {len(failed)} of {len(paths)} failed ({', '.join(failed)}); "
-            f"what they had shown by then is in {options.out}"
+            f"see their outputs up to the failure in {options.out}"
         )
 
 
@@ -172,24 +194,34 @@ def _command_normalise(options):
     """Normalise the given notebooks in place, touching only files that change."""
     for name in options.notebooks:
         before = Path(name).read_text(encoding="utf-8")
-        # The v4 reader and writer, because nbformat.reads repairs repeated cell ids with random ones.
+        # The v4 reader and writer, because nbformat.reads replaces repeated cell ids by random ones.
         after = nbformat.v4.writes(normalise(nbformat.v4.reads(before))) + "\n"
         if after != before:
             Path(name).write_text(after, encoding="utf-8", newline="\n")
+
+
+def _command_number(options):
+    """Renumber the figures of the given notebooks."""
+    for name in options.notebooks:
+        notebook = number(nbformat.v4.reads(Path(name).read_text(encoding="utf-8")), int(Path(name).name[:2]))
+        Path(name).write_text(nbformat.v4.writes(notebook) + "\n", encoding="utf-8", newline="\n")
 
 
 def main(arguments=None):
     """Read the command line and do what it says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="command")
-    one = commands.add_parser("execute", help="run notebooks, writing executed copies into another folder")
+    one = commands.add_parser("execute", help="run notebooks and write executed copies into another folder")
     one.add_argument("--out", required=True, help="folder for the executed copies")
-    one.add_argument("--timeout", type=int, default=600, help="seconds that one cell may take")
-    one.add_argument("notebooks", nargs="*", help="notebook files; default: all of notebooks/")
+    one.add_argument("--timeout", type=int, default=600, help="time limit for each cell in seconds (600)")
+    one.add_argument("notebooks", nargs="*", help="notebook files (default: all in notebooks/)")
     one.set_defaults(command=_command_execute)
-    two = commands.add_parser("normalise", help="bring executed notebooks into committed form, in place")
+    two = commands.add_parser("normalise", help="bring executed notebooks into the committed form, in place")
     two.add_argument("notebooks", nargs="+", help="notebook files")
     two.set_defaults(command=_command_normalise)
+    three = commands.add_parser("number", help="renumber the figures of notebooks, in place")
+    three.add_argument("notebooks", nargs="+", help="notebook files")
+    three.set_defaults(command=_command_number)
     options = parser.parse_args(arguments)
     options.command(options)
 

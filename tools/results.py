@@ -1,8 +1,8 @@
 """Write the tables of README.md and RESULTS.md from the records: ``python -m tools.results [--check]``.
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` and is replaced whole; the prose around
-it is written by hand. TABLES says what is in each. --check writes nothing and fails where a page says
-something else than the records.
+A table is between ``<!-- table: NAME -->`` and ``<!-- end -->`` and is replaced as a whole; the prose around
+it is written by hand. TABLES defines the contents of each table. --check writes nothing and fails if a page
+differs from the records.
 """
 
 import argparse
@@ -19,10 +19,10 @@ ACCURACY, FORGETTING = "average accuracy", "forgetting"
 
 @dataclass(frozen=True)
 class Run:
-    """What one record and the printed number beside it are.
+    """One record and the printed number to compare it with.
 
     printed: (paper, table, method) as in clkit/papers/published, or None.   over: of `Result.average`.
-    reason: why the accuracies differ, where that is known.
+    reason: why the accuracies differ, if that is known.
     """
 
     experiment: str
@@ -35,9 +35,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Table:
-    """columns: (title, what, which of the row's runs).   rows: (label, runs); None stands for no run.
+    """columns: (title, content, index of the run in its row).   rows: (label, runs), None for no run.
 
-    task_mean: how the accuracy of a task is counted, as in `Result.accuracy`.
+    task_mean: how the accuracy of a task is computed, as in `Result.accuracy`.
     """
 
     columns: tuple
@@ -76,7 +76,7 @@ REDUCED = (
 
 
 def _spacenet(table, benchmark):
-    """Run of a method on a benchmark of SpaceNet's paper, with the number that its table prints."""
+    """Run of a method on a benchmark of the SpaceNet paper, with the number in its table."""
 
     def run(method, printed=True, reason="", **overrides):
         name = {"static": "spacenet-static", "rehearsal": "spacenet-rehearsal"}.get(method, method)
@@ -88,7 +88,7 @@ def _spacenet(table, benchmark):
 
 
 def _arm(table, benchmark):
-    """Run of a method on a benchmark of ARM's paper, with the number that its table prints."""
+    """Run of a method on a benchmark of the ARM paper, with the number in its table."""
 
     def run(method, printed=None, over="tasks", **overrides):
         return Run(
@@ -102,7 +102,7 @@ _mnist, _fashion = _spacenet("Table 2", "split-mnist"), _spacenet("Table 3", "sp
 _online, _cifar = _arm("Table 6", "mnist-5k-5"), _arm("Table 1", "cifar10-5")
 
 TABLES = {
-    # README: the head rows
+    # README: selected rows
     "spacenet": Table(
         (
             ("split MNIST, published", "published", 0),
@@ -235,7 +235,7 @@ TABLES = {
 
 
 def markdown(table):
-    """A Table as lines of Markdown. PresetError where a record is missing or stale."""
+    """A Table as lines of Markdown. PresetError if a record is missing or stale."""
     lines = [["method", *(title for title, _, _ in table.columns)], ["---"] * (len(table.columns) + 1)]
     for label, runs in table.rows:
         lines.append([label, *(_cell(what, runs[i], table.task_mean) for _, what, i in table.columns)])
@@ -275,11 +275,11 @@ def _cell(what, run, task_mean):
 
 
 def _printed(what, run):
-    """What a paper prints, or what another source reports for it."""
+    """The number that a paper prints, or that another source reports for it."""
     if run.printed is None:
         return "none found" if what == "second" else "not printed"
     row = _published(run, FORGETTING if what == "published forgetting" else ACCURACY)
-    if row is None:  # forgetting, of what has a single stage
+    if row is None:  # forgetting of a run with a single stage
         return "-"
     return {"place": f"{row.text} ({row.place})", "second": row.second_source}.get(what, row.text)
 
@@ -308,7 +308,7 @@ def _percent(values):
 
 
 def page(path):
-    """The text of a page with its tables, and the rule of their verdicts, made anew."""
+    """The text of a page with new tables and the rule for their verdicts."""
     return BLOCK.sub(lambda m: m[1] + _block(m[2]) + m[3], path.read_text(encoding="utf-8"))
 
 
@@ -322,9 +322,7 @@ def _block(name):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m tools.results", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; fail where a page is out of date"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is out of date")
     options = parser.parse_args(arguments)
     stale = [path for path in PAGES if page(path) != path.read_text(encoding="utf-8")]
     for path in stale:

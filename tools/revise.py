@@ -1,14 +1,14 @@
-"""Tell whether a change to the source of a method changes its results, and keep clkit/methods/revisions.json.
+"""Find out whether a change to a method's source changes its results, and update revisions.json.
 
     python -m tools.revise [METHOD ...]         # all methods by default
 
-revisions.json holds, for each Learner class, the REVISION of its file and a fingerprint of the source it was
-set for: of the method's modules, of the run loop and the stream, and of what these import from blocks,
-engine and data. Where the fingerprint of a class is another now, its smoke experiments run on the commit that
-the stored one belongs to (in a temporary worktree of git) and on the files as they are, and every array of
-the two is compared bit for bit. Where all are equal the new fingerprint is stored; where they are not, the
-tool names them and asks for a new REVISION in the method's file, which makes its records stale. A REVISION
-that was raised, and a class that is new, are stored as they are.
+For each Learner class, clkit/methods/revisions.json holds the REVISION of its file and a fingerprint of the
+corresponding source: the method's modules, the run loop, the stream, and what these import from blocks,
+engine and data. If the fingerprint of a class has changed, the tool runs its smoke experiments on the commit
+of the stored fingerprint (in a temporary git worktree) and on the present files, and compares every array bit
+for bit. If all are equal, it stores the new fingerprint; if not, it names the arrays that differ and asks for
+a new REVISION in the method's file, which makes its records stale. A raised REVISION and a new class are
+stored without a comparison.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REVISIONS = Path("clkit/methods/revisions.json")
-BASE = ("clkit.engine.run", "clkit.data.stream")  # what every result depends on beside its method
+BASE = ("clkit.engine.run", "clkit.data.stream")  # every result depends on these besides its method
 FLOORS = ("clkit.blocks", "clkit.engine", "clkit.data")
-# Of these, what only stores, names or refuses, and cannot change an array of an undisturbed run.
+# Those of these modules that only store, name or refuse: they cannot change an array of an undisturbed run.
 NEUTRAL = ("clkit.engine", "clkit.engine.checkpoint", "clkit.engine.provenance", "clkit.engine.device")
 
 
@@ -37,10 +37,10 @@ NEUTRAL = ("clkit.engine", "clkit.engine.checkpoint", "clkit.engine.provenance",
 
 
 def fingerprint(method: str, root: Path = ROOT) -> str:
-    """sha256 of the meaning of a method's source: layout, comments, docstrings, annotations, names of
-    modules and the order of imports have no part in it.
+    """sha256 of the meaning of a method's source, without layout, comments, docstrings, annotations, names of
+    modules and the order of imports.
 
-    method: name of the module of its Learner, such as clkit.methods.arm.arm.   root: of the tree to look at.
+    method: name of the module of its Learner, such as clkit.methods.arm.arm.   root: of the source tree.
     """
     wanted, seen = [method, *BASE], {}
     while wanted:
@@ -55,7 +55,7 @@ def fingerprint(method: str, root: Path = ROOT) -> str:
 
 @cache
 def _source(module: str, root: Path) -> tuple[str, tuple[str, ...]]:
-    """Of one module: the sha256 of what its source means, and what it imports."""
+    """(sha256 of the meaning of its source, modules that it imports) of a module."""
     tree = ast.parse(_file(module, root).read_text(encoding="utf-8"))
     return hashlib.sha256(repr(_meaning(tree)).encode()).hexdigest(), tuple(_imports(tree, module, root))
 
@@ -70,7 +70,7 @@ def _is_module(name: str, root: Path) -> bool:
 
 
 def _imports(tree: ast.AST, module: str, root: Path) -> Iterator[str]:
-    """Modules of clkit that a tree imports; a name that a package passes on counts as where it comes from."""
+    """Modules of clkit that a tree imports; a name re-exported by a package counts as its original module."""
     package = module if _file(module, root).name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -99,11 +99,10 @@ def _home(source: str, name: str, root: Path) -> str:
 
 
 def _meaning(node: object) -> object:
-    """A syntax tree as nested tuples that every Python from 3.10 on builds alike.
+    """A syntax tree as nested tuples that are the same in every Python from 3.10.
 
-    ast.dump and ast.unparse differ between versions: fields are added (type_params), empty ones are shown or
-    not, quotes chosen otherwise. Here empty fields are left out, and so are the pieces of f-strings that hold
-    nothing.
+    ast.dump and ast.unparse differ between versions: new fields (type_params), empty fields shown or hidden,
+    other quotes. So empty fields and empty pieces of f-strings are left out here.
     """
     if isinstance(node, list):
         kept = [n for n in node if not isinstance(n, ast.Import | ast.ImportFrom) and not _is_text(n)]
@@ -116,13 +115,13 @@ def _meaning(node: object) -> object:
         return repr(node)
     skipped = {"returns", "annotation", "type_comment", "type_params", "ctx", "kind", "type_ignores"}
     if isinstance(node, ast.AnnAssign):
-        skipped -= {"annotation"}  # a field of a dataclass is made by it
+        skipped -= {"annotation"}  # it defines a field of a dataclass
     fields = ((name, getattr(node, name, None)) for name in node._fields if name not in skipped)
     return type(node).__name__, tuple((name, _meaning(v)) for name, v in fields if v is not None and v != [])
 
 
 def _is_text(node: object) -> bool:
-    """Whether a statement is a docstring, or text that stands alone."""
+    """Whether a statement is a docstring or another string by itself."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
@@ -131,7 +130,7 @@ def _is_text(node: object) -> bool:
 
 
 def _pieces(node: ast.JoinedStr) -> tuple:
-    """The parts of an f-string, neighbouring constant ones as one."""
+    """The parts of an f-string, with neighbouring constants joined."""
     pieces: list = []
     for part in node.values:
         if not isinstance(part, ast.Constant):
@@ -143,7 +142,7 @@ def _pieces(node: ast.JoinedStr) -> tuple:
     return tuple(p for p in pieces if p != "")
 
 
-# ---- what is stored, and what is now
+# ---- stored and current revisions
 
 
 def stored(root: Path = ROOT) -> dict[str, dict]:
@@ -154,7 +153,7 @@ def stored(root: Path = ROOT) -> dict[str, dict]:
 
 @lru_cache
 def current() -> dict[str, dict]:
-    """The same as the files are now, with the class's module and its methods."""
+    """The same for the present files, with the class's module and its methods."""
     from clkit.engine.provenance import revision_of
     from clkit.methods import LEARNERS
 
@@ -175,7 +174,7 @@ def current() -> dict[str, dict]:
 
 
 def changed() -> dict[str, str]:
-    """Learner class -> one sentence, for each whose source is not what its revision was set for."""
+    """Learner class -> one sentence, for each class whose source differs from that of its stored revision."""
     before, said = stored(), {}
     for name, now in current().items():
         then, command = before.get(name), f"run `python -m tools.revise {now['methods'][0]}`"
@@ -184,7 +183,7 @@ def changed() -> dict[str, str]:
         elif {k: now[k] for k in then} != then:
             said[name] = f"{now['methods'][0]} changed since revision {then['revision']}: {command}"
     for name in before.keys() - current().keys():
-        said[name] = f"{name} is no method any more: take it out of {REVISIONS}"
+        said[name] = f"{name} is no longer a method: remove it from {REVISIONS}"
     return said
 
 
@@ -192,10 +191,11 @@ def changed() -> dict[str, str]:
 
 
 def write_arrays(out: Path, methods: list[str]) -> None:
-    """Run the smoke experiments of methods, seed 0 with all tables, on whichever clkit is imported."""
+    """Run the smoke experiments of methods, seed 0 with all tables, with the clkit that is imported."""
     import numpy as np
 
     from clkit import experiments
+    from clkit.errors import ClkitError
     from clkit.result import pack_trace
 
     os.environ["CLKIT_RUNS"] = str(out / "runs")
@@ -203,7 +203,11 @@ def write_arrays(out: Path, methods: list[str]) -> None:
     for name in experiments.names():
         if name.partition("/")[0] in methods:
             record = ("*", *experiments.experiment(name, "smoke").tables)
-            _, r = experiments.run_seed(name, "smoke", 0, "cpu", record=record, progress=False)
+            try:
+                _, r = experiments.run_seed(name, "smoke", 0, "cpu", record=record, progress=False)
+            except ClkitError as error:  # it diverges on so few images: then it must on both
+                np.savez(out / f"{name.replace('/', '_')}.npz", error=np.array(type(error).__name__))
+                continue
             arrays = {
                 k: v for k, v in vars(r).items() if isinstance(v, np.ndarray) and not k.endswith("_seconds")
             }
@@ -212,21 +216,21 @@ def write_arrays(out: Path, methods: list[str]) -> None:
 
 
 def _arrays_of(tree: Path, out: Path, methods: list[str]) -> None:
-    """`write_arrays` on a tree, in a process of its own."""
+    """`write_arrays` on a source tree, in a separate process."""
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(__file__).resolve()), "--arrays", str(out), *methods]
     subprocess.run(command, cwd=tree, env=environment, check=True)
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What is not equal bit for bit in the arrays of two folders: "experiment: array, array"."""
+    """The arrays of two folders that are not equal bit for bit: "experiment: array, array"."""
     import numpy as np
 
     said = []
     names = sorted({p.name for p in (*one.glob("*.npz"), *other.glob("*.npz"))})
     for name in names:
         if not (one / name).is_file() or not (other / name).is_file():
-            said.append(f"{Path(name).stem}: runs on one of the two only")
+            said.append(f"{Path(name).stem}: runs on only one of the two")
             continue
         with np.load(one / name, allow_pickle=False) as a, np.load(other / name, allow_pickle=False) as b:
             bad = [
@@ -250,7 +254,7 @@ def _git(*words: str) -> str:
 
 
 def _base(entry: dict, then: dict, tree: Path) -> str | None:
-    """The commit whose source has the stored fingerprint, checked out in the worktree `tree`, or None."""
+    """The commit whose source has the stored fingerprint, checked out in the worktree `tree`; else None."""
     for commit in dict.fromkeys(("HEAD", _git("log", "-1", "--format=%H", "--", str(REVISIONS)))):
         if commit:
             _git("-C", str(tree), "checkout", "--quiet", "--detach", _git("rev-parse", commit))
@@ -264,7 +268,7 @@ def _base(entry: dict, then: dict, tree: Path) -> str | None:
 
 
 def revise(name: str) -> tuple[bool, str]:
-    """Look at one Learner class: whether its new fingerprint may be stored, and a sentence that says why."""
+    """(whether the new fingerprint of a Learner class may be stored, the reason in one sentence)."""
     then, now = stored().get(name), current()[name]
     if then is None or now["revision"] > then["revision"]:
         return True, f"{name}: revision {now['revision']} is new"
@@ -277,8 +281,8 @@ def revise(name: str) -> tuple[bool, str]:
         try:
             if _base(now, then, tree) is None:
                 return False, (
-                    f"{name}: neither the last commit nor the one that set revision {then['revision']} has "
-                    f"the source it was set for: compare by hand, or raise REVISION in {now['module']}"
+                    f"{name}: neither the last commit nor the one that stored revision {then['revision']} "
+                    f"has the corresponding source: compare by hand, or raise REVISION in {now['module']}"
                 )
             _arrays_of(tree, Path(folder) / "before", now["methods"])
             _arrays_of(ROOT, Path(folder) / "now", now["methods"])
@@ -291,15 +295,15 @@ def revise(name: str) -> tuple[bool, str]:
             f"{name}: every array of its smoke experiments is equal, revision {now['revision']} stays",
         )
     return False, (
-        f"{name}: its results changed; raise REVISION in {now['module']} and make its records anew, or undo "
-        "the change\n  " + "\n  ".join(found)
+        f"{name}: its results changed; raise REVISION in {now['module']} and renew its records, or undo the "
+        "change\n  " + "\n  ".join(found)
     )
 
 
 def main() -> int:
-    """Revise the methods named; exit status 1 if one of them needs a new REVISION."""
+    """Check the given methods; exit status 1 if one of them needs a new REVISION."""
     parser = argparse.ArgumentParser(prog="python -m tools.revise", description=__doc__.partition("\n")[0])
-    parser.add_argument("methods", nargs="*", metavar="METHOD", help="such as arm; all by default")
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help="such as arm (default: all)")
     parser.add_argument("--arrays", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.arrays:

@@ -1,19 +1,19 @@
-"""What is measured of a learner: while it learns (PROBES) and when its run is over (STUDIES).
+"""Measurements of a learner: while it learns (PROBES) and after its run (STUDIES).
 
-A paper's table names one of them. A probe is a function of the experiment, its stream and the device, and
-returns {column: function of the learner}, or {} where it does not apply; a study is a function of the
-experiment and returns a function of the learner and the stream, whose columns become the table.
+A paper's table names one of them. A probe is a function of the experiment, its stream and the device; it
+returns {column: function of the learner}, or {} where it does not apply. A study is a function of the
+experiment; it returns a function of the learner and the stream, which returns the columns of the table.
 """
 
 from functools import partial
 
-UNITS_SHOWN = 50  # test images of a class whose activations are recorded
-TESTED_AT = 200  # test images of a class in the course of a task
-COMPARED = {"smoke": 20, "teach": 200}  # images whose gradients are compared; 1,000 in larger sizes
+UNITS_SHOWN = 50  # test images per class whose activations are recorded
+TESTED_AT = 200  # test images per class in the course of a task
+COMPARED = {"smoke": 20, "teach": 200}  # images whose gradients are compared; 1,000 in larger presets
 
 
 def activations(experiment, stream, device):
-    """Hidden activations (100, units) of test images of two classes, where all layers are dense."""
+    """Hidden activations (100, units) for test images of two classes, if all layers are fully connected."""
     if experiment.config.net != "mlp":
         return {}
     x = _first_of(stream.test, (0, 1), UNITS_SHOWN).images.to(device) / 255  # (100, C, H, W)
@@ -21,7 +21,7 @@ def activations(experiment, stream, device):
 
 
 def accuracy_by_task(experiment, stream, device):
-    """Accuracy (T,) on test images of each task, in the course of the tasks, among all classes."""
+    """Accuracy (T,) on test images of each task, among all classes, in the course of the tasks."""
     from clkit.engine.evaluate import accuracy_by_task as accuracy
 
     test = _first_of(stream.test, range(stream.classes), TESTED_AT).to(device)
@@ -29,7 +29,7 @@ def accuracy_by_task(experiment, stream, device):
 
 
 def gradient_correlation(experiment):
-    """Cosines between the gradients of recalled and of real images, by layer group."""
+    """Cosines between the gradients of recalled and real images, by layer group."""
     from clkit.analysis import gradients
 
     n = COMPARED.get(experiment.preset, 1000)

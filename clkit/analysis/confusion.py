@@ -1,4 +1,4 @@
-"""Which classes are taken for which, where classes have superclasses: siblings against strangers.
+"""Which classes are confused, where classes have superclasses: siblings compared with other classes.
 
 A sibling is another class of the same superclass (family). The functions take one Result whose `groups` are
 known.
@@ -10,14 +10,14 @@ from clkit.errors import ClkitError
 
 
 class ConfusionError(ClkitError):
-    """A result whose confusion cannot be looked at in this way."""
+    """A result whose confusion cannot be analysed in this way."""
 
 
 def families(result, stage=-1):
-    """Confusion of superclasses after a stage (from 0, negative from the end).
+    """Confusion between superclasses after a stage (from 0, negative from the end).
 
     Returns counts (G, G), row = true family, column = family of the predicted class, and the names (G,), in
-    order of arrival. ConfusionError where classes have no superclasses.
+    order of arrival. ConfusionError if the classes have no superclasses.
     """
     names, of_class = _families_of(result, stage)
     member = np.eye(len(names), dtype=np.int64)[of_class]  # (K, G)
@@ -34,9 +34,9 @@ def answers(result, stage=-1):
 
 
 def answers_if_blind(result, stage=-1):
-    """What `answers` would be with the same share of right answers, and errors that do not care for families.
+    """What `answers` would be with the same share of right answers if errors ignored families.
 
-    Each wrong answer then falls on any other seen class with the same chance.
+    Each wrong answer then falls on every other seen class with equal probability.
     """
     _names, of_class = _families_of(result, stage)
     confusion = result.confusion(stage)
@@ -51,7 +51,7 @@ def _families_of(result, stage):
     if result.groups is None:
         raise ConfusionError(
             f"the classes of {result.about.get('benchmark', 'this result')} have no superclasses: "
-            "families and siblings are known for shapes and cifar100"
+            "take a benchmark of shapes or cifar100, whose families are known"
         )
     seen = result.groups[: int(result.seen[stage])]
     names = list(dict.fromkeys(seen))

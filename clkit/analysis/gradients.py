@@ -1,16 +1,16 @@
-"""How alike the gradients are that two sets of images give a network, by layer (Ji et al. 2020, figure 7).
+"""How similar the gradients of two sets of images are, by layer (Ji et al. 2020, figure 7).
 
-A gradient is that of the cross-entropy of one image, one vector for each parameter tensor (weight and bias
-apart). Two images are compared by the cosine of these vectors; the values of all tensors of a layer group
-are pooled. No gradient of a fully connected layer is ever formed, and those of others a few at a time. Batch
-normalisation uses its running statistics, since a single image has none of its own.
+A gradient is that of the cross-entropy of one image, one vector per parameter tensor (weight and bias
+separately). Two images are compared by the cosine of these vectors; the values of all tensors of a layer
+group are pooled. The gradient of a fully connected layer is never formed, and other gradients only for a few
+images at a time. Batch normalisation uses its running statistics, since a single image has none of its own.
 
     values = correlation(learner, (images, targets), (others, labels))     {parameter: (N,)}
     table(values, groups(learner))                                         {group: (mean, deviation, values)}
 
-`study` is the comparison of the paper: recalled images with real ones of the class they began as (class 1)
-and of the class they are recalled as (class 2). Its control gives the image as it was before the recall the
-same label, and so shows how much of the likeness to class 2 the label makes alone.
+`study` is the comparison of the paper: recalled images with real ones of the class they started from (class
+1) and of the class they are recalled as (class 2). Its control gives the image before the recall the same
+label, and so shows how much of the similarity to class 2 the label alone causes.
 """
 
 import math
@@ -35,29 +35,30 @@ class GradientError(ClkitError):
 
 # ---- gradients and their cosines
 
-_BYTES = 2**27  # of single images' gradients that are held at a time
+_BYTES = 2**27  # of single images' gradients held at a time
 
 
 def correlation(model, first, second, *, classes=None):
     """Cosine between the gradients of two sets of images, image by image.
 
-    model: a network or learner, images (N, C, H, W) in [0, 1] -> logits (N, K); it is left as it is.
-    first, second: (images (N, C, H, W), targets) each, targets being classes (N,) or probabilities (N, K).
+    model: a network or learner, images (N, C, H, W) in [0, 1] -> logits (N, K); it is unchanged.
+    first, second: (images (N, C, H, W), targets) each; targets are classes (N,) or probabilities (N, K).
     classes: how many of the logits, from the first on, are in the softmax; None takes all.
-    Returns {parameter name: (N,) array} for the parameters that the logits depend on; 0 where a gradient is.
+    Returns {parameter name: (N,) array} for the parameters that the logits depend on; 0 where a gradient is
+    0.
     """
     return _compare(model, [first], [second], classes)[0][0]
 
 
 def _compare(model, firsts, seconds, classes):
-    """correlation() of each pair of a first and a second set, by [first][second]; each gradient once."""
+    """correlation() of each pair of a first and a second set, as [first][second]; each gradient once."""
     sets = [*firsts, *seconds]
     n = len(sets[0][0])
     for images, targets in sets:
         if len(images) != n or len(targets) != n or n == 0:
             raise GradientError(
-                f"two sets are compared image by image: {len(images)} images with "
-                f"{len(targets)} targets do not go with {n}"
+                f"sets are compared image by image: one has {len(images)} images and {len(targets)} "
+                f"targets, the first one {n} images; give all sets the same number of both"
             )
     with in_eval_mode(model):
         parameters, linear, K = _used(model, sets[0][0][:1], classes)
@@ -84,7 +85,7 @@ def _compare(model, firsts, seconds, classes):
 
 
 def _cosines(first, second):
-    """Products of the factors of two sets, (B, numbers) each: (B,)."""
+    """Cosines (B,) of two sets: products, over their factors, of dot products of (B, numbers)."""
     return math.prod((a * b).sum(1) for a, b in zip(first, second))
 
 
@@ -92,8 +93,8 @@ def _used(model, x, classes):
     """What the logits of the image x (1, C, H, W) depend on.
 
     Returns {name: tensor} of these parameters; {(name of weight, name of bias or None): layer} of the fully
-    connected layers among them whose weight gradient is the outer product of what comes back and what went
-    in, for a single image; and the number of classes.
+    connected layers among them whose weight gradient, for a single image, is the outer product of the
+    gradient in the layer's output and the layer's input; and the number of classes.
     """
     named = dict(model.named_parameters())
     for_grad = {name: p.detach().clone().requires_grad_() for name, p in named.items()}
@@ -102,7 +103,7 @@ def _used(model, x, classes):
         logits = functional_call(model, for_grad, (x,))
         if not logits.requires_grad:
             raise GradientError(
-                "the logits have no gradient in any parameter: take a network that is trained by gradients"
+                "the logits have no gradient in any parameter: take a network trained by gradient descent"
             )
         K = logits.shape[1] if classes is None else classes
         ways = {name: calls[0] for name, calls in passed.items() if len(calls) == 1}
@@ -120,7 +121,7 @@ def _used(model, x, classes):
 
 @contextmanager
 def _passes(layers):
-    """Within, what goes into and comes out of these layers {name: layer}: {name: [(before, after), ...]}."""
+    """In this context, inputs and outputs of these layers {name: layer}: {name: [(before, after), ...]}."""
     passed = {name: [] for name in layers}
 
     def note(name):
@@ -137,8 +138,8 @@ def _passes(layers):
 def _factors(model, parameters, linear, x, targets, classes):
     """Gradients of fully connected layers as factors of length 1: {name: ((B, outputs), (B, inputs))}.
 
-    That of a weight is the outer product of what comes back, d, and what went in, a; so the product of two of
-    them is (d1 d2) (a1 a2), and none is ever formed. That of a bias is d.
+    The gradient of a weight is the outer product of the gradient d in the layer's output and its input a; so
+    the dot product of two of them is (d1 d2) (a1 a2), and none is ever formed. The gradient of a bias is d.
     """
     if not linear:
         return {}
@@ -157,7 +158,7 @@ def _factors(model, parameters, linear, x, targets, classes):
 
 
 def _whole(model, parameters, x, targets, classes):
-    """Gradients of single images in these parameters, each of length 1, or 0: {name: ((B, numbers),)}."""
+    """Gradients of single images in these parameters, scaled to length 1, or 0: {name: ((B, numbers),)}."""
     if not parameters:
         return {}
 
@@ -165,13 +166,13 @@ def _whole(model, parameters, x, targets, classes):
         logits = functional_call(model, parameters, (image[None],))[0, :classes]
         return -(target * logits.log_softmax(0)).sum()
 
-    with torch.no_grad():  # none of the parameters that are left out here
+    with torch.no_grad():  # no gradient of the parameters left out here
         found = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, x, targets)
     return {name: (_unit(gradient.flatten(1)),) for name, gradient in found.items()}
 
 
 def _unit(rows):
-    """Rows (B, numbers) of length 1, or 0."""
+    """Rows (B, numbers) scaled to length 1; a row of zeros stays."""
     return F.normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny)
 
 
@@ -180,12 +181,12 @@ def _distributions(targets, classes):
     if targets.ndim == 1:
         low, high = int(targets.min()), int(targets.max())
         if not 0 <= low <= high < classes:
-            message = f"the targets range from {low} to {high}, the softmax has {classes} classes"
+            message = f"the targets range from {low} to {high}, but the softmax has {classes} classes"
             raise GradientError(message)
         return F.one_hot(targets.long(), classes)
     K = targets.shape[1]
     if K != classes:
-        raise GradientError(f"the targets have {K} probabilities, the softmax {classes} classes")
+        raise GradientError(f"the targets have {K} probabilities, but the softmax has {classes} classes")
     return targets
 
 
@@ -195,9 +196,9 @@ def _distributions(targets, classes):
 def groups(model):
     """{parameter name: layer group}, in the order of the layers.
 
-    For the networks of this package Conv1 ... ConvN and FC1 ... FCN (FC if there is one): a residual network
-    has its stem as Conv1 and its four stages as Conv2 to Conv5, batch normalisation and shortcuts with them.
-    Elsewhere each module is a group of its own.
+    For the networks of this package Conv1 ... ConvN and FC1 ... FCN (FC if there is only one): a residual
+    network has its stem as Conv1 and its four stages as Conv2 to Conv5, with their batch normalisation and
+    shortcuts. In other networks each module is a group of its own.
     """
     found = {name: _group(name) for name, _ in model.named_parameters()}
     full = dict.fromkeys(group for group in found.values() if group.startswith("FC"))
@@ -206,7 +207,7 @@ def groups(model):
 
 
 def _group(name):
-    """The group of a parameter; fully connected layers as FC and a mark, to be numbered later."""
+    """The group of a parameter; fully connected layers as FC and a mark, numbered later."""
     parts = name.split(".")[:-1]
     for part, number in zip(parts, [*parts[1:], ""]):
         if part in ("stem", "bn"):
@@ -223,9 +224,9 @@ def _group(name):
 
 
 def table(values, layers):
-    """Pooled over the images and the parameters of each layer group: {group: (mean, deviation, values)}.
+    """Pool over images and parameters of each layer group: {group: (mean, deviation, number of values)}.
 
-    values: of `correlation`.   layers: of `groups`. The last group, "All", pools everything.
+    values: from `correlation`.   layers: from `groups`. The last group, "All", pools everything.
     """
     pooled = {}
     for name, group in layers.items():
@@ -236,11 +237,11 @@ def table(values, layers):
     return {group: (float(part.mean()), float(part.std()), len(part)) for group, part in joined.items()}
 
 
-# ---- recalled images beside real ones
+# ---- recalled images compared with real ones
 
 
 def gather(learner, batches, n=1000):
-    """Recalled images of a learner by its `recall_for`: those of as many batches as give n of them.
+    """Images recalled by a learner's `recall_for`, from as many batches as are needed to get n of them.
 
     batches: of (x, y). Returns start and images (n, C, H, W), origins (n,) and probs (n, K).
     """
@@ -253,25 +254,25 @@ def gather(learner, batches, n=1000):
         if count >= n:
             break
     if not parts:
-        raise GradientError("there is no batch to recall images for")
+        raise GradientError("there is no batch to recall images for: give at least one")
     return SimpleNamespace(**{name: torch.cat(part)[:n] for name, part in zip(names, zip(*parts))})
 
 
 def study(model, recalled, real, *, seed=0, classes=None):
-    """Recalled images against real ones of the class they began as (1) and are recalled as (2), figure 7.
+    """Compare recalled images with real ones of the class at their start (1) and after it (2), figure 7.
 
     recalled: start and images (n, C, H, W), origins (n,) and probs (n, K) of the old network, as `gather`
-    returns.   real: (images (N, C, H, W), labels (N,)), of which one of each class is drawn for each recalled
-    image.   seed: of that draw.
+    returns.   real: (images (N, C, H, W), labels (N,)), from which one image of each of the two
+    classes is drawn per recalled image.   seed: of that draw.
     Returns ({condition: {"class 1": values, "class 2": values}}, number of images left out because both
     classes are the same). Values as of `correlation`. Conditions: "hard" (the label is class 2), "soft" (the
-    label is what the old network says), and for control both with the image as it was before the recall.
+    label is the old network's output), and as a control both with the image before the recall.
     """
     target = recalled.probs.argmax(1)
     kept = torch.nonzero(target != recalled.origins)[:, 0]
     if len(kept) == 0:
         raise GradientError(
-            "every recalled image is recalled as the class it began as: there are no two classes to compare"
+            "every image is recalled as the class that it started from: there are no two classes to compare"
         )
     first, second = recalled.origins[kept], target[kept]
     draw = torch.Generator(device="cpu").manual_seed(seed)
@@ -287,8 +288,8 @@ def study(model, recalled, real, *, seed=0, classes=None):
 def rows(learner, stream, *, images=1000, batch_size=10, classes=None):
     """The study of a learner at the end of its stream, as the columns of a table.
 
-    images: how many are recalled, for batches of the last task's images.   batch_size: of so many images.
-    A row for each condition, class ("class 1" the image's own, "class 2" the recalled one) and layer group:
+    images: how many are recalled, for batches of the last task's images.   batch_size: images per batch.
+    One row per condition, class ("class 1" of the start image, "class 2" recalled) and layer group:
     condition, which, group, mean, deviation, values (how many are pooled), left_out (recalled
     images not used).
     """
@@ -306,7 +307,7 @@ def rows(learner, stream, *, images=1000, batch_size=10, classes=None):
 
 
 class Pixels:
-    """uint8 images (N, C, H, W) that are given out in [0, 1], those asked for only."""
+    """uint8 images (N, C, H, W), of which only those requested are converted to [0, 1]."""
 
     def __init__(self, images):
         self.images = images
@@ -321,7 +322,7 @@ def _of_class(labels, wanted, draw):
     for k in sorted(set(wanted.tolist())):
         members = torch.nonzero(labels == k)[:, 0]
         if len(members) == 0:
-            raise GradientError(f"there is no real image of class {k} to compare recalled ones with")
+            raise GradientError(f"there is no real image of class {k} to compare recalled images with")
         mine = torch.nonzero(wanted == k)[:, 0]
         chosen = torch.randint(len(members), (len(mine),), generator=draw, device="cpu")
         indices[mine] = members[chosen.to(members.device)]

@@ -1,8 +1,8 @@
 """Where a sparse network puts its connections, how sparse its activations are, and how many numbers it holds.
 
-The functions read the trace tables "masks" and "network" of a Result (clkit.methods.spacenet says what they
-hold), or take plain arrays. A mask is (n_out, n_in): row = target neuron, column = source neuron, True =
-connection. Layer 0 leads from the input to the first hidden layer. NaN marks what is undefined.
+The functions read the trace tables "masks" and "network" of a Result (see clkit.methods.spacenet), or take
+plain arrays. A mask is (n_out, n_in): row = target neuron, column = source neuron, True = connection.
+Layer 0 leads from the input to the first hidden layer. NaN marks undefined values.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from clkit.errors import ClkitError
 
 
 class MaskError(ClkitError):
-    """A result without the connections that were asked for; the message says what it has."""
+    """A result without the requested connections; the message says what it has."""
 
 
 # ---- what was recorded
@@ -21,7 +21,7 @@ def block(result, task, layer, epoch=-1):
     """Connections of one task in one layer: mask (n_out, n_in), targets (n_out,) and sources (n_in,).
 
     epoch: 0 at allocation, e after epoch e and its rewiring, -1 the last one recorded. targets and sources
-    are the numbers of the neurons that the rows and columns stand for.
+    are the neuron numbers of the rows and columns.
     """
     table = _table(result)
     here = (table["task"] == task) & (table["layer"] == layer)
@@ -37,7 +37,7 @@ def block(result, task, layer, epoch=-1):
 
 
 def epochs(result, task=None):
-    """The epochs at which connections (of one task) are recorded, from 0, which is the allocation."""
+    """The epochs at which connections (of one task) are recorded; epoch 0 is the allocation."""
     table = _table(result)
     return sorted(set(table["epoch"][(table["task"] == task) | (task is None)].tolist()))
 
@@ -62,13 +62,13 @@ def _listed(numbers):
 
 
 def full(mask, targets, sources, shape):
-    """A block in its place in the whole layer: bool (n_out_all, n_in_all) = shape."""
+    """Place a block in the whole layer: bool (n_out_all, n_in_all) = shape."""
     mask = np.asarray(mask)
     if mask.shape != (len(targets), len(sources)):
         raise MaskError(f"a mask {mask.shape} does not fit {len(targets)} targets and {len(sources)} sources")
     for name, numbers, size in (("target", targets, shape[0]), ("source", sources, shape[1])):
         if len(numbers) and not 0 <= min(numbers) <= max(numbers) < size:
-            raise MaskError(f"{name} neurons {min(numbers)} to {max(numbers)} do not fit a layer with {size}")
+            raise MaskError(f"{name} neurons {min(numbers)} to {max(numbers)} do not fit a layer of {size}")
     whole = np.zeros(shape, dtype=bool)
     whole[np.ix_(targets, sources)] = mask
     return whole
@@ -78,13 +78,13 @@ def full(mask, targets, sources, shape):
 
 
 def input_map(result, task, shape, epoch=-1):
-    """Connections of a task that leave each pixel: counts (H, W), summed over channels; shape: (C, H, W)."""
+    """How many connections of a task leave each pixel: (H, W), summed over channels; shape: (C, H, W)."""
     mask, _, sources = block(result, task, 0, epoch)
     C, H, W = shape
     if len(sources) != C * H * W:
         raise MaskError(
-            f"the first layer has {len(sources)} sources, images of {C} x {H} x {W} have {C * H * W}: a map"
-            " of pixels needs a network that is connected to the pixels of these images"
+            f"the first layer has {len(sources)} sources, but images of {C} x {H} x {W} have "
+            f"{C * H * W} values: take a network whose inputs are the pixels of these images"
         )
     counts = np.zeros(C * H * W, dtype=int)
     counts[sources] = mask.sum(axis=0)
@@ -92,7 +92,7 @@ def input_map(result, task, shape, epoch=-1):
 
 
 def map_correlation(counts, mean_image):
-    """Pearson correlation of two maps over the pixels; NaN where one of them is constant.
+    """Pearson correlation of two maps over the pixels; NaN if one of them is constant.
 
     counts: (H, W).   mean_image: (H, W), or (C, H, W), which is averaged over the channels.
     """
@@ -100,14 +100,14 @@ def map_correlation(counts, mean_image):
     image = image.mean(axis=0) if image.ndim == 3 else image
     counts = np.asarray(counts, dtype=float)
     if counts.shape != image.shape:
-        raise MaskError(f"a map {counts.shape} cannot be compared with an image {image.shape}")
+        raise MaskError(f"a map of {counts.shape} cannot be compared with an image of {image.shape}")
     if np.ptp(counts) == 0 or np.ptp(image) == 0:
         return float("nan")
     return _cosine((counts - counts.mean()).ravel(), (image - image.mean()).ravel())
 
 
 def busiest_share(mask, n=20, axis=0):
-    """Share of the connections that belong to the n neurons with the most; NaN without connections.
+    """Share of the connections that the n busiest neurons have; NaN if there are no connections.
 
     axis: 0 counts rows (target neurons), 1 columns (source neurons).
     """
@@ -126,7 +126,7 @@ def used(mask):
 def sparsity(activations):
     """How sparse non-negative activations (N images, U units) are.
 
-    {"columns": units active for any image, "active": mean share of the units active for an image, "strong":
+    {"columns": units active for at least one image, "active": mean share of units active per image, "strong":
     share of all values above a tenth of the largest}. Active means above 0.
     """
     a = np.asarray(activations, dtype=float)
@@ -139,7 +139,7 @@ def sparsity(activations):
 
 
 def class_cosine(a, b):
-    """Cosine between the mean activations of two classes, (N, U) each; NaN where one of them is 0."""
+    """Cosine between the mean activations of two classes, (N, U) each; NaN if one of them is 0."""
     return _cosine(np.asarray(a, dtype=float).mean(axis=0), np.asarray(b, dtype=float).mean(axis=0))
 
 
@@ -154,10 +154,10 @@ def _cosine(x, y):
 def sizes(result):
     """Numbers (not bytes) held after the last task: {"parameters": int, "extra": int}.
 
-    parameters: weights and biases where the table "network" counts them (a connection between feature maps
-    has several weights), else all parameters. extra: what is kept beside them, four bytes a number; of stored
-    images each byte is a number (a pixel; their labels count likewise). Masks that are not needed at test are
-    left out.
+    parameters: weights and biases as counted by the table "network" (a connection between feature maps has
+    several weights), or all parameters without that table. extra: what else is kept, four bytes per number;
+    in stored images each byte is a number (a pixel; their labels count likewise). Masks that testing does not
+    need are left out.
     """
     network = result.trace.get("network", {})
     if "weights" in network:

@@ -1,1 +1,1 @@
-"""What papers cite, each a block of its own: networks, losses, memories, penalties, generators."""
+"""Building blocks that papers cite: networks, losses, memories, penalties, generators."""

@@ -1,4 +1,4 @@
-"""Networks at other weights than their own, and gradients of single images."""
+"""Networks evaluated with other weights than their own, and gradients of single images."""
 
 import torch
 from torch.func import functional_call, grad, vmap
@@ -10,14 +10,14 @@ from clkit.blocks import nets
 
 
 def tensors_of(module):
-    """Parameters, and copies of the buffers, by name: a pass with them leaves no mark on the module."""
+    """Parameters, and copies of the buffers, by name: a pass with them leaves the module unchanged."""
     return dict(module.named_parameters()) | {name: b.clone() for name, b in module.named_buffers()}
 
 
 def step_down(module, gradients, lr, tensors=None):
-    """The module's tensors by name after a virtual step of gradient descent; the module stays as it is.
+    """The module's tensors by name after a virtual step of gradient descent; the module is unchanged.
 
-    gradients: of its parameters, in their order; tensors: as `tensors_of` gives them, by default of now.
+    gradients: of its parameters, in their order; tensors: as `tensors_of` returns them, by default its own.
     """
     after = {name: p.detach() - lr * g for (name, p), g in zip(module.named_parameters(), gradients)}
     return (tensors_of(module) if tensors is None else tensors) | after
@@ -27,9 +27,9 @@ def step_down(module, gradients, lr, tensors=None):
 
 @torch.no_grad()
 def sum_over_set(of, net, images, seen, errors):
-    """Summed over all images, in eval mode, of(gradient of error . net(x)) as below: (P,).
+    """Sum of of(gradient of error . net(x)), as below, over all images, in eval mode: (P,).
 
-    images: an ImageSet; errors(logits (B, seen), y (B,)): the errors that count, each (B, seen).
+    images: an ImageSet; errors(logits (B, seen), y (B,)): the errors that count, (B, seen) each.
     """
     mode, plain, total = net.training, isinstance(net, nets.MLP), 0.0
     over_images = sum_over_images_mlp if plain else sum_over_images
@@ -44,10 +44,10 @@ def sum_over_set(of, net, images, seen, errors):
 
 
 def sum_over_images(of, net, x, error):
-    """of(gradient of error . net(x) in the weights), image by image, summed over the images: (P,).
+    """Sum over the images of of(gradient of error . net(x) in the weights), image by image: (P,).
 
     of: an elementwise function, torch.square or torch.abs; x (B, C, H, W); error (B, K), the gradient in the
-    network's outputs. P in the order of net.parameters(). One backward pass an image, for any network.
+    network's outputs. P follows net.parameters(). One backward pass per image, for any network.
     """
     parameters = {name: p.detach() for name, p in net.named_parameters()}
 
@@ -59,10 +59,11 @@ def sum_over_images(of, net, x, error):
 
 
 def sum_over_images_mlp(of, net, x, error):
-    """The same for an MLP (blocks/nets.py) and an `of` with of(a b) = of(a) of(b), many times as fast.
+    """The same for an MLP (blocks/nets.py) and an `of` with of(a b) = of(a) of(b), many times faster.
 
-    The gradient of one image is delta h^T in a layer's weights and delta in its biases, with h the layer's
-    input and delta the gradient in its output, so that the sum over images is a product of two matrices.
+    The gradient of one image is delta h^T in a layer's weights and delta in its biases, where h is the
+    layer's input and delta the gradient in its output. So the sum over images is a product of two
+    matrices.
     """
     inputs = [x.flatten(1)]                                                     # of each layer, (B, D)
     for layer in net.hidden:

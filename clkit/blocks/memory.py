@@ -1,6 +1,6 @@
-"""Memories of past images: a reservoir, a ring for each class, exemplars by herding. What is kept is buffers.
+"""Memories of past images: a reservoir, a ring per class, herded exemplars. All are kept in buffers.
 
-Images are kept as bytes, uint8 (..., C, H, W), and come back as float in [0, 1].
+Images are stored as bytes, uint8 (..., C, H, W), and returned as floats in [0, 1].
 """
 
 import torch
@@ -11,31 +11,31 @@ from clkit.errors import ClkitError
 
 
 def share_of_each(memory, classes):
-    """How many images each class may have in a memory of so many; ClkitError where that is not even one."""
+    """How many images each class may have in a memory of this size; ClkitError if less than one."""
     if memory < classes:
         raise ClkitError(f"memory={memory} is too small for {classes} classes: it must hold an image of each")
     return memory // classes
 
 
 def count_of_each(labels, classes):
-    """How often each of the classes 0 .. classes - 1 stands in labels (N,): int64 (classes,)."""
+    """How often each of the classes 0 .. classes - 1 occurs in labels (N,): int64 (classes,)."""
     return (labels[:, None] == torch.arange(classes, device=labels.device)).sum(0)
 
 
 def as_bytes(x):
-    """The bytes that images float in [0, 1] were made of."""
+    """The bytes from which float images in [0, 1] were made."""
     return (x * 255).round().to(torch.uint8)
 
 
 def as_pixels(images, dtype=torch.float32):
-    """Images of bytes as numbers in [0, 1]."""
+    """Byte images as floats in [0, 1]."""
     return images.to(dtype) / 255
 
 
 class Reservoir(nn.Module):
-    """Reservoir sampling (Vitter 1985): after n images in all, each is in the memory with probability M / n.
+    """Reservoir sampling (Vitter 1985): after n images, each is in the memory with probability M / n.
 
-    Buffers: images uint8 (M, C, H, W); labels int64 (M,), -1 where there is no image; n_seen, images so far.
+    Buffers: images uint8 (M, C, H, W); labels int64 (M,), -1 at empty places; n_seen, images so far.
     """
 
     def __init__(self, size, shape):
@@ -46,11 +46,11 @@ class Reservoir(nn.Module):
 
     @torch.no_grad()
     def add(self, x, y):
-        """Offer a batch, x float (B, C, H, W) in [0, 1], y (B,). Returns where images are new, bool (M,).
+        """Offer a batch, x float (B, C, H, W) in [0, 1], y (B,). Returns which places are new, bool (M,).
 
-        Image number n (from 0) draws an index from 0 .. n, and is kept there if the memory is that large;
-        while there is room its index is n. Of several images for one index the last stays, as if they had
-        come one by one. Nothing waits for a value.
+        Image number n (from 0) draws an index from 0 .. n and is stored there if the memory is that large;
+        while there is room, its index is n. If several images draw the same index, the last one stays, as if
+        they had arrived one by one. Nothing waits for a value from the device.
         """
         size, device = len(self.labels), y.device
         order = torch.arange(len(y), device=device)
@@ -67,7 +67,7 @@ class Reservoir(nn.Module):
         return new
 
     def sample(self, n):
-        """The indices (n,) of n images drawn with replacement; there must be one."""
+        """The indices (n,) of n images drawn with replacement; the memory must not be empty."""
         filled = self.n_seen.clamp(max=len(self.labels))
         return (torch.rand(n, dtype=torch.float64, device=filled.device) * filled).long()
 
@@ -75,7 +75,7 @@ class Reservoir(nn.Module):
         """Indices of n images of classes below `first`, all different, in random order.
 
         Returns the indices (n,), n being at most the size of the memory, and which of them count, bool (n,):
-        where fewer images are there than asked for, they come again to fill up.
+        if fewer images are available than requested, the rest are repeats, which do not count.
         """
         past = (self.labels >= 0) & (self.labels < first)                       # (M,)
         keys = torch.rand(len(past), device=past.device)
@@ -84,15 +84,15 @@ class Reservoir(nn.Module):
         return order[number % found.clamp(min=1)], number < found
 
     def get(self, index, dtype=torch.float32):
-        """Images (B, C, H, W) in [0, 1] and labels (B,) at these indices (B,); 0 where there is none."""
+        """Images (B, C, H, W) in [0, 1] and labels (B,) at these indices (B,); 0 at empty places."""
         return as_pixels(self.images[index], dtype), self.labels[index].clamp(min=0)
 
 
 class ClassRing(nn.Module):
-    """The latest images of each class, in a ring for each (for each task in Lopez-Paz and Ranzato 2017).
+    """The latest images of each class, in one ring per class (per task in Lopez-Paz and Ranzato 2017).
 
     Buffers: images uint8 (K, R, C, H, W) with R = memory // K; n_seen int64 (K,), images so far by class.
-    ClkitError where the memory has no room for an image of each class.
+    ClkitError if the memory has no room for an image of each class.
     """
 
     def __init__(self, memory, classes, shape):
@@ -103,7 +103,7 @@ class ClassRing(nn.Module):
 
     @torch.no_grad()
     def add(self, x, y):
-        """Put x float (B, C, H, W) in [0, 1], y (B,) into the rings of their classes, in this order."""
+        """Add x float (B, C, H, W) in [0, 1], y (B,) to the rings of their classes, in order."""
         classes, size = self.images.shape[:2]
         order = torch.arange(len(y), device=y.device)
         ranks = F.one_hot(y, classes).cumsum(0)                                 # (B, K)
@@ -115,23 +115,23 @@ class ClassRing(nn.Module):
         self.n_seen += ranks[-1]
 
     def of(self, classes):
-        """All images uint8 (N, C, H, W) of the classes chosen by a mask, bool (K,), and their labels (N,)."""
+        """All images uint8 (N, C, H, W) of the classes in a mask, bool (K,), and their labels (N,)."""
         filled = torch.arange(self.images.shape[1], device=classes.device) < self.n_seen[:, None]    # (K, R)
         label, index = (filled & classes[:, None]).nonzero(as_tuple=True)
         return self.images[label, index], label
 
     def counts(self):
-        """How many images of each class there are, (K,)."""
+        """How many images of each class are stored, (K,)."""
         return self.n_seen.clamp(max=self.images.shape[1])
 
 
 class HerdedExemplars(nn.Module):
     """Exemplars chosen by herding, and the nearest of their class means as classifier (Rebuffi et al. 2017).
 
-    Buffers: images uint8 (N, C, H, W) and labels int64 (N,), sorted by class and in the order of choice;
-    means (seen, D), of features of length 1, and scaled to length 1 again.
-    memory: exemplars of all classes together; D: size of the features. ClkitError where the memory has no
-    room for an exemplar of each class.
+    Buffers: images uint8 (N, C, H, W) and labels int64 (N,), sorted by class and in order of choice; means
+    (seen, D), of features of length 1, and scaled to length 1 again.
+    memory: exemplars over all classes; D: size of the features. ClkitError if the memory has no room for an
+    exemplar of each class.
     """
 
     def __init__(self, memory, classes, shape, features):
@@ -146,8 +146,8 @@ class HerdedExemplars(nn.Module):
     def add(self, images, labels, new, net):
         """Cut old classes to their new share and choose exemplars of the new ones: algorithms 2, 4 and 5.
 
-        images uint8 (N, C, H, W), labels (N,): of a task; new: its classes, range(first, seen); net: a module
-        with features(x float (B, C, H, W) in [0, 1]) -> (B, D), in eval mode. The means stay as they are.
+        images uint8 (N, C, H, W), labels (N,): of the task; new: its classes, range(first, seen); net: a
+        module with features(x float (B, C, H, W) in [0, 1]) -> (B, D), in eval mode. The means do not change.
         """
         share, own = self.memory // new.stop, self.labels
         rank = torch.arange(len(own), device=own.device) - torch.searchsorted(own, own)
@@ -161,13 +161,16 @@ class HerdedExemplars(nn.Module):
 
     @torch.no_grad()
     def update_means(self, classes, net):
-        """The means of all `classes`, by the network as it is now, in eval mode: algorithm 1."""
+        """Compute the means of all `classes` with the present network, in eval mode: algorithm 1."""
         features = unit_features(net, self.images)                              # (N, D)
         sums = features.new_zeros(classes, features.shape[1])                   # (seen, D)
         self.means = F.normalize(sums.index_add_(0, self.labels, features))
 
     def sample(self, n):
-        """n exemplars drawn with replacement: x float (n, C, H, W) in [0, 1], y (n,); there must be one."""
+        """n exemplars drawn with replacement: x float (n, C, H, W) in [0, 1], y (n,).
+
+        At least one must be stored.
+        """
         index = torch.randint(len(self.labels), (n,), device=self.labels.device)
         return as_pixels(self.images.index_select(0, index)), self.labels.index_select(0, index)
 
@@ -181,16 +184,16 @@ class HerdedExemplars(nn.Module):
 
 
 def unit_features(net, images):
-    """Features of length 1, (N, D), of images uint8 (N, C, H, W), 500 at a time."""
+    """Features of length 1, (N, D), of images uint8 (N, C, H, W), computed 500 at a time."""
     return torch.cat([F.normalize(net.features(as_pixels(x))) for x in images.split(500)])
 
 
 def herd(features, m):
-    """The indices (m,) of m exemplars in their order of choice, all if there are fewer; features (N, D).
+    """The indices (m,) of m exemplars in order of choice, or of all images if fewer; features (N, D).
 
-    The k-th is the image whose features f bring the mean of k exemplars closest to mu, the mean of all scaled
-    to length 1. With s the sum over those chosen before, |mu - (s + f) / k| is smallest where
-    f (k mu - s) - |f|^2 / 2 is largest.   Rebuffi et al. 2017, algorithm 4.
+    The k-th is the image whose features f bring the mean of k exemplars closest to mu, the mean of all
+    features, scaled to length 1. With s the sum over those chosen before, |mu - (s + f) / k| is smallest
+    where f (k mu - s) - |f|^2 / 2 is largest.   Rebuffi et al. 2017, algorithm 4.
     """
     mu = F.normalize(features.mean(0), dim=0)                                   # (D,)
     offset = features.square().sum(1) / -2                                      # (N,)

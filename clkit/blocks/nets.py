@@ -12,7 +12,7 @@ from clkit.errors import ClkitError, did_you_mean
 
 
 class _Net(nn.Module):
-    """A network with features(x), (B, D), and a head."""
+    """A network with features(x), (B, D), and a linear layer `head`."""
 
     def forward(self, x):
         return self.head(self.features(x))                                      # (B, K)
@@ -21,8 +21,8 @@ class _Net(nn.Module):
 class MLP(_Net):
     """Fully connected ReLU network on flattened images: (B, C, H, W) -> (B, K).
 
-    With hidden=(400, 400) on 28x28 images and 10 classes it has 478,410 parameters, the usual one for split
-    MNIST.
+    With hidden=(400, 400) on 28x28 images and 10 classes it has 478,410 parameters, the usual size for
+    split MNIST.
     """
 
     def __init__(self, shape, classes, hidden=(400, 400)):
@@ -58,13 +58,13 @@ class _Block(nn.Module):
 
 
 class ResNet18(_Net):
-    """Residual network with 18 layers for small images: 3x3 stem without max-pooling (B, C, H, W) -> (B, K).
+    """Residual network of 18 layers for small images, 3x3 stem, no max-pooling: (B, C, H, W) -> (B, K).
 
-    width: channels of the first of four stages, doubled in each next one. 64 is the usual size for 32x32
+    width: channels of the first of four stages, doubled in each later one. 64 is the usual size for 32x32
     images; 20 is the reduced network of Lopez-Paz and Ranzato (2017), with 1,094,750 parameters for 10
     classes of RGB images.
-    pool: side of the squares of positions that are averaged before the head, side by side; what is left over
-    at the edge is dropped, and a smaller map is one square. None averages over all positions.
+    pool: side of the adjacent squares of positions that are averaged before the head; positions left over at
+    the edge are dropped, and a map smaller than a square is one square. None averages over all positions.
     """
 
     def __init__(self, shape, classes, width=20, pool=None):
@@ -86,7 +86,7 @@ class ResNet18(_Net):
 
 
 def _start(layers):
-    """Start values of He et al. 2015: without normalisation, torch's own may never take off."""
+    """Start values of He et al. 2015: without normalisation, training may never start from torch's own."""
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
@@ -95,7 +95,7 @@ def _start(layers):
 class ConvNet(_Net):
     """Four 3x3 convolutions in two stages with max-pooling: (B, C, H, W) -> (B, K).
 
-    Quick enough for a live lesson on a CPU. No normalisation layers: nothing but weights remembers the past.
+    Fast enough for a live lesson on a CPU. Without normalisation layers, only the weights carry the past.
     """
 
     def __init__(self, shape, classes, widths=(32, 32, 64, 64)):
@@ -119,16 +119,16 @@ class ZenkeNet(_Net):
     """Four 3x3 convolutions and a dense layer: (B, C, H, W) -> (B, K), for CIFAR-10/100 (Zenke et al. 2017).
 
     In each of two stages the first convolution pads its input and the second does not, and max-pooling
-    halves what is left: 32x32 images become 64 maps of 6x6, and so 2,304 numbers, for 1,276,508 parameters
-    with 60 classes. The dropout of the paper is left out. A side of one pixel is not pooled any more, so
-    that images need no more than 8x8 pixels.
+    halves the result: 32x32 images become 64 maps of 6x6, or 2,304 numbers. With 60 classes the network has
+    1,276,508 parameters. The paper's dropout is left out. A side of one pixel is not pooled further, so that
+    images of 8x8 pixels are large enough.
     """
 
     def __init__(self, shape, classes, widths=(32, 32, 64, 64), dense=512):
         super().__init__()
         if min(shape[1:]) < 8:
             raise ClkitError(f"images of {shape[1]}x{shape[2]} pixels are too small for this network, which "
-                             "needs 8x8: use the network mlp or convnet")
+                             "needs 8x8 or more: use the network mlp or convnet")
         channels = (shape[0], *widths)
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1 - i % 2)
                                    for i, (a, b) in enumerate(pairwise(channels)))
@@ -154,8 +154,8 @@ NETS = {
     "mlp": MLP,
     "convnet": ConvNet,
     "resnet18": ResNet18,
-    # for 84x84 images (Ji et al. 2020), whose 11x11 maps give 2x2 squares without the last three rows and
-    # columns, as in the authors' code: 1,157,240 parameters for 100 classes. Those of 32x32 images, 4x4, are
+    # For 84x84 images (Ji et al. 2020). As in the authors' code, their 11x11 maps give 2x2 squares, without
+    # the last three rows and columns: 1,157,240 parameters for 100 classes. The 4x4 maps of 32x32 images are
     # one square.
     "resnet18-pool2": partial(ResNet18, pool=4),
     "zenke": ZenkeNet,
@@ -166,7 +166,7 @@ NETS = {
 def build(name, shape, classes):
     """The network called `name` in its usual size, a module with features() and head; shape is (C, H, W).
 
-    ClkitError for another name, or where the images are too small for the network.
+    ClkitError for an unknown name, or if the images are too small for the network.
     """
     if name not in NETS:
         raise ClkitError(f"there is no network '{name}': use one of {', '.join(NETS)}"

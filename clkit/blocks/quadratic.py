@@ -1,4 +1,4 @@
-"""The quadratic penalty of EWC, SI and MAS: how far each weight went, weighed by how important it is."""
+"""The quadratic penalty of EWC, SI and MAS: the squared change of each weight times its importance."""
 
 import torch
 from torch.nn.utils import parameters_to_vector
@@ -13,8 +13,8 @@ def split_like(vector, parameters):
 class QuadraticPenalty:
     """sum_j A_j (theta_j - m_j)^2 + rest, for the weights theta of a network during one task.
 
-    importance: A (P,), in the order of net.parameters(); centre: m (P,), or None for the weights as they are
-    now, of which a copy is taken; rest: a scalar. Tensors that are given are looked at, not copied.
+    importance: A (P,), in the order of net.parameters(); centre: m (P,), or None for a copy of the present
+    weights; rest: a scalar. Tensors passed in are not copied.
     """
 
     def __init__(self, net, importance, centre=None, rest=0.0):
@@ -25,7 +25,7 @@ class QuadraticPenalty:
 
     @torch.no_grad()
     def add_gradient(self, strength):
-        """Add the gradient of strength times the penalty to each parameter's own; the value, a scalar.
+        """Add the gradient of strength times the penalty to each parameter's; returns the value, a scalar.
 
         By hand, after backward(): autograd would keep a second graph over all weights for 2 A (theta - m).
         """

@@ -1,13 +1,13 @@
 """Batch normalisation in which one image can stand for several copies of itself.
 
-    convert(net)                                            its nn.BatchNorm2d become SharedNorm
+    convert(net)                                            replaces each nn.BatchNorm2d by a SharedNorm
     with bn_mode(net, mode="batch", multiplicity=counts):   which statistics, and how often each image counts
         net(x)
-    with input_gaps(net) as gaps:                           how far its inputs lie from the running statistics
+    with input_gaps(net) as gaps:                           how far the inputs are from the running statistics
         net(x)
 
-Ten copies of an image have equal activations and equal gradients, so that one of them and the number 10 give
-the same statistics, the same outputs and the same weight gradients for a tenth of the arithmetic.
+Copies of an image have equal activations and equal gradients, so that one image with the number 10 gives the
+same statistics, outputs and weight gradients as ten copies, for a tenth of the arithmetic.
 """
 
 from contextlib import contextmanager
@@ -18,11 +18,11 @@ from torch.nn import functional as F
 
 
 class SharedNorm(nn.BatchNorm2d):
-    """Batch normalisation that can be told which statistics to use, and how often each image occurs.
+    """Batch normalisation with a choice of statistics and a count for each image.
 
-    mode: "update" (those of the batch, which also enter the running ones), "batch" (those of the batch),
-    "running", or None: "update" when training, "running" otherwise.   multiplicity: (B,) how often each image
-    occurs, or None: once. Both are set by `bn_mode`. Nothing waits for a value.
+    mode: "update" (statistics of the batch, which also update the running ones), "batch" (of the batch only),
+    "running", or None: "update" in training, "running" otherwise.   multiplicity: (B,) how often each image
+    occurs, or None: once. `bn_mode` sets both. Nothing waits for a value from the device.
     """
 
     mode = multiplicity = None
@@ -50,7 +50,7 @@ class SharedNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def update_running_stats(self, mean, var):
-        """Take the statistics of a batch, (C,) each, into the running ones; momentum None: their average."""
+        """Update the running statistics with a batch's, (C,) each; momentum None: average them."""
         self.num_batches_tracked += 1
         count = self.num_batches_tracked.to(mean.dtype)
         part = count.reciprocal() if self.momentum is None else self.momentum
@@ -59,10 +59,10 @@ class SharedNorm(nn.BatchNorm2d):
 
 
 class _Weighted(torch.autograd.Function):
-    """Batch normalisation of a batch in which image i occurs multiplicity[i] times, of which one is computed.
+    """Batch normalisation of a batch in which image i occurs multiplicity[i] times but is computed once.
 
-    Torch's own kernel does both ways with fixed statistics; what is left is the gradient through them:
-    y = w (x - mean) / sqrt(var + eps) + b, where each image has its share of mean and var.
+    Torch's own kernel does both passes with fixed statistics; what remains is the gradient through these:
+    y = w (x - mean) / sqrt(var + eps) + b, where each image contributes its share to mean and var.
     """
 
     @staticmethod
@@ -91,9 +91,9 @@ class _Weighted(torch.autograd.Function):
 
 
 def convert(net, stem_average=False):
-    """The network itself, each nn.BatchNorm2d in it as a new SharedNorm.
+    """The network itself, with each nn.BatchNorm2d replaced by a new SharedNorm.
 
-    stem_average: the first one averages over all passes (momentum None) instead of forgetting them.
+    stem_average: the first one averages over all passes (momentum None) instead of forgetting old ones.
     """
     found = []
     for parent in list(net.modules()):
@@ -114,9 +114,9 @@ def norms(net):
 
 @contextmanager
 def bn_mode(net, *, mode=None, multiplicity=None):
-    """Within, all SharedNorms of `net` have this mode and this multiplicity (B,); then those they had.
+    """In this context all SharedNorms of `net` have this mode and multiplicity (B,); then their old ones.
 
-    net: a network, or a list of SharedNorms, which need not be looked for.
+    net: a network, or a list of SharedNorms, which saves the search.
     """
     told = norms(net) if isinstance(net, nn.Module) else net
     before = [(norm.mode, norm.multiplicity) for norm in told]
@@ -130,7 +130,7 @@ def bn_mode(net, *, mode=None, multiplicity=None):
 
 
 def bn_loss(x, mean, var):
-    """Distance of the statistics of x (B, C, H, W) from mean and var (C,), two norms: a scalar."""
+    """Distance of the statistics of x (B, C, H, W) from mean and var (C,), a sum of two norms: a scalar."""
     own = x.mean((0, 2, 3))                                                     # (C,)
     total = (x - own[:, None, None]).square().sum((0, 2, 3))
     own_var = total / (x[:, 0].numel() - 1)
@@ -139,7 +139,7 @@ def bn_loss(x, mean, var):
 
 @contextmanager
 def input_gaps(net):
-    """Within, each pass through a SharedNorm of `net` adds the `bn_loss` of its input to the list given."""
+    """In this context each pass through a SharedNorm of `net` appends its input's `bn_loss` to a list."""
     gaps = []
 
     def note(norm, inputs):

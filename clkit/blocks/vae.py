@@ -11,8 +11,8 @@ from torch.nn import functional as F
 class VAE(nn.Module):
     """Variational autoencoder (Kingma and Welling 2014) of fully connected ReLU layers; images in [0, 1].
 
-    hidden: units of the encoder's hidden layers, which the decoder has in reverse; latent: size of a code z;
-    dropout: of hidden units in training; variance_bias: whether the layer of the log variance has a bias.
+    hidden: units of the encoder's hidden layers, reversed in the decoder; latent: size of a code z; dropout:
+    of hidden units in training; variance_bias: whether the layer of the log variance has a bias.
     """
 
     def __init__(self, shape, latent, hidden, dropout=0.0, variance_bias=True):
@@ -36,7 +36,7 @@ class VAE(nn.Module):
         return self.mean(x), self.log_variance(x)
 
     def error(self, x, mean, deviation):
-        """-log p(x|z) of each image in nats, (B,), with one z drawn for each from q: (B, latent) both."""
+        """-log p(x|z) of each image in nats, (B,), one z per image; mean and deviation of q (B, latent)."""
         pixels = self.pixels(mean + deviation * torch.randn_like(mean))         # (B, C*H*W)
         return F.binary_cross_entropy_with_logits(pixels, x.flatten(1), reduction="none").sum(1)
 
@@ -59,5 +59,5 @@ class VAE(nn.Module):
 
 
 def kl_to_normal(mean, variance, log_variance):
-    """KL(q || N(0, 1)) of normal distributions q with these means, variances and their logs, (B, D): (B,)."""
+    """KL(q || N(0, 1)) of normal q with these means, variances and log variances, (B, D) each: (B,)."""
     return (mean.square() + variance - 1 - log_variance).sum(1) / 2

@@ -1,12 +1,12 @@
-"""Tables that put our results beside printed ones and beside one another, and the one rule for verdicts.
+"""Tables that compare our results with printed ones and with one another, and the one rule for verdicts.
 
     beside(records, paper="spacenet", benchmark="split-mnist")     published | ours | n | interval | verdict
-    show.table(rows(records, columns=(...)))                       a row a method, columns by name
-    show.table(differences(variants, baseline))                    seed by seed, against one of them
+    show.table(rows(records, columns=(...)))                       one row per method, columns by name
+    show.table(differences(variants, baseline))                    seed by seed, against the baseline
     report(records, format="latex")                                the same for a terminal or a paper
 
-Results are {label: list of Results, one a seed}; a label is a method's name or any words. RULE says in
-words what `verdict` does, and stands above each table with verdicts.
+Results are {label: list of Results, one per seed}; a label is a method's name or any text. RULE describes
+`verdict` in words and appears above each table with verdicts.
 """
 
 import math
@@ -22,23 +22,24 @@ from clkit.papers import PAPERS
 from clkit.papers import published as printed
 from clkit.result import Interval, interval
 
-MARGIN = 1.0  # points; the printed spread where that is larger
-PAPER = "paper"  # the size of the literature
+MARGIN = 1.0  # points; the printed spread if that is larger
+PAPER = "paper"  # the size that papers report
 RULE = (
-    "Verdicts: *reproduced*: the whole 95 % t-interval of our mean lies within the margin around the printed"
-    " number, the larger of 1 point and the printed spread. *Consistent*: the printed number lies in our"
-    " interval, which is too wide to say more; one seed is at most *consistent, one seed*, if it lies within"
-    " the margin. *Differs*: anything else. A count without seeds is reproduced if it rounds to the printed"
-    " digits, and a run of another size than the paper's never."
+    "Verdicts. *Reproduced*: the whole 95 % t-interval of our mean lies within the margin around the printed"
+    " number; the margin is 1 point or the printed spread, whichever is larger. *Consistent*: the printed"
+    " number lies within our interval, which is too wide to say more. A single seed within the margin is"
+    " *consistent, one seed*, and never more. *Differs*: everything else. A count that does not depend on the"
+    " seed is reproduced if it rounds to the printed digits. A run at a size other than the paper's is never"
+    " *reproduced*."
 )
 
 
 class CompareError(ClkitError):
-    """A comparison that cannot be made; the message says what is missing."""
+    """Raised for a comparison that cannot be made; the message says what is missing."""
 
 
 def _called(name, known, kind, advice=""):
-    """known[name]; CompareError with the nearest names where there is none."""
+    """known[name]; CompareError with the nearest names if there is none."""
     if name not in known:
         raise CompareError(f"there is no {kind} '{name}'{did_you_mean(name, known)}{advice}")
     return known[name]
@@ -51,7 +52,7 @@ def _called(name, known, kind, advice=""):
 class Verdict:
     """kind: "reproduced", "consistent", "differs", "other size", "not printed" or "undefined".
 
-    text: what a table says. Counts as true where ours agrees with the printed number.
+    text: the cell of a table. A Verdict is true if our number agrees with the printed one.
     """
 
     kind: str
@@ -65,11 +66,11 @@ class Verdict:
 
 
 def verdict(published, ours, size=PAPER, reason=""):
-    """What RULE says of our number beside a printed one: a Verdict.
+    """Apply RULE to our number and a printed one; returns a Verdict.
 
     published: a Published, or None.   ours: list of Results, scored by the printed metric; or an Interval of
-    fractions; or a number in the printed unit, for a count that no seed changes.   size: of our runs.
-    reason: why they differ, where that is known.
+    fractions; or a number in the printed unit, for a count that does not depend on the seed.   size: of our
+    runs.   reason: why the numbers differ, if known.
     """
     if published is None:
         return Verdict("not printed", "nothing to compare")
@@ -82,7 +83,7 @@ def verdict(published, ours, size=PAPER, reason=""):
     gap = 100 * ours.mean - published.value
     far = f"{abs(gap):.1f} points {'higher' if gap > 0 else 'lower'}"
     if size != PAPER:
-        return Verdict("other size", f"another size than the paper's ({size}): {far}")
+        return Verdict("other size", f"not the paper's size ({size}): {far}")
     margin, half = max(MARGIN, published.spread or 0), 100 * ours.half
     if ours.n < 2 and not _within(gap, margin):
         return _differs(f"{far}, one seed", reason)
@@ -119,7 +120,7 @@ SCORES = {
     "forgetting": lambda r: r.forgetting(),
     "average incremental accuracy": lambda r: r.incremental(),
 }
-CLASS_MEANS = {  # a task's accuracy as the mean over its classes
+CLASS_MEANS = {  # accuracy of a task as the mean over its classes
     "average accuracy": lambda r: r.average("images") if len(r.seen) == 1 else r.average(task_mean="classes"),
     "task-aware accuracy": lambda r: r.task_aware_average(task_mean="classes"),
     "forgetting": lambda r: r.forgetting(task_mean="classes"),
@@ -129,24 +130,24 @@ CLASS_MEANS = {  # a task's accuracy as the mean over its classes
 def score_called(metric, task_mean="images"):
     """The function of a Result that gives a printed metric, as a fraction.
 
-    task_mean: "images", or "classes" where a paper takes the mean over a task's classes; its accuracy without
-    tasks is then the share of all images.
+    task_mean: "images", or "classes" for papers that average over the classes of a task; with a single
+    learning stage, accuracy is then the share of all images.
     """
     scores = CLASS_MEANS if task_mean == "classes" else SCORES
     return _called(metric, scores, "score called", ": give score=, a function of a Result")
 
 
 def megabytes(result):
-    """What a method keeps after its last task, in MB of 1,000,000 bytes."""
+    """Memory that a method keeps after its last task, in MB (10^6 bytes)."""
     return sum(v[-1] for v in result.memory_bytes.values()) / 1e6
 
 
 def gain(ours, others, score=SCORES["average accuracy"]):
-    """Interval of the differences ours - others, seed by seed, over the seeds that both have."""
+    """Interval of the differences ours - others, seed by seed, over the shared seeds."""
     theirs = {r.about.get("seed"): r for r in others}
     pairs = [(r, theirs[r.about.get("seed")]) for r in ours if r.about.get("seed") in theirs]
     if not pairs:
-        raise CompareError("there is no seed that both have: their results cannot be compared seed by seed")
+        raise CompareError("the two sets of results share no seed, so they cannot be compared seed by seed")
     return interval([score(a) - score(b) for a, b in pairs])
 
 
@@ -154,10 +155,10 @@ def gain(ours, others, score=SCORES["average accuracy"]):
 
 
 def load(benchmark, preset, methods, seeds=None, overrides=None, say=print):
-    """{method: results} on one benchmark, from records or run folders, or computed; says which.
+    """{method: results} on one benchmark, from records, run folders or new runs; `say` reports which.
 
-    seeds: only these.   overrides: settings of all of them. Under what comes from a record stands the command
-    that makes it anew.
+    seeds: only these.   overrides: settings of all methods. The command that reproduces a record is printed
+    below it.
     """
     found = {}
     for method in methods:
@@ -170,9 +171,9 @@ def load(benchmark, preset, methods, seeds=None, overrides=None, say=print):
 
 
 def recorded(lines, preset=PAPER, say=print):
-    """{label: results} of the lines of a table that have a record, and the commands that make these anew.
+    """{label: results} of the rows that have a record; prints the commands that reproduce the records.
 
-    lines: [(label, ..., experiment name, overrides)], as the tables in clkit/figures stand.
+    lines: [(label, ..., experiment name, overrides)], as in the tables of clkit/figures.
     """
     found = {}
     for label, *_, name, overrides in lines:
@@ -186,11 +187,11 @@ def recorded(lines, preset=PAPER, say=print):
 
 
 def comparison(published, results, *, score=None, reason="", label=None):
-    """A row of a table: a printed number beside ours, and the verdict.
+    """A table row: a printed number, ours, and the verdict.
 
-    published: a Published, or None where nothing is printed.   results: one a seed.   score: function of a
-    Result, a fraction; by default the printed metric.   reason: why it differs.   label: by default the
-    method's.
+    published: a Published, or None if nothing is printed.   results: one per seed.   score: function of a
+    Result that returns a fraction; by default the printed metric.   reason: why the numbers differ.
+    label: by default the method's.
     """
     score = score or score_called(published.metric if published else "average accuracy")
     ours, about = interval([score(r) for r in results]), results[0].about
@@ -206,7 +207,7 @@ def comparison(published, results, *, score=None, reason="", label=None):
 
 
 def _printed(published):
-    """The cells of a printed number: where it stands, and what another source has."""
+    """The cells of a printed number: value, place, and the number of a second source."""
     if published is None:
         return {"published": "not printed", "second source": ""}
     second = "" if published.second_source == "none found" else published.second_source
@@ -216,10 +217,10 @@ def _printed(published):
 def comparisons(
     records, names=None, *, metric="average accuracy", task_mean="images", reasons=None, not_run=(), **wanted
 ):
-    """Rows of printed numbers beside ours.
+    """Rows that compare printed numbers with ours.
 
-    records: {label: results}.   names: {label: the method's printed name, or None where it is not printed};
-    by default the label.   metric, task_mean: see `score_called`.   wanted: paper, table, benchmark of the
+    records: {label: results}.   names: {label: the method's name in print, or None if it is not printed}; by
+    default the label.   metric, task_mean: see `score_called`.   wanted: paper, table, benchmark of the
     printed numbers.   reasons: {label: why it differs}.   not_run: printed methods that we did not run.
     """
     there = {p.method: p for p in printed.published(metric=metric, **wanted)}
@@ -233,7 +234,7 @@ def comparisons(
 
 
 def beside(records, names=None, *, only_printed=False, **wanted):
-    """Display RULE and `comparisons` below it; only_printed: without the rows that nothing is printed for."""
+    """Display RULE and the table of `comparisons`; only_printed: omit rows without a printed number."""
     found = comparisons(records, names, **wanted)
     found = [r for r in found if r["published"] != "not printed"] if only_printed else found
     show.text(RULE)
@@ -241,13 +242,13 @@ def beside(records, names=None, *, only_printed=False, **wanted):
 
 
 def _filled(lines):
-    """Rows without the columns that are empty in all of them."""
+    """Rows without columns that are empty throughout."""
     empty = {c for c in lines[0] if all(line.get(c, "") == "" for line in lines)}
     return [{c: v for c, v in line.items() if c not in empty} for line in lines]
 
 
 def claims(said, where="ours"):
-    """Rows of what a paper says in words, and whether it holds; said: {claim: bool}.   where: our runs."""
+    """Rows of a paper's claims and whether they hold; said: {claim: bool}.   where: label of our runs."""
     words = {True: "holds", False: "does not hold"}
     return [{"the paper says": claim, where: words[bool(true)]} for claim, true in said.items()]
 
@@ -278,7 +279,7 @@ COLUMNS = {
 
 
 def each(metric):
-    """A column that lists the seeds one by one, for so few that an interval would say nothing."""
+    """A column that lists the score of each seed, for too few seeds for a useful interval."""
     score = score_called(metric)
     return lambda seeds: " and ".join("-" if math.isnan(s) else f"{100 * s:.1f}" for s in map(score, seeds))
 
@@ -287,16 +288,16 @@ REPORTED = ("average accuracy (%)", "forgetting (points)", "task-aware (%)", "me
 
 
 def short(found):
-    """ "19.93 ± 0.03": an Interval in a table that says its kind and n elsewhere."""
+    """ "19.93 ± 0.03": an Interval in a table that gives its kind and n elsewhere."""
     if math.isnan(found.mean):
         return "-"
     return f"{100 * found.mean:.2f}" + ("" if found.n < 2 else f" ± {100 * found.half:.2f}")
 
 
 def rows(records, published=None, columns=REPORTED):
-    """A row a method: its name, n, and the columns asked for; ± is half of a 95 % t-interval over n seeds.
+    """One row per method: name, n and the given columns; ± is the half-width of a 95 % t-interval.
 
-    records: {label: results}.   published: {label: Published}, which adds the printed numbers and verdicts.
+    records: {label: results}.   published: {label: Published}, which adds printed numbers and verdicts.
     columns: names in COLUMNS, or a dictionary {name: function of a list of Results}.
     """
     asked = columns if isinstance(columns, dict) else {c: _called(c, COLUMNS, "column") for c in columns}
@@ -308,20 +309,20 @@ def rows(records, published=None, columns=REPORTED):
             row |= {k: one[k] for k in ("published", "second source", "verdict")}
         found.append(row)
     if not found:
-        raise CompareError("there are no results to compare")
+        raise CompareError("there are no results to compare: give {label: list of Results}")
     return _filled(found)
 
 
 def label_of(label):
-    """What the book calls a method: of "er (memory-50)" the part before the bracket."""
+    """The book's name for a method; in "er (memory-50)", only the part before the bracket changes."""
     method, bracket, rest = str(label).partition(" (")
     return plots.style(method)["label"] + bracket + rest if method == method.lower() else str(label)
 
 
 def by_task(records):
-    """Rows of the final accuracy on each task in percent, means over the seeds, and what sums it up.
+    """Rows of the final accuracy on each task in percent, as means over seeds, with summary columns.
 
-    That is the average, the share of answers on the newest task, the task-aware average and n.
+    The summary is the average, the share of answers on the newest task, the task-aware average and n.
     records: {label: results}.
     """
     sums = {
@@ -339,9 +340,9 @@ def by_task(records):
 
 
 def differences(variants, baseline, score=SCORES["average accuracy"], name="average accuracy"):
-    """Rows of variants against one of them, seed by seed: score, difference, whether that is clear of zero.
+    """Rows that compare variants with a baseline, seed by seed: score, difference, and its sign if clear.
 
-    variants: {label: results}.   baseline: label of the one to compare with; it has no row of its own.
+    variants: {label: results}.   baseline: the label to compare with, which has no row of its own.
     """
     found, beside = [], f"difference to {label_of(baseline)} (points)"
     for label, seeds in variants.items():
@@ -372,9 +373,9 @@ FORMATS = {"text": show.as_text, "markdown": show.as_markdown, "latex": show.as_
 
 
 def report(records, published=None, format="text"):
-    """A table of methods with n, accuracy, forgetting and memory: a string.
+    """A table of methods with n, accuracy, forgetting and memory, as a string.
 
-    records: {label: results}.   published: {label: Published}, which adds the printed numbers and verdicts.
+    records: {label: results}.   published: {label: Published}, which adds printed numbers and verdicts.
     format: "text", "markdown" or "latex".
     """
     table = _called(format, FORMATS, "format", ": use text, markdown or latex")
@@ -384,18 +385,18 @@ def report(records, published=None, format="text"):
 
 
 def report_of(folder, benchmark=None, preset=None, format="text"):
-    """`report` for each benchmark and size with records in a folder, beside the numbers printed for it."""
+    """`report` for each benchmark and size with records in a folder, with the printed numbers."""
     mark = {"text": "{}", "markdown": "### {}\n", "latex": "% {}"}.get(format, "{}")
     found = []
     for (name, size), records in records_in(folder, benchmark, preset).items():
-        title = f"{name}, size {size}; ± is half of a 95 % t-interval over n seeds"
+        title = f"{name}, size {size}; ± is the half-width of a 95 % t-interval over n seeds"
         numbers = {label: one for label in records if (one := _only(name, label))}
         found += [mark.format(title), report(records, numbers, format), ""]
     return "\n".join(found).rstrip("\n")
 
 
 def _only(benchmark, method):
-    """The one average accuracy that is printed for a method, as METHOD or PAPER-METHOD, or None."""
+    """The only average accuracy printed for a method, as METHOD or PAPER-METHOD; else None."""
     names = {method, *(f"{paper}-{method}" for paper in PAPERS)}
     known = [p for p in printed.rows() if (p.benchmark, p.metric) == (benchmark, "average accuracy")]
     found = [p for p in known if p.method in names]

@@ -1,7 +1,7 @@
-"""Image sets and the streams made of them. A public name is loaded from its file when it is first used:
+"""Image sets and the streams made of them. Each public name is loaded from its file on first use.
 
-`import clkit.data` alone loads none of the files below, and `present` and `root` need no torch, so that a
-command that asks only what is there answers at once.
+`import clkit.data` alone loads none of the files below, and `present` and `root` need no torch, so commands
+that only list data answer at once.
 """
 
 import importlib

@@ -1,9 +1,9 @@
-"""The cache of sets that are slow to read: class folders, and the published sets with torchvision in front.
+"""The cache of data sets that are slow to read: class folders, and published sets read through torchvision.
 
-One file a set: a line of JSON with the fingerprint of the source and the checksums of the two sets, then four
-arrays in numpy's format: training images and labels, test images and labels. It is written under another
-name, flushed to the disk and renamed, and what is read is compared with its checksum, so a file that is there
-is whole or is not used. Nothing in it is ever unpickled.
+One file per data set: a line of JSON with the fingerprint of the source and the checksums of the two sets,
+then four arrays in numpy's format: training images and labels, test images and labels. The file is written
+under a temporary name, flushed to disk and renamed; reading compares it with its checksums, so a partial or
+damaged file is never used. Nothing in it is ever unpickled.
 """
 
 import contextlib
@@ -29,9 +29,10 @@ _FORMAT = 1
 class Source:
     """What a cached pair of sets was made from.
 
-    name: the set's; folder: where its files lie; options: plain JSON value, tells apart several caches of one
-    folder; listing: plain JSON values, everything else that the images depend on, such as the files' names,
-    sizes and times (not their bytes); names, groups: of the classes, which are not cached.
+    name: of the data set; folder: that holds its files; options: a plain JSON value that distinguishes
+    several caches of one folder; listing: plain JSON values of everything else that the images depend on,
+    such as the files' names, sizes and times (not their bytes); names, groups: of the classes; these are not
+    cached.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Source:
         return hashlib.sha256(json.dumps([_FORMAT, self.options, self.listing]).encode()).hexdigest()
 
     def sets(self, images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> tuple[ImageSet, ...]:
-        """(train, test) of uint8 (N, C, H, W) and int64 (N,) each."""
+        """(train, test), from uint8 images (N, C, H, W) and int64 labels (N,) of each."""
         return tuple(
             ImageSet(torch.from_numpy(x), torch.from_numpy(y), self.names, self.groups, self.name)
             for x, y in zip(images, labels)
@@ -54,7 +55,7 @@ class Source:
 
 
 def through_cache(source: Source, read: Callable[[], tuple[ImageSet, ...]]) -> tuple[ImageSet, ...]:
-    """(train, test) from the cache; where it is absent, stale or damaged, from `read`, and cached."""
+    """(train, test) from the cache; if that is absent, stale or damaged, from `read`, and then cached."""
     path = _path(source)
     sets = _load(path, source)
     if sets is None:
@@ -64,7 +65,7 @@ def through_cache(source: Source, read: Callable[[], tuple[ImageSet, ...]]) -> t
 
 
 def _path(source: Source) -> Path:
-    """Where a cache belongs: in the root, else (not writable) in the user's own cache."""
+    """The path of a cache: below the root, or in the user's cache folder if the root is not writable."""
     home, folder = root(), source.folder.resolve()
     if not os.access(home if home.exists() else home.parent, os.W_OK):
         home = user_cache()
@@ -73,13 +74,13 @@ def _path(source: Source) -> Path:
 
 
 def _load(path: Path, source: Source) -> tuple[ImageSet, ...] | None:
-    """The cached sets, or None where there are none, or stale or damaged ones (which is said)."""
+    """The cached sets; None if the cache is absent, stale or damaged (the last two are reported)."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.readline(1000))
             if header["fingerprint"] != source.fingerprint:
                 changed = f"the files in {source.folder} have changed since they were cached"
-                print(f"{source.name}: {changed}: reading them again", file=sys.stderr)
+                print(f"{source.name}: {changed}; reading them again", file=sys.stderr)
                 return None
             arrays = [np.load(file, allow_pickle=False) for _ in range(4)]
         sets = source.sets(arrays[::2], arrays[1::2])
@@ -88,20 +89,20 @@ def _load(path: Path, source: Source) -> tuple[ImageSet, ...] | None:
         return sets
     except FileNotFoundError:
         return None
-    except Exception as error:  # whatever broken bytes make json and numpy raise
+    except Exception as error:  # json and numpy raise many kinds on damaged bytes
         fault = f"the cache {path} is damaged ({reason(error)})"
-        print(f"{source.name}: {fault}: reading the images again", file=sys.stderr)
+        print(f"{source.name}: {fault}; reading the images again", file=sys.stderr)
         return None
 
 
 def _save(path: Path, source: Source, sets: tuple[ImageSet, ...]) -> None:
-    """Cache the sets; where the disk does not allow it, say so and go on, since the images are in memory."""
+    """Cache the sets; if the disk refuses, say so and continue, since the images are in memory."""
     header = {"fingerprint": source.fingerprint, "checksums": [loaded.checksum() for loaded in sets]}
     part = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f"{path.name}*.part"):  # of killed processes
-            if time.time() - leftover.stat().st_mtime > 3600:  # not what another process is writing
+        for leftover in path.parent.glob(f"{path.name}*.part"):  # from killed processes
+            if time.time() - leftover.stat().st_mtime > 3600:  # another process may be writing a newer one
                 leftover.unlink(missing_ok=True)
         with part.open("xb") as file:
             file.write(json.dumps(header).encode() + b"\n")
@@ -113,8 +114,8 @@ def _save(path: Path, source: Source, sets: tuple[ImageSet, ...]) -> None:
         os.replace(part, path)
     except OSError as error:
         fault = f"the decoded images could not be cached in {path.parent} ({reason(error)})"
-        cure = "make room there, or point CLKIT_DATA at a disk with room"
+        cure = "free some space there, or set CLKIT_DATA to a folder on another disk"
         print(f"{source.name}: {fault}, so the next load will read them again: {cure}", file=sys.stderr)
     finally:
-        with contextlib.suppress(OSError):  # gone already where all went well
+        with contextlib.suppress(OSError):  # after success it has been renamed
             part.unlink()

@@ -1,4 +1,4 @@
-"""The sets that come with the installation: scikit-learn's digits, and the shapes that are drawn by code."""
+"""The data sets that come with the installation: scikit-learn's digits, and the shapes drawn by code."""
 
 import functools
 import gzip
@@ -19,7 +19,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     if found is None:
         raise DataError("the digits come with scikit-learn, which is not installed: pip install scikit-learn")
     table = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
-    if table.is_file():  # importing scikit-learn takes a second and 100 MB; its file takes neither
+    if table.is_file():  # importing scikit-learn would take a second and 100 MB
         with gzip.open(table, "rt") as lines:
             rows = np.loadtxt(lines, delimiter=",", dtype=np.int64)
         return rows[:, :64].reshape(-1, 8, 8), rows[:, 64]
@@ -30,16 +30,16 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def digits() -> tuple[ImageSet, ImageSet]:
-    """8x8, as scikit-learn ships them, in bytes."""
+    """The digits at 8x8, as scikit-learn ships them, scaled to bytes."""
     images, labels = _digits()
     return _split_digits("digits", (images * 255 + 8) // 16, labels)
 
 
 def digits28() -> tuple[ImageSet, ImageSet]:
-    """The digits enlarged to 20x20 by cubic interpolation, in a margin of 4 pixels, as in MNIST."""
+    """The digits enlarged to 20x20 by cubic interpolation, with a margin of 4 pixels as in MNIST."""
     images, labels = _digits()
     weights = _enlarge(8, 20)  # whole numbers, so that the bytes are the same on every machine
-    large = weights @ images @ weights.T  # (N, 20, 20), 2000 * 2000 times too large
+    large = weights @ images @ weights.T  # (N, 20, 20), times 2000 * 2000
     large = (large * 255 + 8 * 2000 * 2000) // (16 * 2000 * 2000)
     return _split_digits("digits28", np.pad(large.clip(0, 255), ((0, 0), (4, 4), (4, 4))), labels)
 
@@ -51,7 +51,7 @@ def _enlarge(small: int, large: int) -> np.ndarray:
     near = 3 * tenths**3 - 50 * tenths**2 + 2000
     far = -(tenths**3) + 50 * tenths**2 - 800 * tenths + 4000
     weights = np.where(tenths <= 10, near, np.where(tenths < 20, far, 0))
-    weights[:, 2] += weights[:, :2].sum(1)  # beyond the border the outermost pixel is repeated
+    weights[:, 2] += weights[:, :2].sum(1)  # the outermost pixel repeats beyond the border
     weights[:, -3] += weights[:, -2:].sum(1)
     return weights[:, 2:-2]
 

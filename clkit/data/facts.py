@@ -1,6 +1,6 @@
-"""What is known of each named set before anything is read: its files, its shape, its classes, where it lies.
+"""What is known about each named data set before it is read: its files, shape, classes and place.
 
-No torch here, and no image is opened: `present` answers in milliseconds, for lists and for the command line.
+This file needs no torch and opens no image, so `present` answers in milliseconds.
 """
 
 import contextlib
@@ -14,22 +14,22 @@ from pathlib import Path
 from clkit.errors import ClkitError, did_you_mean
 
 EMBEDDED = ("digits", "digits28", "shapes")
-FOLDER = "folder:"  # what a name begins with that is a path to class folders
+FOLDER = "folder:"  # the beginning of a name that gives a path to class folders
 
 
 class DataError(ClkitError):
-    """A data set is absent, broken or misnamed; the message is one sentence that says what to do."""
+    """A data set is absent, damaged or misnamed; the message is one sentence that says what to do."""
 
 
 def reason(error: BaseException) -> str:
-    """An exception as part of a sentence: its first line, or its type where it says nothing."""
+    """An exception as part of a sentence: the first line of its message, or its type if there is none."""
     text = str(error).strip().splitlines()
     return text[0].rstrip(".") if text else type(error).__name__
 
 
 @contextlib.contextmanager
 def explained(fault: str, cure: str) -> Iterator[None]:
-    """Whatever a library raises on broken files becomes a DataError: `fault` (the reason): `cure`."""
+    """Turn whatever a library raises on damaged files into a DataError: `fault` (the reason): `cure`."""
     try:
         yield
     except (DataError, MemoryError):
@@ -39,17 +39,17 @@ def explained(fault: str, cure: str) -> Iterator[None]:
 
 
 def is_whole(value: object, least: int = 0, most: float = math.inf) -> bool:
-    """Whether an option is a whole number of that range; True and 2.0 are none."""
+    """Whether an option is a whole number in this range; True and 2.0 are not."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 @dataclass(frozen=True)
 class Published:
-    """A set that torchvision knows.
+    """A data set that torchvision provides.
 
-    kind: torchvision's class; folder, files: what it reads, under the root; train, test: how many images;
+    kind: torchvision's class; folder, files: what it reads, below the root; train, test: numbers of images;
     shape: (C, H, W); names, groups: of the classes, groups may be None; checksums: ImageSet.checksum() of
-    train and test, or None where torchvision compares the files with checksums of its own.
+    train and test, or None if torchvision itself verifies the files.
     """
 
     kind: str
@@ -88,7 +88,7 @@ _CIFAR100 = {  # superclass: its classes
     "vehicles_2": "lawn_mower rocket streetcar tank tractor",
 }
 _BY_LABEL = sorted((name, group) for group, names in _CIFAR100.items() for name in names.split())
-_FINE, _COARSE = zip(*_BY_LABEL)  # torchvision reads no superclasses
+_FINE, _COARSE = zip(*_BY_LABEL)  # torchvision does not read superclasses
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR10_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 _FASHION = tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","))
@@ -103,8 +103,7 @@ _FASHION_SUMS = (
 _GREY, _RGB = (1, 28, 28), (3, 32, 32)
 
 PUBLISHED: dict[str, Published] = {
-    # torchvision checks CIFAR's and SVHN's files against their checksums, but not the unpacked files of the
-    # first two
+    # torchvision verifies the files of CIFAR and SVHN, but not the unpacked files of the first two sets
     "mnist": Published("MNIST", "MNIST/raw", _IDX, 60000, 10000, _GREY, _DIGITS, checksums=_MNIST_SUMS),
     "fashion_mnist": Published(
         "FashionMNIST", "FashionMNIST/raw", _IDX, 60000, 10000, _GREY, _FASHION, checksums=_FASHION_SUMS
@@ -116,8 +115,8 @@ PUBLISHED: dict[str, Published] = {
     ),
 }
 
-# A set made of the first so many classes of published ones, one after another. cifar10-100 is that of Zenke
-# et al. 2017; no name of a class occurs in both of its sets.
+# Data sets that join the first classes of several published ones: {name: {published set: number of classes}}.
+# cifar10-100 follows Zenke et al. 2017; no class name occurs in both of its parts.
 COMBINED: dict[str, dict[str, int]] = {"cifar10-100": {"cifar10": 10, "cifar100": 50}}
 
 
@@ -127,18 +126,18 @@ def user_cache() -> Path:
 
 
 def root() -> Path:
-    """The folder that holds the data sets: $CLKIT_DATA where it is set, else a cache folder of the user's."""
+    """The folder that holds the data sets: $CLKIT_DATA if it is set, else the user's cache folder."""
     return Path(os.environ.get("CLKIT_DATA") or user_cache()).expanduser()
 
 
 def missing(name: str) -> list[Path]:
-    """The files of a published set that are not there."""
+    """The missing files of a published set."""
     folder = root() / PUBLISHED[name].folder
     return [folder / file for file in PUBLISHED[name].files if not (folder / file).is_file()]
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, hidden ones left out; none where it does not exist."""
+    """Sorted names of the folders in a folder, without hidden ones; empty if it does not exist."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -146,7 +145,10 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def folder_names() -> list[str]:
-    """Sets that lie under the root as class folders, as published sets' too, or that may not be entered."""
+    """Names of the folders below the root that hold class folders, or that cannot be read.
+
+    Published sets that are stored as class folders are among them.
+    """
     names = [name for name in subfolders(root()) if name not in EMBEDDED and name not in COMBINED]
     return [name for name in names if _may_hold_classes(root() / name)]
 
@@ -159,25 +161,34 @@ def _may_hold_classes(path: Path) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Pass where `name` is a set that can be named; DataError with the nearest names where it is not."""
+    """Raise DataError with the most similar names if there is no data set `name`."""
     if not isinstance(name, str):
-        raise DataError(f"a data set is named by a text such as 'digits' or 'folder:PATH', not {name!r}")
+        raise DataError(f"a data set's name must be a string such as 'digits' or 'folder:PATH', not {name!r}")
     fixed = [*EMBEDDED, *PUBLISHED, *COMBINED]
-    if name in fixed:  # whatever the root is like
+    if name in fixed:  # even if the root cannot be read
         return
     names = [*fixed, *(n for n in folder_names() if n not in PUBLISHED)]
     if name in names or (re.fullmatch(r"[\w][\w.-]*", name) and (root() / name).is_dir()):
         return
-    hint = did_you_mean(name.lower(), names) or f"; known are {', '.join(names)}"
-    how = f"class folders are named folder:PATH, or NAME when they lie in {root()}/NAME"
+    hint = did_you_mean(name.lower(), names) or f"; the known names are {', '.join(names)}"
+    how = f"for class folders write folder:PATH, or NAME if they are in {root()}/NAME"
     raise DataError(f"there is no data set {name!r}; {how}{hint}")
 
 
-def present(name: str) -> bool:
-    """Whether a named set, or folder:PATH, is there to be loaded, as far as the names of its files tell.
+def folder_of(name: str) -> Path:
+    """The folder in folder:PATH. DataError if PATH is empty, which would mean the current folder."""
+    text = name.removeprefix(FOLDER)
+    if not text.strip():
+        how = "write folder:PATH, such as folder:my-images, or folder:. for the current folder"
+        raise DataError(f"{name!r} names no folder: {how}")
+    return Path(text).expanduser()
 
-    Nothing is opened, so `load` may still find a broken file. False for a name that does not exist and for a
-    folder that may not be entered.
+
+def present(name: str) -> bool:
+    """Whether a named set, or folder:PATH, can be loaded, as far as the names of its files tell.
+
+    Nothing is opened, so `load` may still find a damaged file. False for an unknown name and for a folder
+    that cannot be read.
     """
     try:
         if name in EMBEDDED:
@@ -187,14 +198,14 @@ def present(name: str) -> bool:
         if name in PUBLISHED and not missing(name):
             return True
         if name.startswith(FOLDER):
-            return _class_folders(Path(name[len(FOLDER) :]).expanduser())
+            return _class_folders(folder_of(name))
         return name in subfolders(root()) and _class_folders(root() / name)
-    except OSError:
+    except (OSError, DataError):
         return False
 
 
 def _whole(name: str) -> bool:
-    """Whether a published set is there with all its classes, as files or as class folders."""
+    """Whether a published set is present with all its classes, as files or as class folders."""
     return not missing(name) or len(subfolders(root() / name / "train")) == len(PUBLISHED[name].names)
 
 

@@ -1,7 +1,7 @@
 """Images in memory: ImageSet, its batches, the augmentation of a batch, and a split by class.
 
-An ImageSet is one uint8 tensor of images and one int64 tensor of labels on one device; a batch is an index
-into them. Nothing is copied for a batch but the batch.
+An ImageSet is one uint8 tensor of images and one int64 tensor of labels on one device. A batch indexes into
+them and copies only its own images.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor
 
 from clkit.data.facts import DataError, is_whole
 
-HELD_OUT = (0.2, 0)  # share and seed of the test part of sets that come undivided: the same division always
+HELD_OUT = (0.2, 0)  # default share and seed of the test set of undivided data: the division never varies
 
 
 class ImageSet:
     """Images and labels on one device.
 
     images: uint8 (N, C, H, W); labels: int64 (N,), below len(names); names, groups: the classes' display
-    names and superclasses, groups may be None; name: the data set's; single_pass: the images may be gone
-    through once only, as in online learning; ordered: `batches` never shuffles them. DataError where types or
-    sizes do not fit. `n_samples` counts the images that `batches` has given out so far; `shape` and `classes`
-    are what a network is built from.
+    names and superclasses, groups may be None; name: of the data set; single_pass: the images can be iterated
+    over only once, as in online learning; ordered: `batches` never shuffles them. DataError if types or sizes
+    do not match. `n_samples` counts the images that `batches` has yielded so far; `shape` and `classes` are
+    what a network is built from.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ImageSet:
 
     @property
     def classes(self) -> int:
-        """How many classes there are names for."""
+        """The number of class names."""
         return len(self.names)
 
     @property
@@ -83,16 +83,16 @@ class ImageSet:
         return ImageSet(images, labels, self.names, self.groups, self.name, self.single_pass, self.ordered)
 
     def like(self, images: Tensor, labels: Tensor) -> ImageSet:
-        """A set of other images of the same classes, for a method that keeps what it has seen.
+        """A set of other images of the same classes, for a method that stores what it has seen.
 
-        What is drawn from it counts as drawn from this one too.
+        Images drawn from it count as drawn from this set too.
         """
         made = ImageSet(images, labels, self.names, self.groups, self.name)
         made._origin = self
         return made
 
     def to(self, device: torch.device | str) -> ImageSet:
-        """The same set on another device; nothing is copied where it is there already."""
+        """The same set on another device; no copy if it is there already."""
         moved = self._with(self.images.to(device), self.labels.to(device))
         moved._checksum = self._checksum
         return moved
@@ -103,6 +103,16 @@ class ImageSet:
             index = torch.as_tensor(index, device=self.device)
             index = index if index.dtype == torch.bool else index.long()
         return self._with(self.images[index], self.labels[index])
+
+    def resized(self, side: int) -> ImageSet:
+        """The same images brought to side x side pixels: bilinear, antialiased where they become smaller."""
+        if not is_whole(side, 1):
+            raise DataError(f"side= is the number of pixels of a side, a positive whole number, not {side!r}")
+        size, parts = (side, side), []
+        for part in self.images.split(5000):
+            wide = torch.nn.functional.interpolate(part.float(), size, mode="bilinear", antialias=True)
+            parts.append(wide.round_().clamp_(0, 255).to(torch.uint8))
+        return self._with(torch.cat(parts), self.labels)
 
     def checksum(self) -> str:
         """sha256 (hex) of the shape, the images and the labels; computed once."""
@@ -124,25 +134,25 @@ class ImageSet:
         augment: Callable[[Tensor], Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> Batches | Passes:
-        """Batches of `size` images, to be iterated over as often as wanted (once only for a single-pass set).
+        """Batches of `size` images; they can be iterated over repeatedly (once only for a single-pass set).
 
         Each iteration yields x float32 (B, C, H, W) in [0, 1] and y int64 (B,). With shuffle, unless the set
-        is ordered, it makes one random permutation on the images' device, from torch's global random state or
-        from `generator`. augment: a function of x with a result of the same shape, such as crop_and_flip().
-        The last batch is the smaller rest unless drop_last; DataError where that would leave no batch at all.
+        is ordered, it draws one random permutation on the images' device, from torch's global random state or
+        from `generator`. augment: a function of x that preserves its shape, such as crop_and_flip(). The last
+        batch may be smaller; drop_last leaves it out, with a DataError if that would leave no batch at all.
 
-        epochs: one iteration makes so many passes, each in an order of its own, or with reshuffle=False all
-        in the same one. The orders hang on one number drawn from torch's random state when the iteration
-        begins, so that a loop that others draw within can be taken up in its middle.
+        epochs: one iteration makes this many passes, each in its own random order, or all in the same one
+        with reshuffle=False. The orders depend on a single number drawn from torch's random state when the
+        iteration begins, so a loop can resume in the middle even if its body draws random numbers.
         """
         if not is_whole(size, 1):
-            raise DataError(f"a batch size is a positive whole number, not {size!r}")
+            raise DataError(f"a batch size must be a positive whole number, not {size!r}")
         if drop_last and len(self) < size:
             fault = f"drop_last with batches of {size} would leave out all {len(self)} images"
             raise DataError(f"{fault}: use a smaller batch size or drop_last=False")
         if epochs is not None and (epochs < 1 or generator is not None):
             given = f"{epochs}{' with a generator' if generator is not None else ''}"
-            raise DataError(f"epochs is a number of passes from 1 on, in orders of their own: not {given}")
+            raise DataError(f"epochs must be 1 or more passes, without a generator, not {given}")
         batches = Batches(self, size, shuffle and not self.ordered, drop_last, augment, generator)
         return batches if epochs is None else Passes(batches, epochs, reshuffle)
 
@@ -166,19 +176,19 @@ class Batches:
         return self._pictures(self._begin(self.generator))
 
     def indices(self) -> Iterator[Tensor]:
-        """The same pass as indices of the images, int64 (B,) a batch, for who keeps more beside each image.
+        """The same pass as image indices, one int64 (B,) per batch, for code that stores more for each image.
 
-        `augment` has no part in it; what is given out counts as drawn.
+        `augment` is not applied; the images count as drawn.
         """
         yield from self._parts(self._begin(self.generator))
 
     def _begin(self, generator: torch.Generator | None) -> Tensor:
-        """The order of a pass, which uses a single-pass set up."""
+        """The order of a pass. Marks a single-pass set as used."""
         source = self.source
         if source.single_pass and source._spent:
             raise RuntimeError(
-                "this set can be gone through once only (single_pass=True), and that has been done: keep "
-                "what is needed from the first pass, or build the stream with single_pass=False"
+                "this set can be iterated over once only (single_pass=True), and that has been done: store "
+                "what you need during the first pass, or build the stream with single_pass=False"
             )
         source._spent = True
         if not self.shuffle:
@@ -197,7 +207,7 @@ class Batches:
     def _pictures(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for index in self._parts(order):
             x = self.source.images.index_select(0, index).float()
-            x = x.div_(255)  # (B, C, H, W); times 1/255 would differ from ToTensor in the last bit
+            x = x.div_(255)  # (B, C, H, W); multiplying by 1/255 would differ from ToTensor in the last bit
             y = self.source.labels.index_select(0, index)
             yield (x if self.augment is None else self.augment(x)), y
 
@@ -222,13 +232,14 @@ class Passes:
 
 
 def crop_and_flip(pad: int = 4, flip: bool = True) -> Callable[[Tensor], Tensor]:
-    """An augmentation: each image moves up to `pad` pixels each way, zeros coming in, and half are mirrored.
+    """An augmentation: shift each image by up to `pad` pixels, filling with zeros, and mirror half of them.
 
-    Returns a function of x float (B, C, H, W) with a result of the same shape. Each image has its own draw,
-    from torch's global random state on x's device: row offsets, column offsets, then mirrorings, B of each.
+    Returns a function of x float (B, C, H, W) that preserves its shape. Random numbers come from torch's
+    global random state on x's device: B row offsets, B column offsets, then B mirrorings.
     """
     if not is_whole(pad):
-        raise DataError(f"pad is how many pixels an image may move, a whole number from 0 on, not {pad!r}")
+        rule = "pad must be a whole number of at least 0, the most pixels that an image may move"
+        raise DataError(f"{rule}, not {pad!r}")
 
     def augment(x: Tensor) -> Tensor:
         B, C, H, W = x.shape
@@ -251,8 +262,8 @@ def crop_and_flip(pad: int = 4, flip: bool = True) -> Callable[[Tensor], Tensor]
 def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Indices (first, second), both ascending int64, with about `share` of each class in the second.
 
-    labels: int64 (N,). Of a class with n images max(1, round(share * n)) go to the second. Drawn by a
-    generator of its own on the CPU, so that neither the device nor the global random state matters.
+    labels: int64 (N,). The second gets max(1, round(share * n)) of a class of n images. The draw uses its own
+    generator on the CPU, so neither the device nor the global random state matters.
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     labels = labels.cpu()

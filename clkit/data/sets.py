@@ -3,20 +3,30 @@
     digits, digits28    1,797 real handwritten digits that come with scikit-learn (8x8; enlarged to 28x28)
     shapes              drawn by code, 32x32 RGB, 20 families of 5 look-alike classes (shapes.py)
     mnist, fashion_mnist, svhn, cifar10, cifar100
-                        the published files, in torchvision's layout, under `root()`
-    cifar10-100         CIFAR-10 and behind it the first 50 classes of CIFAR-100, made of these two sets
+                        the published files, in torchvision's layout, below `root()`
+    cifar10-100         CIFAR-10 followed by the first 50 classes of CIFAR-100, made from these two sets
     NAME                class folders root()/NAME/{train,test}/<class>/*  (also for the five names above)
-    folder:PATH         class folders PATH/{train,test}/<class>/*, or PATH/<class>/* alone, then split 80/20
+    folder:PATH         class folders PATH/{train,test}/<class>/*, or PATH/<class>/* alone, which is split:
+                        a share of each class (test_share=0.2, drawn with split_seed=0) is the test set
 
-Every bad input is a DataError: one sentence with the fault and its cure.
+Bad input raises a DataError: one sentence that names the fault and its cure.
 """
 
 import inspect
 from dataclasses import dataclass
-from pathlib import Path
 
 from clkit.data import embedded, folders, shapes
-from clkit.data.facts import COMBINED, FOLDER, PUBLISHED, DataError, check_name, folder_names, missing, root
+from clkit.data.facts import (
+    COMBINED,
+    FOLDER,
+    PUBLISHED,
+    DataError,
+    check_name,
+    folder_names,
+    folder_of,
+    missing,
+    root,
+)
 from clkit.data.images import ImageSet
 from clkit.data.torchvision_sets import load_combined, load_published
 from clkit.errors import did_you_mean
@@ -27,13 +37,14 @@ _EMBEDDED = {"digits": embedded.digits, "digits28": embedded.digits28, "shapes":
 def load(name: str, **options) -> tuple[ImageSet, ...]:
     """(train, test) ImageSets of a named data set, on the CPU; see the top of this file for the names.
 
-    Options: side=N for class folders (cut to the middle square, resized to NxN, antialiased); those of
-    shapes.draw for shapes. Class folders are labelled in the alphabetical order of the folders; images are
-    grey (C = 1) where all of them are, else RGB, without transparency. DataError where the set is unknown,
-    absent or broken.
+    Options: side=N, which resizes to NxN pixels, antialiased (images of class folders are first cropped to
+    their central square); for undivided class folders test_share and split_seed, which are always part of
+    the set's name; for shapes those of shapes.draw. Class folders are numbered in the alphabetical order of
+    the folders; images are grey (C = 1) if all of them are, else RGB; transparency is dropped. DataError if
+    the set is unknown, absent or damaged.
     """
     if isinstance(name, str) and name.startswith(FOLDER):
-        path = Path(name[len(FOLDER) :]).expanduser()
+        path = folder_of(name)
         loader, given = folders.load_folder, (path, path.resolve().name)
     else:
         check_name(name)
@@ -46,12 +57,18 @@ def load(name: str, **options) -> tuple[ImageSet, ...]:
         else:
             loader, given = folders.load_folder, (root() / name, name)
     known = list(inspect.signature(loader).parameters)[len(given) :]
+    resize = "side" in options and "side" not in known
+    known += ["side"] * ("side" not in known)
     for option in options:
         if option not in known:
-            hint = did_you_mean(option, known, n=1) or f"; it takes {', '.join(known) or 'none'}"
+            hint = did_you_mean(option, known, n=1) or f"; it has {', '.join(known) or 'none'}"
             raise DataError(f"{name} has no option {option!r}{hint}")
-    sets = loader(*given, **options)
-    if options:  # part of the name, so that a record says what it was made from
+    sets = loader(*given, **{k: v for k, v in options.items() if k != "side" or not resize})
+    if resize:
+        sets = tuple(loaded.resized(options["side"]) for loaded in sets)
+    if loader is folders.load_folder:
+        options |= folders.division(given[0], options.get("test_share"), options.get("split_seed"))
+    if options:  # in the name, so that a record tells what it was made from
         for loaded in sets:
             loaded.name += f"({', '.join(f'{key}={value}' for key, value in sorted(options.items()))})"
     return sets
@@ -59,7 +76,7 @@ def load(name: str, **options) -> tuple[ImageSet, ...]:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of `catalogue()`. train, test: how many images; shape: (C, H, W); 0 or () where unknown."""
+    """One row of `catalogue()`. train, test: numbers of images; shape: (C, H, W); 0 or () if unknown."""
 
     name: str
     present: bool
@@ -72,7 +89,7 @@ class Entry:
 
 
 def catalogue() -> list[Entry]:
-    """Every set that can be named, present or not, without decoding more than one image of it."""
+    """Every data set that has a name, present or not; decodes at most one image of each."""
     families = len(shapes.FAMILIES) * shapes.SIBLINGS
     drawn = inspect.signature(shapes.draw).parameters
     counts = [families * drawn[f"{part}_per_class"].default for part in ("train", "test")]
@@ -100,7 +117,7 @@ def _published_entry(name: str) -> Entry:
 
 
 def _combined_entry(name: str, rows: dict[str, Entry]) -> Entry:
-    """rows: the entries of the published sets by name, each of which has as many images of every class."""
+    """rows: {name: entry} of the published sets; each has equally many images of every class."""
     parts, counts = COMBINED[name], COMBINED[name].values()
     known, found = [PUBLISHED[part] for part in parts], [rows[part] for part in parts]
     there = all(

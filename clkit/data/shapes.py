@@ -1,13 +1,13 @@
 """The `shapes` set: 32x32 RGB images drawn by code, 20 families of 5 look-alike classes.
 
-A family is a figure that people name at a glance (a star, a key, a fish); its five siblings differ in one
-detail (how many rays, teeth, stripes), so that which classes are easy and which are fine-grained is known by
-construction. Place, size, rotation, colours, background, noise and a bar across the image vary from image to
-image and mean nothing.
+A family is a figure that people recognise at a glance (a star, a key, a fish). Its five siblings differ in
+one detail (the number of rays, teeth, stripes), so it is known by construction which classes are easy to
+separate and which are fine-grained. Position, size, rotation, colours, background, noise and a bar across the
+image vary from image to image and carry no information.
 
-The bytes depend on the options alone: random numbers are whole numbers of PCG64, and pixels come from
-additions, multiplications, divisions and comparisons one at a time, which IEEE arithmetic rounds alike on
-every machine. Sines and cosines are rounded to 1/4096, which no library gets differently.
+The bytes depend on the options alone: random numbers are whole numbers from PCG64, and pixels come from
+single additions, multiplications, divisions and comparisons, which IEEE arithmetic rounds identically on
+every machine. Sines and cosines are rounded to 1/4096, where all libraries agree.
 """
 
 import math
@@ -23,7 +23,7 @@ from clkit.data.facts import DataError, is_whole
 SIDE = 32
 SIBLINGS = 5
 _FINE = 3  # each pixel is sampled _FINE x _FINE times
-_CHUNK = 32  # images drawn at a time: their coordinates fit a core's cache
+_CHUNK = 32  # images drawn at a time, so that their coordinates fit into a core's cache
 
 
 class Drawn(NamedTuple):
@@ -43,26 +43,26 @@ def draw(
     difficulty: float = 0.6,
     seed: int = 0,
 ) -> Drawn:
-    """Draw the set. Class k is sibling k % siblings of family k // siblings, named like "star/5 rays".
+    """Draw the set. Class k is sibling k % siblings of family k // siblings, with a name like "star/5 rays".
 
-    families, siblings: how many of each are drawn; an image does not depend on how many. difficulty: from 0
-    to 1; makes the details that tell siblings apart smaller and paler, and the nuisance stronger. Training
-    and test images come from different random numbers. DataError where an option is out of range.
+    families, siblings: the number of each; the images of a class do not depend on it. difficulty: from 0 to
+    1; makes the details that distinguish siblings smaller and paler, and the nuisance factors stronger.
+    Training and test images use different random numbers. DataError if an option is out of range.
     """
     counts = {"train_per_class": (train_per_class, 10**6), "test_per_class": (test_per_class, 10**6)}
     counts |= {"families": (families, len(FAMILIES)), "siblings": (siblings, SIBLINGS)}
     for name, (value, top) in counts.items():
         if not is_whole(value, 1, top):
-            raise DataError(f"shapes: {name} is a whole number from 1 to {top}, not {value!r}")
+            raise DataError(f"shapes: {name} must be a whole number from 1 to {top}, not {value!r}")
     if isinstance(difficulty, bool) or not isinstance(difficulty, (int, float)) or not 0 <= difficulty <= 1:
-        raise DataError(f"shapes: difficulty is a number from 0 to 1, not {difficulty!r}")
+        raise DataError(f"shapes: difficulty must be a number from 0 to 1, not {difficulty!r}")
     if not is_whole(seed):
-        raise DataError(f"shapes: seed is a whole number from 0 on, not {seed!r}")
+        raise DataError(f"shapes: seed must be a whole number of at least 0, not {seed!r}")
     chosen = [(family, k) for family in list(FAMILIES)[:families] for k in range(siblings)]
     parts = []
     for part, count in enumerate((train_per_class, test_per_class)):
         job = partial(_draw_class, part=part, count=count, difficulty=difficulty, seed=seed)
-        with ThreadPoolExecutor() as pool:  # a class has its own random numbers, so the order does not matter
+        with ThreadPoolExecutor() as pool:  # each class has its own random numbers: the order does not matter
             images = np.concatenate(list(pool.map(job, *zip(*chosen))))
         parts.append((images, np.repeat(np.arange(len(chosen), dtype=np.int64), count)))
     names = tuple(f"{family}/{FAMILIES[family][0][sibling]}" for family, sibling in chosen)
@@ -97,10 +97,9 @@ def _draw_images(family, sibling, n, difficulty, random):
 
 
 def _place(n, difficulty, random):
-    """Coordinates (u, v) of every sample in the figure's own frame, which is [-1, 1]^2; float32 (n, S, S).
+    """Coordinates (u, v) of every sample in the figure's own frame [-1, 1]^2; float32 (n, S, S).
 
-    u points right and v down. The rotation is rational: (1 - t^2, 2t) / (1 + t^2) is a point of the unit
-    circle.
+    u points right and v down. The rotation is rational: (1 - t^2, 2t) / (1 + t^2) lies on the unit circle.
     """
     S = SIDE * _FINE
     size = random.integers(int(820 - 250 * difficulty), 950, (n, 1, 1)) / 1000
@@ -115,14 +114,14 @@ def _place(n, difficulty, random):
 
 
 def _coverage(mask):
-    """How many of each pixel's samples lie inside: uint8 counts (n, 32, 32) of a bool mask (n, S, S)."""
+    """The number of samples of each pixel inside a bool mask (n, S, S): int16 (n, 32, 32)."""
     mask = mask.view(np.uint8)
     rows = sum(mask[:, i::_FINE] for i in range(_FINE))
     return sum(rows[:, :, i::_FINE] for i in range(_FINE)).astype(np.int16)
 
 
 def _texture(n, reach, random):
-    """A smooth random pattern, whole numbers within +-reach (n, 3, 32, 32): 5x5 values, interpolated."""
+    """A smooth random pattern of whole numbers within +-reach, (n, 3, 32, 32): 5x5 values, interpolated."""
     cells = 4
     step = SIDE // cells
     grid = random.integers(-reach, reach + 1, (n, 3, cells + 1, cells + 1), dtype=np.int16)
@@ -132,7 +131,7 @@ def _texture(n, reach, random):
 
 
 def _bar(n, difficulty, random):
-    """Where a straight bar hides part of the image: bool (n, 1, 32, 32). Not every image has one."""
+    """Mask of a straight bar that hides part of the image: bool (n, 1, 32, 32). Not every image has one."""
     places = np.arange(SIDE) * 2 + 1 - SIDE
     a, b = (random.integers(-100, 101, (n, 1, 1, 1)) for _ in range(2))
     distance = a * places + b * places[:, None] - 40 * random.integers(-100, 101, (n, 1, 1, 1)) // 2
@@ -142,12 +141,12 @@ def _bar(n, difficulty, random):
 
 
 # Figures. Each is a function (u, v, k, depth) -> (body, mark): bool masks (n, S, S) of the figure and of what
-# is drawn on it (or None), for sibling k. depth, in (0, 1], is how far the detail that tells the siblings
-# apart stands out.
+# is drawn on it (or None), for sibling k. depth, in (0, 1], says how clearly the detail that distinguishes
+# the siblings shows.
 
 
 def _turn(part, whole):
-    """(cos, sin) of part / whole of a turn, clockwise from the top, as v points down."""
+    """(cos, sin) of part / whole of a turn, clockwise from the top, because v points down."""
     angle = 2 * math.pi * part / whole
     return round(math.sin(angle) * 4096) / 4096, round(-math.cos(angle) * 4096) / 4096
 
@@ -162,7 +161,7 @@ def _box(u, v, x, y, w, h):
 
 
 def _rays(u, v, count):
-    """For each of `count` directions evenly around from the top: coordinates along it and across it."""
+    """For each of `count` evenly spaced directions, from the top: coordinates along it and across it."""
     for i in range(count):
         c, s = _turn(i, count)
         yield u * c + v * s, v * c - u * s

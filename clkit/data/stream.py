@@ -1,8 +1,7 @@
 """A class-incremental stream: the tasks of a data set in their order of arrival.
 
-Classes are relabelled by arrival: the classes of task t are [first, seen), those seen so far are range(seen).
-A Task holds its own images and nothing else, so that a learner that is given a Task has no way to older
-images or to the test set.
+Classes are renumbered by arrival: the classes of task t are [first, seen), those seen so far are range(seen).
+A Task holds only its own images, so a learner cannot reach older images or the test set through it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class StreamError(ClkitError):
 
 @dataclass(frozen=True)
 class Task:
-    """What a learner sees at a time. Its classes are [first, seen), in train's and val's labels as well.
+    """What a learner sees at one time. Its classes are [first, seen), also in the labels of train and val.
 
     index: 0 for the first task; train: the training images; val: the validation images, or None.
     """
@@ -42,28 +41,28 @@ class Task:
 
 
 class Stream:
-    """Tasks made from a training set; the test set for whoever tests.
+    """The tasks made from a training set, and the test set.
 
-    train, test: ImageSets of the same classes. classes_per_task: such as (2,) * 5. order: None for the
-    classes' own order, an int for a random order drawn from that seed, or a list of classes by number or by
-    name (`read_order` reads one from a file), where images of classes left out are dropped from both sets.
-    val: the share of each class's training images set aside for validation; val_from: "random" ones, or the
-    "last" ones in the order of the data set, as in the code of Ji et al. 2020 (for CIFAR-10 the last 250 of
-    each class). max_per_class: at most so many training images per class, those for validation not counted.
-    shuffle_images: None, or the seed of a random order in which each task's training images come, one for all
-    passes; then images of a class that has had its max_per_class are left out as they come, so that the end
-    of a task belongs to the rarer classes. single_pass: each task's training images can be gone through once
-    only. seed: for the choice of val and max_per_class, which have generators of their own. StreamError where
-    any of this does not fit.
+    train, test: ImageSets of the same classes. classes_per_task: such as (2,) * 5; they add up to the number
+    of classes, or of those that `order` lists. order: None for the data set's own order of classes, an int
+    for a random order drawn from this seed, or a list of classes by number or by name (`read_order` reads one
+    from a file); classes that are not listed are dropped from both sets. val: the share of each class's
+    training images set aside for validation; val_from: "random" images, or the "last" ones in the order of
+    the data set, as in the code of Ji et al. 2020 (for CIFAR-10 the last 250 of each class). max_per_class:
+    the most training images per class, not counting those for validation. shuffle_images: None, or the seed
+    of a random order of each task's training images, the same in every pass; images of a class beyond its
+    max_per_class are then skipped as they arrive, so the end of a task consists of the rarer classes.
+    single_pass: each task's training images can be iterated over only once. seed: for the choice of val and
+    max_per_class, each with its own generator. StreamError if any of this does not fit together.
 
-    `test`: the test set in arrival labels, ordered by task, so that the images of the classes seen so far
+    `test`: the test set with labels by arrival, sorted by task, so that the images of the classes seen so far
     come first. `names`, `groups`: display names and superclasses by arrival. `order[k]`: the class that
-    arrived as k. `seen[t]`: the number of classes seen up to and including task t. `shape`, `classes`: what a
-    network is built from.
+    arrives as number k. `seen[t]`: the number of classes seen up to and including task t. `shape`, `classes`:
+    what a network is built from.
 
     The images are sorted by task once. A Task's set is a window on them, since copies would double the
-    memory; writing into it changes the stream. The window's storage ends where the task ends, so it does not
-    lead to other images.
+    memory; writing into it changes the stream. The window's storage ends with the task, so it gives no access
+    to other images.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class Stream:
         self._check_filled(labels, tests)
 
     def _sort(self, source: ImageSet, labels: Tensor, index: Tensor) -> tuple[ImageSet, tuple[int, ...]]:
-        """The images at `index` ordered by task, in arrival labels, and where each task's end."""
+        """The images at `index`, sorted by task and labelled by arrival, and the end of each task's part."""
         ends = torch.tensor(self.seen, device=source.device)
         tasks = torch.bucketize(labels[index], ends, right=True)
         index = index[torch.argsort(tasks, stable=True)]
@@ -120,7 +119,7 @@ class Stream:
             counts = torch.bincount(present[present >= 0], minlength=self.classes).tolist()
             if 0 in counts:
                 fault = f"the class {self.names[counts.index(0)]!r} has no {part} images"
-                raise StreamError(f"{fault}: leave it out of the order or give it images")
+                raise StreamError(f"{fault}: leave it out of the order or add images")
 
     def __len__(self) -> int:
         return len(self.classes_per_task)
@@ -150,9 +149,9 @@ class Stream:
         return moved
 
     def merged(self) -> Stream:
-        """The same images as one task that holds all classes (joint training); nothing is copied.
+        """The same images as one task with all classes (joint training); nothing is copied.
 
-        An order of arrival is given up: it would be that of the tasks.
+        Batches are shuffled even with shuffle_images, whose order would be task by task.
         """
         merged = copy.copy(self)
         merged._ordered = False
@@ -161,9 +160,9 @@ class Stream:
         return merged
 
     def about(self) -> dict:
-        """What the stream was made from, for records: plain JSON values.
+        """What the stream was made from, as plain JSON values for records.
 
-        checksum covers both sets as they were given, so it is the same for every order.
+        checksum covers both sets as given, so it is the same for every order.
         """
         optional = {} if self.shuffle_images is None else {"shuffle_images": self.shuffle_images}
         optional |= {} if self.val_from == "random" else {"val_from": self.val_from}
@@ -181,29 +180,29 @@ class Stream:
 
 
 def read_order(path: str | Path) -> list[str]:
-    """Names of classes from a UTF-8 text file, one a line, in their order of arrival, for Stream(order=...).
+    """Class names from a UTF-8 text file, one per line, in order of arrival, for Stream(order=...).
 
-    Blank lines and lines that begin with # are skipped, white space around a name as well.
+    Blank lines, lines that begin with # and white space around names are ignored.
     """
     path = Path(path).expanduser()
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        cure = "save it as UTF-8, one class name a line"
+        cure = "save it as UTF-8, with one class name per line"
         raise StreamError(f"the class order {path} is not UTF-8 text: {cure}") from error
     except OSError as error:
         fault = f"the class order {path} cannot be read ({error.strerror})"
-        raise StreamError(f"{fault}: give a text file with one class name a line") from error
+        raise StreamError(f"{fault}: give a text file with one class name per line") from error
     names = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     if not names:
-        raise StreamError(f"the class order {path} names no class: write one class name a line")
+        raise StreamError(f"the class order {path} names no class: write one class name per line")
     return names
 
 
 def _bounded(tensor: Tensor, start: int, stop: int) -> Tensor:
-    """tensor[start:stop] on the same memory, but a tensor that knows of no other: its storage is that part.
+    """tensor[start:stop] on the same memory, as a tensor whose storage is that part alone.
 
-    A slice leads back to the whole through `_base` and `untyped_storage()`; what DLPack hands over does not.
+    A slice leads back to the whole through `_base` and `untyped_storage()`; a tensor from DLPack does not.
     """
     part = tensor[start:stop]
     return torch.from_dlpack(part) if part.device.type in ("cpu", "cuda") else part
@@ -213,30 +212,30 @@ def _check_sets(train: ImageSet, test: ImageSet) -> None:
     if train.names != test.names or train.shape != test.shape:
         sizes = f"{train.classes} classes {train.shape} and {test.classes} classes {test.shape}"
         fault = f"training and test set do not belong together: {sizes}"
-        raise StreamError(f"{fault}: give the two that one load() returned")
+        raise StreamError(f"{fault}: use the two sets that one load() returned")
     if train.device != test.device:
         places = f"the training set is on {train.device} and the test set on {test.device}"
-        raise StreamError(f"{places}: move one with .to()")
+        raise StreamError(f"{places}: move one of them with .to()")
     for part in (train, test):
         low, high = map(int, part.labels.aminmax()) if len(part) else (0, 0)
         if not 0 <= low <= high < part.classes:
-            rule = f"labels must lie in [0, {part.classes}), one per class name"
+            rule = f"labels must lie in [0, {part.classes}), one for each class name"
             raise StreamError(f"{rule}, but range from {low} to {high}")
 
 
 def _check_options(val, val_from, max_per_class, seed, shuffle_images) -> None:
     if not isinstance(val, (int, float)) or isinstance(val, bool) or not 0 <= val < 1:
-        rule = "val is a share of each class's training images from 0 up to but not 1"
+        rule = "val must be at least 0 and below 1, the share of each class's training images"
         raise StreamError(f"{rule}, not {val!r}")
     if val_from not in ("random", "last"):
-        rule = "val_from says which images are for validation, 'random' or 'last'"
+        rule = "val_from must be 'random' or 'last', the images to take for validation"
         raise StreamError(f"{rule}, not {val_from!r}")
     if max_per_class is not None and not is_whole(max_per_class, 1):
-        rule = "max_per_class is a number of training images, a positive whole number or None"
+        rule = "max_per_class must be None or a positive whole number of training images"
         raise StreamError(f"{rule}, not {max_per_class!r}")
     for name, value in (("seed", seed), ("shuffle_images", 0 if shuffle_images is None else shuffle_images)):
         if not is_whole(value):
-            raise StreamError(f"{name} is a whole number from 0 on, not {value!r}")
+            raise StreamError(f"{name} must be a whole number of at least 0, not {value!r}")
 
 
 def _arrange(order: object, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -245,13 +244,13 @@ def _arrange(order: object, names: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(range(len(names)))
     if isinstance(order, int) and not isinstance(order, bool):
         if order < 0:
-            raise StreamError(f"a seed for the class order is a whole number from 0 on, not {order}")
+            raise StreamError(f"a seed for the class order must be a whole number of at least 0, not {order}")
         return tuple(_permuted(len(names), _generator("order", order)).tolist())
     try:
         given = None if isinstance(order, str) else list(order)
         chosen = tuple(_number(w, names) if isinstance(w, str) else w.__index__() for w in given)
     except (TypeError, AttributeError):
-        rule = "order is None, a seed, or a list of class numbers or names"
+        rule = "order must be None, a seed, or a list of class numbers or names"
         raise StreamError(f"{rule}, not {order!r}") from None
     if not chosen:
         raise StreamError("the order lists no class: list at least one")
@@ -261,24 +260,25 @@ def _arrange(order: object, names: tuple[str, ...]) -> tuple[int, ...]:
             raise StreamError(f"the order names class {k}, but the classes are 0 to {len(names) - 1}")
         if times[k] > 1:
             shown = repr(word) if isinstance(word, str) else k
-            raise StreamError(f"the order names class {shown} {times[k]} times: each can arrive only once")
+            raise StreamError(f"the order lists class {shown} {times[k]} times: list it once")
     return chosen
 
 
 def _number(word: str, names: tuple[str, ...]) -> int:
-    """A class of an order, given by name."""
+    """The number of a class that the order gives by name."""
     times = names.count(word)
     if times > 1:
-        raise StreamError(f"the order names {word!r}, which {times} classes are called: give their numbers")
+        fault = f"the order names {word!r}, the name of {times} classes"
+        raise StreamError(f"{fault}: give their numbers instead")
     if not times:
         some = names if len(names) <= 6 else (*names[:5], "...", names[-1])
         hint = did_you_mean(word, names) or f"; they are {', '.join(some)}"
-        raise StreamError(f"the order names {word!r}, which is none of the {len(names)} classes{hint}")
+        raise StreamError(f"the order names {word!r}, which is not one of the {len(names)} classes{hint}")
     return names.index(word)
 
 
 def _check_tasks(classes_per_task, chosen: int, classes: int, order: object) -> tuple[int, ...]:
-    rule = "classes_per_task lists the number of classes of each task"
+    rule = "classes_per_task must list the number of classes in each task"
     try:
         classes_per_task = tuple(classes_per_task)
     except TypeError:
@@ -290,14 +290,16 @@ def _check_tasks(classes_per_task, chosen: int, classes: int, order: object) -> 
     if not total or total != chosen:
         listed = order is not None and not isinstance(order, int)
         whose = f"the order lists {chosen}" if listed else f"there are {classes}"
-        cure = f", or give an order that lists {total}" if 0 < total <= classes else ""
+        left = (*classes_per_task, chosen - total)
+        cure = f", such as {left}" if 0 < total < chosen else ""
+        cure += f", or give an order that lists {total}" if 0 < total <= classes else ""
         fault = f"classes_per_task {classes_per_task} adds up to {total} classes, but {whose}"
         raise StreamError(f"{fault}: make it add up to {chosen}{cure}")
     return classes_per_task
 
 
 def _generator(purpose: str, seed: int) -> torch.Generator:
-    """A CPU generator per purpose, so that equal seeds for different purposes do not give related choices."""
+    """A CPU generator for one purpose, so that equal seeds for different purposes give unrelated choices."""
     number = int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest()[:7], "big")
     return torch.Generator(device="cpu").manual_seed(number)
 
@@ -307,14 +309,14 @@ def _permuted(n: int, generator: torch.Generator) -> Tensor:
 
 
 def _arrivals(source: ImageSet, order: tuple[int, ...]) -> Tensor:
-    """Labels by arrival; -1 for classes that the order leaves out."""
+    """Labels by arrival; -1 for classes that are not in the order."""
     arrival = source.labels.new_full((source.classes,), -1)
     arrival[list(order)] = torch.arange(len(order), device=arrival.device)
     return arrival[source.labels]
 
 
 def _divide(labels: Tensor, classes: int, val, val_from, max_per_class, seed) -> tuple[Tensor, Tensor]:
-    """Indices for training and validation, ascending: per class val, then up to max_per_class of the rest."""
+    """Ascending indices (training, validation): a share val of each class, at most max_per_class others."""
     device, labels = labels.device, labels.cpu()
     part = torch.zeros(len(labels), dtype=torch.int8, device="cpu")  # 0 left out, 1 training, 2 validation
     splits, caps = _generator("val", seed), _generator("cap", seed)
@@ -332,7 +334,7 @@ def _divide(labels: Tensor, classes: int, val, val_from, max_per_class, seed) ->
 
 
 def _arrive(labels: Tensor, kept: Tensor, max_per_class: int | None, seed: int) -> Tensor:
-    """The training images `kept` in an order of arrival, each class's up to its max_per_class."""
+    """The training images `kept` in a random order of arrival, at most max_per_class of each class."""
     order = kept[_permuted(len(kept), _generator("arrival", seed)).to(kept.device)]
     if max_per_class is None:
         return order

@@ -1,6 +1,6 @@
-"""The published sets: read through torchvision once, from then on from the cache, which needs no torchvision.
+"""The published sets: read through torchvision once, and afterwards from the cache, without torchvision.
 
-Files lie in torchvision's layout under `root()`. Nothing is downloaded except by `get`.
+Files are in torchvision's layout below `root()`. Only `get` downloads anything.
 """
 
 import re
@@ -17,11 +17,11 @@ from clkit.data.images import ImageSet
 
 
 def torchvision() -> ModuleType:
-    """The torchvision module, imported when first needed; DataError where it cannot be.
+    """The torchvision module, imported on first use. DataError if the import fails.
 
-    A torchvision built for a GPU fails at import beside a CPU-only torch, because the import touches two
-    operators of the extension it could not load. Then, and only then, the two are declared by name and the
-    import repeated: the data sets use neither.
+    A torchvision built for a GPU fails at import beside a CPU-only torch, because the import refers to two
+    operators of the extension that it could not load. Only in this case, both are declared by name and the
+    import is repeated: the data sets use neither.
     """
     try:
         import torchvision as module
@@ -33,7 +33,7 @@ def torchvision() -> ModuleType:
             cure = "pip install torchvision" if isinstance(error, ImportError) else matching
             raise DataError(f"torchvision cannot be imported ({reason(error)}): {cure}") from error
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        del sys.modules[name]  # a failed import leaves its submodules behind, half made
+        del sys.modules[name]  # a failed import leaves half-initialised submodules behind
     library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -43,28 +43,26 @@ def torchvision() -> ModuleType:
     return module
 
 
-_OPERATORS = []  # a Library takes its declarations back when it is collected
+_OPERATORS = []  # a Library withdraws its declarations when it is garbage-collected
 
 
 def load_published(name: str, side: int | None = None) -> tuple[ImageSet, ...]:
-    """(train, test) of a published set: of its files, else of class folders under its name (side: theirs)."""
+    """(train, test) of a published set, from its files, else from class folders (side: see load_folder)."""
     published, absent = PUBLISHED[name], missing(name)
     if not absent:
-        if side is not None:
-            _, height, width = published.shape
-            raise DataError(f"side= is for class folders: {name} has {height}x{width} pixels")
-        return cache.through_cache(_source(name), lambda: _read_published(name))
+        sets = cache.through_cache(_source(name), lambda: _read_published(name))
+        return sets if side is None else tuple(part.resized(side) for part in sets)
     if (root() / name).is_dir():
         return folders.load_folder(root() / name, name, side)
     fetch = f"fetch it with `python -m clkit data get {name}`"
     if len(absent) < len(published.files):
         raise DataError(f"{name} is incomplete, {absent[0]} is missing: {fetch}")
     fault = f"neither {absent[0]} nor the class folders {root() / name}/train and test exist"
-    raise DataError(f"{name} is not here: {fault}; {fetch}, or point CLKIT_DATA at where it is")
+    raise DataError(f"{name} is not here: {fault}; {fetch}, or set CLKIT_DATA to the folder that holds it")
 
 
 def _source(name: str) -> cache.Source:
-    """What the cache of a published set depends on: its files, and what is expected of them."""
+    """What the cache of a published set depends on: its files, and what they should contain."""
     published = PUBLISHED[name]
     folder = root() / published.folder
     states = [(file, (folder / file).stat()) for file in published.files]
@@ -78,7 +76,7 @@ def _read_published(name: str) -> tuple[ImageSet, ...]:
 
 
 def _read_part(name: str, train: bool) -> ImageSet:
-    """One part through torchvision, compared with what is known of it."""
+    """One part, read through torchvision and compared with what is known about it."""
     published = PUBLISHED[name]
     files = f"files in {(root() / published.folder).resolve()}"
     part, expected = ("training", published.train) if train else ("test", published.test)
@@ -94,10 +92,10 @@ def _read_part(name: str, train: bool) -> ImageSet:
         labels = torch.as_tensor(labels, dtype=torch.int64, device="cpu")
         loaded = ImageSet(images, labels, published.names, published.groups, name)
     if len(loaded) != expected:
-        fault = f"the {files} hold {len(loaded):,} {part} images where {expected:,} belong"
+        fault = f"the {files} hold {len(loaded):,} {part} images instead of {expected:,}"
         raise DataError(f"{name}: {fault}: {cure}")
     if published.checksums and loaded.checksum() != published.checksums[not train]:
-        fault = f"the {part} {files} are corrupt (their checksum is not that of the published set)"
+        fault = f"the {part} {files} are corrupt (their checksum differs from the published set's)"
         raise DataError(f"{name}: {fault}: {cure}")
     return loaded
 
@@ -110,7 +108,7 @@ def _open_published(name: str, train: bool, download: bool = False) -> object:
 
 
 def load_combined(name: str) -> tuple[ImageSet, ...]:
-    """The parts one after another: the labels of each begin where those of the part before it end."""
+    """The parts one after another; the labels of each continue those of the part before it."""
     absent = [
         part
         for part in COMBINED[name]
@@ -120,7 +118,7 @@ def load_combined(name: str) -> tuple[ImageSet, ...]:
         parts, lacking = " and ".join(COMBINED[name]), " and ".join(absent)
         fault = f"{name} is made of {parts}, but {lacking} cannot be found in {root()}"
         fetch = f"`python -m clkit data get {name if absent[1:] else absent[0]}`"
-        cure = f"fetch what is missing with {fetch}, or point CLKIT_DATA at where both are"
+        cure = f"fetch what is missing with {fetch}, or set CLKIT_DATA to the folder that holds both"
         raise DataError(f"{fault}: {cure}")
     images, labels, names = ([], []), ([], []), ()
     for part, count in COMBINED[name].items():
@@ -133,19 +131,19 @@ def load_combined(name: str) -> tuple[ImageSet, ...]:
 
 
 def _as_published(name: str, part: str) -> tuple[ImageSet, ...]:
-    """(train, test) of a part of the combined set `name`; class folders must hold it as published."""
+    """(train, test) of one part of the combined set `name`; class folders must match the published set."""
     sets, names, shape = load_published(part), PUBLISHED[part].names, PUBLISHED[part].shape
     if (sets[0].names, sets[0].shape) != (names, shape):
         classes = f"the {len(names)} classes of {part} by name ({names[0]} to {names[-1]})"
         rule = f"they must be {classes}, with RGB images of {shape[1]}x{shape[2]} pixels"
-        raise DataError(f"{name} cannot be made of the class folders {root() / part}: {rule}")
+        raise DataError(f"{name} cannot be made from the class folders {root() / part}: {rule}")
     return sets
 
 
 def get(name: str) -> Path:
-    """Download a published set into `root()` through torchvision, check it by reading, return its folder.
+    """Download a published set into `root()` through torchvision, read it to check it, return its folder.
 
-    Of a set that is made of others these are fetched, and the root is returned.
+    For a set that joins others, download these and return the root.
     """
     if name in COMBINED:
         for part in COMBINED[name]:
@@ -158,7 +156,7 @@ def get(name: str) -> Path:
         cure = folders.FOLDERS_WANTED.format(where=root() / name)
         raise DataError(f"{name} cannot be downloaded here: {cure}")
     root().mkdir(parents=True, exist_ok=True)
-    cure = "check the network and the free space, or put the files there by hand"
+    cure = "check the network and the free disk space, or put the files there by hand"
     with explained(f"{name} could not be downloaded into {root()}", cure):
         for train in (True, False):
             _open_published(name, train, download=True)

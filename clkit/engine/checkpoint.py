@@ -1,13 +1,14 @@
-"""The folder of a run: its lock, its files, and that each of them is whole and belongs where it stands.
+"""The folder of a run: its lock, its files, and the checks that each file is whole and belongs to the run.
 
-``run.json`` says what is run; ``state.pt`` is the learner after the last finished stage; ``stage-<t>.npz`` is
-what was measured after stage t, with its trace; ``checkpoint.pt`` is a checkpoint inside the stage under way.
-All but the stages also name the processes that worked on the run (see `Folder.computed_by`).
+``run.json`` says what is run; ``state.pt`` holds the learner after the last finished stage;
+``stage-<t>.npz`` holds the measurements after stage t and its trace; ``checkpoint.pt`` is a checkpoint inside
+the current stage. All but the stages also name the processes that worked on the run (see
+`Folder.computed_by`).
 
-Each but run.json is *sealed*: a line with a sha256 of all that follows, a line of JSON that says which run
+All files but run.json are *sealed*: a line with the sha256 of the rest, a line of JSON that says which run
 and stage the file belongs to, then the bytes of torch.save or numpy's savez. A file is made in memory, then
-written whole or not at all. One that is damaged, or of another run, seed or stage, is refused in a sentence
-that says what to delete.
+written whole or not at all. A file that is damaged, or belongs to another run, seed or stage, is refused with
+a sentence that says what to delete.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _MAGIC = b"clkit 1 "
 
 
 def seal(path: Path, head: Facts, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write `head` (JSON values) and what write(binary file) gives as one sealed file, or nothing."""
+    """Write `head` (JSON values) and the output of write(binary file) as one sealed file, or nothing."""
     payload = io.BytesIO()
     write(payload)
     body = json.dumps(head).encode() + b"\n" + payload.getvalue()
@@ -45,7 +46,7 @@ def seal(path: Path, head: Facts, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def unseal(path: Path) -> tuple[Facts, io.BytesIO]:
-    """The head of a sealed file and its payload. ValueError if one bit of it is not as it was written."""
+    """The head of a sealed file and its payload. ValueError if any bit differs from what was written."""
     first, _, body = path.read_bytes().partition(b"\n")
     if first != _MAGIC + hashlib.sha256(body).hexdigest().encode():
         raise ValueError("its checksum does not fit")
@@ -54,7 +55,7 @@ def unseal(path: Path) -> tuple[Facts, io.BytesIO]:
 
 
 def load_tensors(payload: io.BytesIO) -> Any:
-    """What torch.save wrote, on the CPU; never anything but tensors and plain values."""
+    """The content that torch.save wrote, on the CPU: tensors and plain values only."""
     return torch.load(payload, map_location="cpu", weights_only=True)
 
 
@@ -64,15 +65,15 @@ def load_tensors(payload: io.BytesIO) -> Any:
 class Folder:
     """The files of one run. Entering takes the folder's lock, so that two processes cannot write into it.
 
-    identity: JSON values that tell this run from others: what must agree for its files to be gone on with.
-    process: facts about this process.   computed_by: those of all processes whose work the run rests on so
-    far, in their order; a process that only reads a finished run is not among them.
+    identity: JSON values that identify the run: they must agree for its files to be resumed.   process: facts
+    about this process.   computed_by: the facts of all processes that have computed parts of the run so far,
+    in order; a process that only reads a finished run is not among them.
     """
 
     def __init__(self, path: str | Path, identity: Facts, process: Facts) -> None:
         self.path, self.identity, self.process = Path(path), plain(identity), plain(process)
         self.computed_by: list[Facts] = []
-        self.stages = 0  # finished, the one before any learning included
+        self.stages = 0  # finished, including the one before any learning
 
     def __enter__(self) -> Folder:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -96,14 +97,14 @@ class Folder:
             there = found["identity"]
             del found["sha256"]
             whole = path.read_bytes() == _sealed_json(found)
-        except Exception:  # bytes, JSON and structure each have their own
+        except Exception:  # reading, JSON and structure raise different kinds
             whole = False
         if not whole:
             raise RunError(f"{path} is damaged: {self._start_again}")
         if self.identity["key"] is None:
             raise RunError(
-                f"{self.identity['learner']} stands in no file, so nothing tells whether it is what made "
-                f"{self.path}: choose another folder, or write the class into a file"
+                f"{self.identity['learner']} is not defined in a file, so clkit cannot tell whether it made "
+                f"{self.path}: choose another folder, or move the class into a file"
             )
         if there != self.identity:
             found = _differences(there, self.identity)
@@ -116,7 +117,7 @@ class Folder:
         return f"delete the folder {self.path} and run again"
 
     def _worked(self) -> list[Facts]:
-        """`computed_by`, with this process from now on."""
+        """`computed_by`, including this process."""
         if self.computed_by[-1:] != [self.process]:
             self.computed_by.append(self.process)
         return self.computed_by
@@ -124,7 +125,7 @@ class Folder:
     # -- finished stages
 
     def save_stage(self, i: int, stage: Facts, rows: Facts, model: Learner) -> None:
-        """Stage i is over: what was measured, its trace, the learner."""
+        """Store finished stage i: its measurements, its trace and the learner."""
         arrays = {k: np.asarray(v) for k, v in stage.items()}
         arrays |= {f"trace/{k}": v for k, v in pack_trace(rows).items()}
         head = {"run": self.identity, "stage": i}
@@ -135,7 +136,7 @@ class Folder:
         self.stages = i + 1
 
     def resume(self, model: Learner) -> list[Facts]:
-        """Load the learner after the last finished stage; returns what was measured in each, or []."""
+        """Load the learner after the last finished stage; returns the measurements of each stage, or []."""
         path = self.path / "state.pt"
         if not path.exists():
             return []
@@ -157,7 +158,7 @@ class Folder:
     # -- inside a stage
 
     def save_checkpoint(self, state: Facts) -> None:
-        """A checkpoint inside the stage under way: what a Trace gives its `save`."""
+        """Store a checkpoint inside the current stage: the state that a Trace passes to its `save`."""
         head = {"run": self.identity, "task": self.stages - 1, "computed_by": self._worked()}
         seal(self.path / "checkpoint.pt", head, lambda file: torch.save(state, file))
 
@@ -168,15 +169,15 @@ class Folder:
             return None
         cure = f"delete this file and run again: task {task} then starts at its beginning"
         head, payload = self._open(path, cure)
-        if head["task"] == task - 1:  # a kill came between state.pt and the removal of this
+        if head["task"] == task - 1:  # killed between writing state.pt and removing this file
             return None
         if head["task"] != task:
-            raise RunError(f"{path} belongs to task {head['task']} and not to task {task}: {cure}")
+            raise RunError(f"{path} belongs to task {head['task']}, not to task {task}: {cure}")
         self.computed_by = head["computed_by"]
         return load_tensors(payload)
 
     def _open(self, path, cure):
-        """Head and payload of a file of this run; RunError with the cure if it is not one."""
+        """Head and payload of a file of this run; RunError with the cure if it is damaged or another's."""
         try:
             head, payload = unseal(path)
         except (OSError, ValueError) as error:
@@ -189,7 +190,7 @@ class Folder:
 
 
 def _sealed_json(content: Facts) -> bytes:
-    """Content as JSON for a reader, with the sha256 of that."""
+    """Content as readable JSON, with its sha256."""
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return (json.dumps({**content, "sha256": digest}, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -200,7 +201,7 @@ def _differences(there, here):
 
 
 def lock(folder: Path) -> IO[str]:
-    """An open file that holds the folder's lock; the system frees it however the process ends."""
+    """An open file that holds the folder's lock; the system releases it however the process ends."""
     file = open(folder / "lock", "a+", encoding="utf-8")  # noqa: SIM115
     try:
         if os.name == "nt":

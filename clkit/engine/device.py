@@ -1,4 +1,4 @@
-"""The device of a run, and how torch is set while it lasts."""
+"""The device of a run, and torch's settings during it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from clkit.engine import RunError
 
 
 def pick_device(wish: str | torch.device = "auto") -> torch.device:
-    """A torch.device: "auto" is cuda if there is one, else cpu. RunError if the wish cannot be had."""
+    """A torch.device; "auto" is cuda if there is one, else cpu. RunError if the device is not available."""
     if wish == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -29,14 +29,14 @@ def device_name(device: torch.device) -> str:
 
 
 def wait(device: torch.device | str) -> None:
-    """Return when the device has done all it was given: clocks are read after that."""
+    """Wait until the device has finished its work, so that a clock can be read."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
 
 
 @contextlib.contextmanager
 def torch_set(device: torch.device, threads: int | None) -> Iterator[None]:
-    """Within the block so many CPU threads (None: as they are), and TF32 for matrix products on a GPU."""
+    """Within the block: this number of CPU threads (None: unchanged), and TF32 matrix products on a GPU."""
     before, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:
         if threads is not None:

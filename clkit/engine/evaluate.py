@@ -1,4 +1,4 @@
-"""Evaluation: look at a learner without touching it, and score all test images once after each stage."""
+"""Evaluation: look at a learner without changing it, and score all test images once after each stage."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from clkit.data import ImageSet
 from clkit.engine import RunError
 from clkit.engine.seeding import random_state, set_random_state
 
-TEST_PIXELS = 3_000_000  # of one test batch: bounds memory, whatever the image size
+TEST_PIXELS = 3_000_000  # in one test batch: bounds memory for every image size
 
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode within the block; afterwards each module is in the mode that it was in."""
+    """Eval mode within the block; afterwards each module returns to its previous mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -28,7 +28,7 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def eval_mode(learner: nn.Module) -> Iterator[None]:
-    """Evaluate `learner` without touching it: no gradients, eval mode; modes and random state come back."""
+    """Evaluate `learner` without changing it: no gradients, eval mode; modes and random state return."""
     state = random_state()
     try:
         with torch.no_grad(), in_eval_mode(learner):
@@ -39,11 +39,11 @@ def eval_mode(learner: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(learner: nn.Module, test: ImageSet, classes_per_task: Sequence[int], seen: int) -> dict:
-    """Score all test images once: the only place where test data meets a learner.
+    """Score all test images once: the only place where a learner sees test data.
 
-    test: ImageSet relabelled by arrival, (N, C, H, W).   classes_per_task: (T,).   seen: classes learned so
-    far. Returns int16 arrays (N,): predictions, predictions_task_aware, rank (see Result), and `finite`:
-    whether all logits of seen classes are. RunError where logits are no (B, at least seen).
+    test: ImageSet with labels by arrival, (N, C, H, W).   classes_per_task: (T,).   seen: number of classes
+    learned so far. Returns int16 arrays (N,) predictions, predictions_task_aware and rank (see Result), and
+    `finite`: whether all logits of seen classes are finite. RunError unless logits are (B, at least seen).
     """
     size = max(50, min(1000, TEST_PIXELS // max(1, int(np.prod(test.shape)))))
     found, finite = [], torch.ones((), dtype=torch.bool, device=test.device)
@@ -62,10 +62,10 @@ def evaluate(learner: nn.Module, test: ImageSet, classes_per_task: Sequence[int]
 
 
 def accuracy_by_task(test: ImageSet, classes_per_task: Sequence[int], learner: nn.Module) -> torch.Tensor:
-    """Share of right answers among all classes, for each task: (T,).
+    """Share of correct predictions among all classes, for each task: (T,).
 
-    test: ImageSet relabelled by arrival.   classes_per_task: (T,). A probe: the learner is in eval mode and
-    without gradients when a Trace calls it.
+    test: ImageSet with labels by arrival.   classes_per_task: (T,). A probe: a Trace calls it with the
+    learner in eval mode and without gradients.
     """
     right = torch.cat([learner(x).argmax(1) == y for x, y in test.batches(500, shuffle=False)])  # (N,)
     ends = torch.cumsum(torch.tensor(classes_per_task, device=test.device), 0)
@@ -87,13 +87,13 @@ def _choices(logits, y, classes_per_task, seen):
     if seen == 0:
         return nothing, task_aware, nothing
     known = y < seen
-    predicted = logits[:, :seen].argmax(1)  # the first of equal ones
+    predicted = logits[:, :seen].argmax(1)  # the first of equal logits
     rank = torch.where(known, _rank(logits[:, :seen], y.clamp(max=seen - 1)), nothing)
     return torch.where(known, predicted, nothing), task_aware, rank
 
 
 def _rank(logits, y):
-    """How many classes come before class y (B,) in (B, K): a larger logit, or as large a one further left."""
+    """The number of classes ahead of y (B,) in (B, K): with a larger logit, or an equal one further left."""
     true = logits.gather(1, y[:, None])  # (B, 1)
     left = torch.arange(logits.shape[1], device=y.device) < y[:, None]  # (B, K)
     return ((logits > true) | ((logits == true) & left)).sum(1)

@@ -1,4 +1,4 @@
-"""Learner: the contract between a method and everything else, ``learn(task, trace)`` and ``learner(x)``."""
+"""Learner: the contract between a method and the rest of clkit, ``learn(task, trace)`` and ``learner(x)``."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 class LearnerError(ClkitError):
-    """A learner that was set up or restored in a way that cannot work; the message says why."""
+    """A learner was set up or restored in a way that cannot work; the message says why."""
 
 
 class Learner(nn.Module, ABC):
     """A class-incremental learner. A method is one final subclass.
 
     The constructor takes ``(config, shape, classes)``: the method's frozen dataclass, the images' (C, H, W),
-    the number of classes of the whole stream. It builds; it seeds, moves, loads and prints nothing.
+    and the number of classes in the whole stream. It only builds: it does not seed, move, load or print.
 
     State that must outlive an epoch is a parameter or a buffer. A size that can change (a growing head, a
-    memory) is read from a tensor's shape, never cached: growth means replacing a named tensor by a larger
-    one, or registering a new tensor on a module that exists from the start; then `restore` can follow it.
+    memory) is read from a tensor's shape, never cached. To grow, replace a named tensor by a larger one, or
+    register a new tensor on a module that exists from the start, so that `restore` can follow.
     """
 
     stores_images: bool = False  # stores images of past tasks (joint training, exemplars)
     joint: bool = False  # learns all classes in one stage, as an upper bound
-    tables: ClassVar[dict[str, str]] = {}  # trace table -> what its rows hold
+    tables: ClassVar[dict[str, str]] = {}  # trace table -> description of its rows
     memory_kinds: ClassVar[dict[str, str]] = {}  # beginning of a tensor's name -> its kind in `memory_bytes`
 
     def __init__(self, config: Any, shape: tuple[int, int, int], classes: int) -> None:
@@ -53,23 +53,23 @@ class Learner(nn.Module, ABC):
         """Logits of the classes by arrival: x float (B, C, H, W) in [0, 1] -> (B, K), K >= classes seen."""
 
     def recall(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """n remembered samples where a method can: images (n, C, H, W) or features (n, D); labels (n,)."""
+        """n remembered samples, if the method can: images (n, C, H, W) or features (n, D); labels (n,)."""
         raise LearnerError(f"{type(self).__name__} remembers no samples")
 
     def recall_for(self, x: torch.Tensor, y: torch.Tensor) -> Any:
-        """What is recalled for a batch x (B, C, H, W), y (B,) where a method recalls for each batch.
+        """What a method recalls for a batch x (B, C, H, W), y (B,), if it recalls for each batch.
 
-        An object with start and images (n, C, H, W), where the n images began and what they became; origins
-        (n,), the class each began as, -1 for noise; probs (n, K), what the learner takes them for; and
-        multiplicity (n,), how many copies each stands for (0: none), or None. Nothing is learned.
+        An object with start and images (n, C, H, W), the n images before and after recall; origins (n,), the
+        class that each started as, -1 for noise; probs (n, K), the learner's class probabilities for them;
+        and multiplicity (n,), the number of copies that each stands for (0: none), or None. Nothing is
+        learned.
         """
         raise LearnerError(f"{type(self).__name__} recalls nothing for a batch")
 
     def memory_bytes(self) -> dict[str, int]:
-        """Bytes kept when a task is over, by kind, e.g. {"weights": 1913640, "exemplars": 392000}.
+        """Bytes kept after a task, by kind, e.g. {"weights": 1913640, "exemplars": 392000}.
 
-        A tensor counts as the kind that `memory_kinds` names for the beginning of its name, else as
-        "weights".
+        `memory_kinds` gives the kind of a tensor by the beginning of its name; all others are "weights".
         """
         sizes = {"weights": 0}
         for name, tensor in self.state_dict().items():
@@ -82,9 +82,7 @@ class Learner(nn.Module, ABC):
         state = {"parameters": {}, "buffers": {}, "frozen": []}
         for name, t in self.state_dict(keep_vars=True).items():
             if not isinstance(t, torch.Tensor):
-                raise LearnerError(
-                    f"the state {name} is not a tensor: what must outlive an epoch is a parameter or buffer"
-                )
+                raise LearnerError(f"the state {name} is not a tensor: store it in a parameter or a buffer")
             trained = isinstance(t, nn.Parameter)
             state["parameters" if trained else "buffers"][name] = t.detach().to("cpu", copy=True)
             if trained and not t.requires_grad:
@@ -92,10 +90,10 @@ class Learner(nn.Module, ABC):
         return state | {"eval": [name for name, m in self.named_modules() if not m.training]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over a `snapshot`: each named tensor gets its stored shape, then its values.
+        """Load a `snapshot`: give each named tensor its stored shape and values.
 
-        Copies in place where shapes agree, and keeps the identity of parameters and buffers where they do
-        not: an optimizer already points at them.
+        Parameters and buffers keep their identity, because an optimizer already points at them: values are
+        copied in place if shapes agree, and the data are replaced if they do not.
         """
         modules, saved = dict(self.named_modules()), f"the saved state of {type(self).__name__}"
         device = next((t.device for t in self.state_dict().values()), torch.device("cpu"))
@@ -111,8 +109,8 @@ class Learner(nn.Module, ABC):
         for name in self.state_dict().keys() - state["parameters"].keys() - state["buffers"].keys():
             path, _, leaf = name.rpartition(".")
             if leaf not in modules[path]._buffers:
-                raise LearnerError(f"{saved} lacks {name}: another version made it")
-            modules[path]._buffers[leaf] = None  # a buffer that did not exist yet when the state was saved
+                raise LearnerError(f"{saved} lacks {name}: it comes from another version; start the run anew")
+            modules[path]._buffers[leaf] = None  # a buffer that did not exist when the state was saved
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name not in state["frozen"])
         for name, module in self.named_modules():
@@ -121,7 +119,7 @@ class Learner(nn.Module, ABC):
 
 @torch.no_grad()
 def _put(module: nn.Module, leaf: str, value: torch.Tensor, is_parameter: bool):
-    """Give the tensor of a module that has this name a value."""
+    """Set the tensor of this name in a module to a value."""
     there = (module._parameters if is_parameter else module._buffers).get(leaf)
     if there is None or there.dtype != value.dtype:
         if is_parameter:
@@ -147,7 +145,7 @@ def teacher(module: _Module, persistent: bool = True) -> _Module:
     """A copy of a network that a learner keeps from task to task: its parameters are buffers, never trained.
 
     persistent: whether the copy is part of the learner's state, and so of its memory and its checkpoints;
-    False suits a copy that `learn` makes anew from what is. Training modes are those of the module.
+    False suits a copy that `learn` can make again from other state. Training modes are those of the module.
     """
     twin = copy.deepcopy(module)
     for part in twin.modules():
@@ -164,13 +162,13 @@ def teacher(module: _Module, persistent: bool = True) -> _Module:
 
 
 def check_config(config, *, above_0="", from_0="", up_to_1="", signed="", own=""):
-    """Refuse settings that cannot work, with a LearnerError: for the ``__post_init__`` of a Config.
+    """Raise LearnerError for settings that cannot work: for the ``__post_init__`` of a Config.
 
-    What a field may be follows from its type: one of the words of a Literal; a whole number (int) from 1; a
-    finite number (float) from 0; a tuple of whole numbers from 1; a bool or a str; also None where the type
-    has it. The arguments name exceptions, in one string with spaces between the fields: above_0, numbers that
-    may not be 0; from_0, whole numbers that may; up_to_1, numbers of at most 1; signed, numbers below 0 too;
-    own, fields that the Config looks at itself.
+    The type of a field decides which values it may have: one of the words of a Literal; a whole number (int)
+    from 1; a finite number (float) from 0; a tuple of whole numbers from 1; a bool or a str; also None if the
+    type allows it. The arguments list exceptions, each as one string of field names separated by spaces:
+    above_0, numbers that must not be 0; from_0, whole numbers that may be 0; up_to_1, numbers of at most 1;
+    signed, numbers that may be negative; own, fields that the Config checks itself.
     """
     for name, kind in get_type_hints(type(config)).items():
         value, kinds = getattr(config, name), get_args(kind) if isinstance(kind, UnionType) else (kind,)
@@ -182,7 +180,7 @@ def check_config(config, *, above_0="", from_0="", up_to_1="", signed="", own=""
 
 
 def _rule(kind, above_0, from_0, up_to_1, signed):
-    """A test of a value of this type, and in words what passes it."""
+    """(test of a value of this type, description of the values that pass it)."""
     if get_origin(kind) is Literal:
         *others, last = map(repr, get_args(kind))
         return get_args(kind).__contains__, f"{', '.join(others)} or {last}"

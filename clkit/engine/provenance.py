@@ -1,9 +1,9 @@
-"""What makes a result what it is: its key, and facts about the process that computed it. Needs no torch.
+"""The origin of a result: its key, and facts about the process that computed it. Needs no torch.
 
-A key is a fingerprint of the learner's name, the REVISION its file states, the settings that differ from the
-Config's defaults, and the facts of the stream. Source text has no part in it, so that formatting, renaming
-and moving leave results valid; ``python -m tools.revise`` tells when a REVISION is due. The seed, the device
-and the versions of libraries are stored beside the key, not in it.
+A key is a fingerprint of the learner's name, the REVISION in its file, the settings that differ from the
+Config's defaults, and the facts of the stream. Source text is not part of it, so formatting, renaming and
+moving code leave results valid; ``python -m tools.revise`` tells when a new REVISION is due. The seed, the
+device and the versions of libraries are stored beside the key, not in it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from clkit.engine import RunError
 
 Facts = dict[str, Any]
 Revision = int | str | None
-PROCESS = ("versions", "commit", "date", "cpu")  # what differs between processes that work on one run
+PROCESS = ("versions", "commit", "date", "cpu")  # facts that may differ between processes of one run
 
 
 # ---- the key
 
 
 def record_key(learner: str, revision: Revision, settings: Mapping, stream: Mapping) -> str | None:
-    """16 hexadecimal digits that stand for what a result depends on; None where the revision is unknown.
+    """16 hexadecimal digits that identify what a result depends on; None if the revision is unknown.
 
-    learner: name of the class.   revision: see `revision_of`.   settings: see `settings_of`.   stream: what
-    Stream.about() says.
+    learner: name of the class.   revision: see `revision_of`.   settings: see `settings_of`.   stream: from
+    Stream.about().
     """
     if revision is None:
         return None
@@ -61,10 +61,10 @@ def settings_of(config: Any) -> Facts:
 
 
 def revision_of(learner: type) -> Revision:
-    """The REVISION in the file of a Learner class, raised whenever a change to it changes results.
+    """The REVISION in the file of a Learner class, which is raised whenever a change to it changes results.
 
-    A learner outside clkit: the sha256 of its file; None where it has no file, as in a notebook. RunError
-    where a file of clkit states no REVISION.
+    For a learner outside clkit, the sha256 of its file; None if it has no file, as in a notebook. RunError if
+    a file of clkit has no REVISION.
     """
     name = learner.__module__
     module = sys.modules.get(name)
@@ -79,7 +79,7 @@ def revision_of(learner: type) -> Revision:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON gives it back: tuples become lists."""
+    """A value as it comes back from JSON: tuples become lists."""
     return json.loads(json.dumps(value))
 
 
@@ -87,7 +87,7 @@ def plain(value: Any) -> Any:
 
 
 def process_facts() -> Facts:
-    """Facts about this process that last digits may depend on: versions, commit, date, model of the CPU."""
+    """Facts about this process that the last digits may depend on: versions, commit, date, CPU model."""
     import numpy
     import torch
 
@@ -98,7 +98,7 @@ def process_facts() -> Facts:
 
 @lru_cache
 def commit() -> str | None:
-    """The commit of the checkout in use, with "+" where files differ from it; None outside a checkout."""
+    """The commit of this checkout, followed by "+" if files differ from it; None outside a checkout."""
     here = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
@@ -116,7 +116,7 @@ def commit() -> str | None:
 
 @lru_cache
 def cpu_model() -> str | None:
-    """The name of the CPU, such as "Intel(R) Xeon(R) Platinum 8481C CPU"; None where none is told."""
+    """The name of the CPU, such as "Intel(R) Xeon(R) Platinum 8481C CPU"; None if the system gives none."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

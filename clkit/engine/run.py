@@ -1,10 +1,10 @@
-"""The run loop: seed, learn a task, test, store, and be able to stop at any instant and go on.
+"""The run loop: seed, learn a task, test, store; it can be stopped at any instant and resumed.
 
     learner, result = run(Finetune, Config(epochs=2), stream, seed=0, folder="runs/example")
 
 A run folder holds the files that `clkit.engine.checkpoint` describes and, at the end, ``result.json`` and
-``result.npz``. Calling ``run`` again with the same folder goes on, or returns at once if the run is complete;
-on one machine and a CPU its predictions and traces are bit for bit those of a run that was never stopped.
+``result.npz``. Calling ``run`` again with the same folder resumes the run, or returns at once if it is
+complete. On one machine and a CPU, predictions and traces are bit for bit those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -54,25 +54,25 @@ def run(
     about: Facts | None = None,
     progress: bool | None = None,
 ) -> tuple[Learner, Result]:
-    """Let a learner go through a stream of tasks, testing it on all classes seen after each.
+    """Train a learner on a stream, task by task; after each task test it on all classes seen.
 
     learner: a Learner class.   config: its Config.   stream: a Stream; a learner with ``joint = True`` gets
-        all classes in one stage.   seed: of weights, batch order and everything else drawn while learning
+        all classes in one stage.   seed: of weights, batch order and all other random choices during learning
         (the class order belongs to the stream).   device: "cpu", "cuda", ... ("auto": cuda if there is one).
-    folder: where checkpoints live; None keeps nothing on disk.   every: seconds between those in a task.
-    record, probes: see Trace.   studies: {table: function of the learner and the stream}; each is called when
-        the last task is over, without disturbing anything, and its columns become a table.
-    threads: CPU threads of torch, fixed because sums differ in their last bits with another number; None
-        leaves it as it is.   about: further facts to store in the result.
-    progress: show bars; None means in a terminal or a notebook only.
+    folder: for checkpoints; None stores nothing on disk.   every: seconds between checkpoints within a task.
+    record, probes: see Trace.   studies: {table: function of the learner and the stream}; each is called
+        after the last task, without affecting the run, and its columns become a table.
+    threads: CPU threads of torch, fixed because the last bits of sums depend on their number; None leaves it
+        unchanged.   about: further facts to store in the result.
+    progress: show bars; None means only in a terminal or a notebook.
 
-    Returns (the learner as it is at the end, Result). Of commit, date, versions and CPU the result reports
-    those of the process that finished the last stage, also when another one reads the folder; where several
-    processes took turns, the others stand under "earlier_processes". Raises RunError, Stopped (Ctrl-C; the
-    same call goes on), or what the learner raises.
+    Returns (the learner after the last task, Result). The result's commit, date, versions and CPU are those
+    of the process that finished the last stage, even if another process reads the folder; earlier processes
+    are listed under "earlier_processes". Raises RunError, Stopped (Ctrl-C; the same call resumes), or what
+    the learner raises.
     """
     if not every >= 0:
-        raise RunError(f"every is a number of seconds between checkpoints, 0 or more, not {every!r}")
+        raise RunError(f"every must be a number of seconds between checkpoints, 0 or more, not {every!r}")
     if learner.joint:
         stream = stream.merged()
     device = pick_device(device)
@@ -84,7 +84,7 @@ def run(
             trace = Trace(record, probes, save=kept and kept.save_checkpoint, every=every, progress=progress)
             with _stopping(trace) if kept else contextlib.nullcontext():
                 model, stages = _run(learner, config, stream.to(device), seed, trace, kept, studies or {})
-            if kept:  # the last process that computed, and those before it where there were any
+            if kept:  # the last process that computed, and any earlier ones
                 *earlier, last = kept.computed_by
                 about |= last | ({"earlier_processes": earlier} if earlier else {})
             result = _collect(stages, stream, about)
@@ -94,11 +94,11 @@ def run(
 
 
 def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Studies):
-    """The learner at the end, and what was measured before any learning and after each task."""
+    """(the learner after the last task, measurements before any learning and after each task)."""
     seed_everything(seed, 0)
     try:
         model = learner(config, stream.shape, stream.classes).to(stream.test.device)
-    except ValueError as error:  # settings that do not fit one another or the images
+    except ValueError as error:  # settings that do not fit together, or do not fit the images
         raise RunError(f"{learner.__name__} cannot be built: {error}") from error
     stages = kept.resume(model) if kept else []
     if not stages:
@@ -127,7 +127,7 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
 
 
 def _studied(studies, model, stream, seed) -> Facts:
-    """The tables of studies, each with random numbers of its own."""
+    """The tables of the studies, each with its own random numbers."""
     found = {}
     for table, study in studies.items():
         with eval_mode(model):
@@ -137,7 +137,7 @@ def _studied(studies, model, stream, seed) -> Facts:
 
 
 def _measure(model: Learner, stream: Stream, task: Task) -> Facts:
-    """Test once, after a stage: predictions, time, sizes."""
+    """Test once after a stage: predictions, time, sizes."""
     wait(stream.test.device)
     begin = time.perf_counter()
     found = evaluate(model, stream.test, stream.test_classes_per_task, task.seen)
@@ -153,7 +153,7 @@ def _measure(model: Learner, stream: Stream, task: Task) -> Facts:
 
 
 def _collect(stages: list[Facts], stream: Stream, about: Facts) -> Result:
-    """One Result out of the stages of a run."""
+    """One Result from the stages of a run."""
     done, trace = stages[1:], {}
     kinds = dict.fromkeys(k for s in done for k in s if k.startswith("memory_bytes/"))
     columns = "predictions rank seen learn_seconds test_seconds n_samples parameters".split()
@@ -175,7 +175,7 @@ def _collect(stages: list[Facts], stream: Stream, about: Facts) -> Result:
 
 
 def _joined(parts: list) -> np.ndarray | list:
-    """Rows of several stages as one array, or one list where shapes differ."""
+    """Rows of several stages as one array, or as one list if shapes differ."""
     if all(isinstance(p, np.ndarray) for p in parts) and len({p.shape[1:] for p in parts}) == 1:
         return np.concatenate(parts)
     return [row for part in parts for row in part]
@@ -201,7 +201,7 @@ def _facts(learner, config, stream, seed, device) -> Facts:
 
 
 def _identity(about, record, probes) -> Facts:
-    """What must agree for a folder to be gone on with."""
+    """The facts that must agree for a folder to be resumed."""
     return {k: about[k] for k in ("learner", "key", "seed", "device", "threads")} | {
         "torch": about["versions"]["torch"],
         "record": sorted([record] if isinstance(record, str) else record),
@@ -213,7 +213,7 @@ def _identity(about, record, probes) -> Facts:
 
 
 class _Clock:
-    """Seconds spent learning and images drawn in a stage, over all the processes that worked on it."""
+    """Seconds of learning and images drawn in a stage, over all processes that worked on it."""
 
     def __init__(self, images: ImageSet) -> None:
         self.images, self.before, self.begin = images, 0.0, time.perf_counter()
@@ -231,7 +231,7 @@ class _Clock:
 
 @contextlib.contextmanager
 def _stopping(trace: Trace) -> Iterator[None]:
-    """The first Ctrl-C asks the trace to stop at the end of the epoch or step, the second stops at once."""
+    """The first Ctrl-C asks the trace to stop after the current epoch or step; the second stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -241,8 +241,8 @@ def _stopping(trace: Trace) -> Iterator[None]:
         if trace.stop:
             raise KeyboardInterrupt
         trace.stop = True
-        said = "stopping at the end of this epoch or step (Ctrl-C again: at once)"
-        print(said, file=sys.stderr, flush=True)
+        notice = "stopping at the end of this epoch or step (press Ctrl-C again to stop at once)"
+        print(notice, file=sys.stderr, flush=True)
 
     signal.signal(signal.SIGINT, ask)
     try:

@@ -1,4 +1,4 @@
-"""Random numbers: seed every generator in use, read their states, put them back."""
+"""Random numbers: seed every generator in use, read their states, restore them."""
 
 import random
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 
 
 def seed_everything(*numbers: int) -> None:
-    """Seed torch (all devices), numpy and Python's random from whole numbers, such as seed and task."""
+    """Seed torch (all devices), numpy and Python's random from whole numbers, such as a seed and a task."""
     a, b, c = np.random.SeedSequence(numbers).generate_state(3, np.uint64)
     torch.manual_seed(int(a >> np.uint64(1)))
     np.random.seed(int(b % np.uint64(2**32)))
@@ -28,7 +28,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` gave."""
+    """Restore a state from `random_state`."""
     version, words, gauss_next = state["python"]
     random.setstate((version, tuple(words.tolist()), gauss_next))
     name, keys, *rest = state["numpy"]

@@ -1,31 +1,32 @@
-"""Trace: what a method reports while it learns, and the loops that can be stopped and gone on with.
+"""Trace: what a method reports while it learns, and loops that can be stopped and resumed.
 
-A method gets a trace and uses it in two ways:
+A method receives a trace and uses it in these ways:
 
     trace("mask", epoch=e, layer=i, values=m)
-        a row of a named table, kept only if somebody asked for it
+        adds a row to a named table, which is kept only on request
 
     for epoch in trace.epochs("classifier", n, optimizer):
-        its own loop, with a progress bar and checkpoints
+        the method's own loop, with a progress bar and checkpoints
 
     for x, y in trace.steps("online", batches, optimizer):
         the same for a loop over batches
 
-How stopping and going on works. A checkpoint holds the end state of each loop of the present task that has
-finished, the place and state of the loop that has not, and the rows reported so far. To go on, ``learn`` runs
-again from its first line on the learner of the task's beginning, with the seed of the task's beginning: a
-finished loop yields nothing and loads its end state, so that whatever is computed between two loops sees the
-weights it saw before; the unfinished loop skips to its place, loads, and goes on. The result is bit for bit
-that of a run never stopped, on one machine.
+How a run resumes. A checkpoint holds the final state of each finished loop of the current task, the position
+and state of the unfinished loop, and the rows reported so far. To resume, ``learn`` runs again from its first
+line, with the learner and the seed from the beginning of the task: a finished loop yields nothing and loads
+its final state, so code between two loops sees the same weights as before; the unfinished loop skips to its
+position, loads its state, and continues. On one machine the result is bit for bit that of an uninterrupted
+run.
 
-What it asks of a method: everything that changes inside a loop is a parameter or buffer of the learner, or
-belongs to an object named in the loop (anything with ``state_dict`` and ``load_state_dict``: an optimizer, a
-scheduler, a small record for early stopping), never a local variable; loops follow one another and never
+What this requires of a method: everything that changes inside a loop is a parameter or buffer of the learner,
+or belongs to an object named in the loop (anything with ``state_dict`` and ``load_state_dict``: an optimizer,
+a scheduler, a small record for early stopping), never a local variable; loops follow one another and never
 nest.
 """
 
 from __future__ import annotations
 
+import html
 import math
 import os
 import sys
@@ -46,24 +47,24 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]  # of a checkpoint, or of one loop in it
 Rows = dict[str, dict[str, Any]]  # table -> column -> rows
-CHANGED = "the method has changed since; start the run again in another folder"
+CHANGED = "the method has changed since then; start the run again in another folder"
 
 
 class TraceError(ClkitError):
-    """A method used its trace in a way that cannot be recorded or resumed; the message says the cure."""
+    """A method used its trace in a way that cannot be recorded or resumed; the message gives the cure."""
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised at the end of an epoch or step, after its checkpoint, when the user asked the run to stop."""
+    """Raised after an epoch or step and its checkpoint, when the user has asked the run to stop."""
 
 
 # ---- copies
 
 
 def copied(value: Any, where: str = "a checkpoint") -> Any:
-    """A deep copy of a state on the CPU, made only of what ``torch.load(weights_only=True)`` accepts.
+    """A deep copy of a state on the CPU, made only of types that ``torch.load(weights_only=True)`` accepts.
 
-    state_dict() hands out references, load_state_dict() keeps those it is given: hence a copy on both sides.
+    state_dict() returns references and load_state_dict() keeps the ones it receives, so both need a copy.
     """
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
@@ -80,7 +81,7 @@ def copied(value: Any, where: str = "a checkpoint") -> Any:
 
 
 def _cell(value):
-    """A value of a row, safe from later changes; tensors stay on their device until the task is over."""
+    """A copy of a value, safe from later changes; tensors stay on their device until the task ends."""
     if isinstance(value, torch.Tensor):  # numpy has no bfloat16
         return value.detach().float() if value.dtype == torch.bfloat16 else value.detach().clone()
     return value if isinstance(value, str) else np.array(value)
@@ -103,12 +104,12 @@ class Trace:
     """Named tables, progress bars and checkpoints of one run.
 
     record: patterns of the tables to record, such as ("loss", "mask*"); nothing is kept by default.
-    probes: {table pattern: {column: function of the learner}}; each is evaluated at each row of such a table,
-        without disturbing the run, and its value stored as a further column. A table with a probe is kept.
-    save: function(state) that stores a checkpoint, every `every` seconds at the end of an epoch or step.
-    progress: show bars; None means in a terminal or a notebook only ($CLKIT_PROGRESS=0 or 1 overrules).
+    probes: {table pattern: {column: function of the learner}}; each is evaluated at every row of a matching
+        table, without affecting the run, and stored as a further column. A table with a probe is kept.
+    save: function(state) that stores a checkpoint, every `every` seconds, after an epoch or step.
+    progress: show bars; None means only in a terminal or a notebook ($CLKIT_PROGRESS=0 or 1 overrides).
 
-    ``Trace()`` keeps nothing and saves nothing: enough to call ``learner.learn(task, Trace())`` by hand.
+    ``Trace()`` keeps and saves nothing, which is enough to call ``learner.learn(task, Trace())`` by hand.
     """
 
     def __init__(
@@ -122,8 +123,8 @@ class Trace:
     ) -> None:
         self.record = (record,) if isinstance(record, str) else tuple(record)
         self.probes = dict(probes or {})
-        self.tables: Rows = {}  # of all finished tasks: lists of arrays, one a task
-        self.stop = False  # set to leave at the end of the running epoch or step
+        self.tables: Rows = {}  # of all finished tasks: lists of arrays, one per task
+        self.stop = False  # set it to stop after the current epoch or step
         self._save, self._every = save, every
         self._progress = _wants_progress() if progress is None else progress
         self._wanted: dict[str, bool] = {}
@@ -142,18 +143,18 @@ class Trace:
     ) -> None:
         """Prepare for ``learner.learn`` of task number `task`.
 
-        state: the checkpoint to go on from, if any.   clock: an object with state_dict and load_state_dict
-        that is stored and put back with every checkpoint.
+        state: the checkpoint to resume from, if any.   clock: an object with state_dict and load_state_dict
+        that is saved and restored with every checkpoint.
         """
         self.learner, self.task, self.label, self.clock = learner, task, label, clock
         self._finished, self._open, self._loss = [], None, None
         self._last = time.monotonic()
-        self._stored = [*state["finished"], state["unfinished"]] if state else []  # loops to come to again
+        self._stored = [*state["finished"], state["unfinished"]] if state else []  # loops to reach again
         self._live = not self._stored
         self._rows = _each_column(list, state["rows"] if state else {})
 
     def end(self) -> Rows:
-        """The task is over: bring its rows to the CPU and return them as table -> column -> rows."""
+        """End the task: move its rows to the CPU and return them as table -> column -> rows."""
         if not self._live:
             raise TraceError(
                 "the checkpoint lies in a loop that learn() did not reach again: learn() must take the same "
@@ -168,9 +169,9 @@ class Trace:
     # -- rows
 
     def __call__(self, table: str, **columns: Any) -> None:
-        """Report a row of numbers, text, arrays, tensors (copied where they are; shapes may differ by row).
+        """Report a row of numbers, text, arrays or tensors (copied on their device; shapes may vary by row).
 
-        The latest column named `loss`, of any table, is what the progress bar shows.
+        The progress bar shows the latest value of a column named `loss`, in any table.
         """
         if "loss" in columns:
             self._loss = columns["loss"]
@@ -192,7 +193,7 @@ class Trace:
             rows[name].append(_cell(value))
 
     def wants(self, table: str) -> bool:
-        """Whether rows of this table are kept: ask before computing something costly only to report it."""
+        """Whether rows of this table are kept: check before computing something costly only to report it."""
         if table not in self._wanted:
             if "/" in table or "#" in table:
                 raise TraceError(
@@ -210,8 +211,8 @@ class Trace:
     def steps(self, phase: str, batches: Iterable, *objects: Any, total: int | None = None) -> Iterator:
         """``for x, y in trace.steps("online", batches, optimizer)``: yields what `batches` yields.
 
-        To go on, `batches` is iterated again from its beginning, so it must draw the same again from the same
-        random state. total: the number of steps, for the progress bar, where len(batches) does not say it.
+        To resume, `batches` is iterated again from its beginning, so it must draw the same batches from the
+        same random state. total: number of steps for the progress bar, if `batches` has no length.
         """
         if total is None and hasattr(batches, "__len__"):
             total = len(batches)
@@ -250,8 +251,8 @@ class Trace:
                     self._show_loss(bar)
                 self._boundary(phase, done, objects)
         except GeneratorExit:
-            # `break` in the method: the loop is over, as at its last item. (An error lands here too, but then
-            # nothing is saved any more.)
+            # `break` in the method: the loop ends as it does after its last item. (An error also leads here,
+            # but then nothing more is saved.)
             self._close(phase, done, objects)
             raise
         finally:
@@ -299,13 +300,14 @@ class Trace:
     def _bar(self, phase, total, done, unit):
         if not self._progress:
             return None
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
 
-        look = {"leave": False, "mininterval": 0.5, "dynamic_ncols": True}
+        look = {"leave": False, "mininterval": 0.5}
+        look |= {"file": _Line.here(), "ncols": 80} if _in_notebook() else {"dynamic_ncols": True}
         return tqdm(total=total, initial=done, desc=f"{self.label}{phase}", unit=unit, **look)
 
     def _show_loss(self, bar):
-        """Called when the bar was drawn: at most twice a second."""
+        """Called after the bar is drawn, at most twice a second."""
         if self._loss is not None:
             loss = float(self._loss)
             bar.set_postfix_str(f"loss {loss:.4g}" if math.isfinite(loss) else f"loss {loss}", refresh=False)
@@ -316,7 +318,7 @@ def _each_column(change: Callable, tables: Rows) -> Rows:
 
 
 def _settle(values):
-    """A copy of the list of rows, brought to the CPU in place: the next checkpoint finds them there."""
+    """A copy of the list of rows, after moving them to the CPU in place, so that this is done only once."""
     for i, v in enumerate(values):
         if isinstance(v, torch.Tensor):
             values[i] = v.cpu()
@@ -325,10 +327,44 @@ def _settle(values):
     return list(values)
 
 
+class _Line:
+    """A file for progress bars in a notebook: one line of text per cell, empty after the last bar.
+
+    It is not a widget, which would stay in the saved notebook and fail there without its kernel.
+    """
+
+    encoding = "utf-8"
+    latest = (None, None)  # (number of the cell, its line)
+
+    def __init__(self):
+        display = sys.modules["IPython.display"].display  # always loaded in a notebook
+        self.display = display({"text/html": "", "text/plain": ""}, raw=True, display_id=True)
+
+    @classmethod
+    def here(cls):
+        """The line of the current cell."""
+        cell = sys.modules["IPython"].get_ipython().execution_count
+        if cls.latest[0] != cell:
+            cls.latest = (cell, cls())
+        return cls.latest[1]
+
+    def write(self, text):
+        # HTML, because JupyterLab draws plain text in pieces and fails on quick updates.
+        text = text.strip()
+        page = f"<pre>{html.escape(text)}</pre>" if text else ""
+        self.display.update({"text/html": page, "text/plain": text}, raw=True)
+
+    def flush(self):
+        pass
+
+
+def _in_notebook() -> bool:
+    modules = sys.modules
+    return "ipykernel" in modules and "IPython" in modules and modules["IPython"].get_ipython() is not None
+
+
 def _wants_progress() -> bool:
     wish = os.environ.get("CLKIT_PROGRESS", "")
     if wish in ("0", "1"):
         return wish == "1"
-    if "ipykernel" in sys.modules and "IPython" in sys.modules:
-        return sys.modules["IPython"].get_ipython() is not None
-    return sys.stderr is not None and sys.stderr.isatty()
+    return _in_notebook() or (sys.stderr is not None and sys.stderr.isatty())

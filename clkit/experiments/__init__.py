@@ -1,4 +1,4 @@
-"""Experiments: their streams and settings, how they are run, and where their results come from."""
+"""Experiments: their streams and settings, how they run, and where their results come from."""
 
 # ruff: noqa: F401
 from clkit.experiments.benchmark import PresetError, own_benchmark, stream, stream_of

@@ -1,4 +1,4 @@
-"""From the name of a benchmark to its Stream: those of the papers, and any data set of the user's."""
+"""From the name of a benchmark to its Stream: benchmarks of the papers, and the user's own data."""
 
 from functools import lru_cache
 
@@ -6,18 +6,18 @@ from clkit import papers
 from clkit.errors import ClkitError, did_you_mean
 from clkit.papers import Benchmark
 
-OWN = "own"  # the size of an experiment on the user's own data
-TASK_COUNTS = (5, 4, 3, 2)  # tried in this order where the user names no tasks
+OWN = "own"  # the preset of an experiment on the user's own data
+TASK_COUNTS = (5, 4, 3, 2)  # tried in this order if the user gives no tasks
 
 
 class PresetError(ClkitError):
-    """A name, setting or record that cannot be used; one sentence says what to do."""
+    """A name, setting or record that cannot be used; the message is one sentence that says what to do."""
 
 
 def stream(benchmark: str, preset: str = "teach", seed: int = 0):
-    """The Stream of a paper's benchmark in one of its sizes. DataError if its data are not there.
+    """The Stream of a paper's benchmark at a preset. DataError if its data are not on this machine.
 
-    seed: of the run, which matters only where the benchmark has another order for each.
+    seed: of the run; it matters only if the benchmark has a different order for each seed.
     """
     known = papers.benchmarks()
     if benchmark not in known:
@@ -27,7 +27,7 @@ def stream(benchmark: str, preset: str = "teach", seed: int = 0):
 
 
 def checked_preset(preset: str) -> str:
-    """The preset, if there is one of that name; PresetError otherwise."""
+    """The preset itself; PresetError if there is none of that name."""
     if preset not in papers.PRESETS:
         raise PresetError(
             f"there is no preset '{preset}'{did_you_mean(preset, papers.PRESETS)}: "
@@ -37,12 +37,12 @@ def checked_preset(preset: str) -> str:
 
 
 def stream_of(row: Benchmark, seed: int = 0):
-    """The Stream of a Benchmark; the one built last is kept, because seeds of one experiment share it."""
+    """The Stream of a Benchmark; the latest ones are cached, because the seeds of an experiment share it."""
     return _stream(_Hashed(row), seed if row.shuffle_classes or row.shuffle_images else None)
 
 
 class _Hashed:
-    """A Benchmark as a key: its dictionaries have no hash of their own."""
+    """A Benchmark as a cache key: its dictionaries are not hashable."""
 
     def __init__(self, row):
         self.row, self.text = row, repr(row)
@@ -63,7 +63,7 @@ def _stream(hashed, seed):
     if row.eval_on_val:
         train, test = (train.select(part) for part in stratified_split(train.labels, row.eval_on_val, 0))
     order = seed if row.shuffle_classes else row.order
-    if row.interleave_families:  # siblings 0 of all families, then siblings 1, ...
+    if row.interleave_families:  # sibling 0 of every family, then sibling 1, ...
         families = list(dict.fromkeys(train.groups))
         members = [[c for c, g in enumerate(train.groups) if g == f] for f in families]
         order = [m[i] for i in range(len(members[0])) for m in members]
@@ -75,10 +75,11 @@ def _stream(hashed, seed):
 
 
 def own_benchmark(data: str, tasks=None, order=None, options=None) -> Benchmark:
-    """The Benchmark of a data set that no paper has: a name that data.load knows, or folder:PATH.
+    """The Benchmark of the user's data: a name that data.load knows, or folder:PATH.
 
-    tasks: classes of each task; None: equal tasks, as many as divide the classes, five at most.   order: None
-    for the classes' own, a seed, or a list of classes.   options: of data.load, such as {"side": 32}.
+    tasks: number of classes in each task; they add up to the classes of the data, or to those that `order`
+    lists. None: equal tasks, as many as divide the classes, at most five.   order: None for the data's own
+    order, a seed, or a list of classes.   options: of data.load, such as {"side": 32}.
     """
     from clkit.data import load
 
@@ -88,15 +89,34 @@ def own_benchmark(data: str, tasks=None, order=None, options=None) -> Benchmark:
         count = next((t for t in TASK_COUNTS if train.classes % t == 0 and train.classes // t > 1), None)
         if count is None:
             raise PresetError(
-                f"{data} has {train.classes} classes, which do not make two to five equal tasks: say "
-                f"how many come in each with --tasks, such as --tasks {train.classes - 1},1"
+                f"{data} has {train.classes} classes, which cannot be split into two to five equal tasks: "
+                f"give the number of classes in each task, such as --tasks {train.classes - 1},1"
             )
         tasks = (train.classes // count,) * count
+    _check_total(data, tuple(tasks), len(order) if isinstance(order, list) else train.classes, order)
     return Benchmark(data, tuple(tasks), options, order=tuple(order) if isinstance(order, list) else order)
 
 
+def _check_total(data, tasks, chosen, order) -> None:
+    """PresetError if the tasks of own data have more or fewer classes than the data or the order."""
+
+    def said(sizes):
+        return f"--tasks {','.join(map(str, sizes))}"
+
+    total = sum(tasks)
+    if total == chosen:
+        return
+    whose = f"the order lists {chosen}" if isinstance(order, list) else f"{data} has {chosen}"
+    cure = f"leave out {total - chosen}"
+    if total < chosen:
+        cure = f"add the missing {chosen - total}, such as {said((*tasks, chosen - total))}"
+        if not isinstance(order, list):
+            cure += f", or list the {total} to be learned in a file: --order FILE"
+    raise PresetError(f"{said(tasks)} adds up to {total} classes, but {whose}: {cure}")
+
+
 def sensible_net(data: str, options) -> str:
-    """The network for images of a size: mlp for small grey ones, convnet up to 64 pixels, then resnet18."""
+    """A network for these images: mlp for small grey ones, convnet up to 64 pixels, else resnet18."""
     from clkit.data import load
 
     channels, height, width = load(data, **options)[0].shape

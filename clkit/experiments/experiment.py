@@ -1,11 +1,11 @@
-"""An experiment: METHOD/BENCHMARK in one of four sizes, with the settings that differ from its row.
+"""An experiment: METHOD/BENCHMARK at one of four presets, with settings that override its row.
 
-    smoke    seconds, embedded data: what the tests run
-    teach    a minute or less a seed on two CPU cores, embedded data: what the notebooks run live
-    laptop   the published images at a scale that two CPU cores carry
+    smoke    seconds, embedded data: for the tests
+    teach    at most a minute per seed on two CPU cores, embedded data: for live runs in the notebooks
+    laptop   the published images at a scale that two CPU cores can handle
     paper    the setting of the literature on the published data
 
-The rows stand in clkit/papers. Nothing here loads torch before a Config is asked for.
+The rows are in clkit/papers. Nothing here loads torch until a Config is needed.
 """
 
 import ast
@@ -27,13 +27,20 @@ from clkit.experiments import places
 from clkit.experiments.benchmark import OWN, PresetError, checked_preset, own_benchmark, sensible_net
 from clkit.papers import Benchmark
 
+# Settings of own data that data.load takes: their type, and their meaning.
+OF_FOLDERS = {
+    "side": (int, "the height and width to resize images to, a positive whole number"),
+    "test_share": (float, "the share of each class for the test set, such as 0.2"),
+    "split_seed": (int, "the seed for drawing the test set, a whole number of at least 0"),
+}
+
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row of the tables, ready to run.
+    """One row of the papers' tables, ready to run.
 
     name: METHOD/BENCHMARK.   preset: its size.   overrides: settings that differ from the row's.
-    stream_row: the Benchmark that its stream is made of.   row: what the row sets beside the defaults.
+    stream_row: the Benchmark of its stream.   row: the settings of the row that differ from the defaults.
     """
 
     name: str
@@ -52,7 +59,7 @@ class Experiment:
 
     @property
     def paper(self):
-        """The Paper that brings the method."""
+        """The Paper of the method."""
         return papers.paper_of(self.method)
 
     @property
@@ -68,23 +75,23 @@ class Experiment:
 
     @cached_property
     def config(self):
-        """The Config of the learner, which stands beside it in its file. Loads torch."""
+        """The Config of the learner. Loads torch."""
         return config_class(self.learner)(**self.settings)
 
     @property
     def settings(self) -> dict:
-        """What it sets beside the Config's defaults, as far as the row and the overrides say."""
+        """The settings of the row and the overrides, which replace the Config's defaults."""
         return {**self.row, **self.overrides}
 
     @property
     def stem(self) -> str:
-        """The name of its record: METHOD_BENCHMARK_PRESET, then what was overridden."""
+        """The name of its record: METHOD_BENCHMARK_PRESET, then the overrides."""
 
         def said(value):
             return "-".join(map(str, value)) if isinstance(value, tuple) else value
 
         benchmark, extra = self.benchmark, dict(self.overrides)
-        if self.preset == OWN:  # what tells experiments on the same own data apart
+        if self.preset == OWN:  # what distinguishes experiments on the same own data
             benchmark = Path(self.benchmark.partition(":")[2] or self.benchmark).expanduser().resolve().name
             row, order = self.stream_row, self.stream_row.order
             own = {"tasks": row.classes_per_task, **row.options}
@@ -96,19 +103,20 @@ class Experiment:
 
     @property
     def command(self) -> str:
-        """The command that makes its record."""
+        """The command that computes its record."""
         own, seeds = self.preset == OWN, self.seeds
         whole = len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
         words = [shlex.quote(self.name), *([] if own else ["--preset", self.preset]), "--seeds"]
         words.append(f"{seeds[0]}-{seeds[-1]}" if whole else ",".join(map(str, seeds)))
-        words += [f"--set {shlex.quote(f'{k}={v}')}" for k, v in self.overrides.items()]
+        settings = {**self.overrides, **(self.stream_row.options if own else {})}
+        words += [f"--set {shlex.quote(f'{k}={v}')}" for k, v in settings.items()]
         if own:
             words.append(f"--tasks {','.join(map(str, self.stream_row.classes_per_task))}")
         return f"python -m clkit run {' '.join(words)} --out figures/results"
 
     @property
     def minutes(self) -> float | None:
-        """Measured minutes a seed on one CPU core: of its record, else of its paper's file; None: unknown."""
+        """Minutes per seed, measured on one CPU core: from its record, else its paper's file, else None."""
         path = places.record_of(self.stem)
         if path.is_file():
             per_seed = json.loads(path.read_text(encoding="utf-8"))["summary"]["seconds"]["per_seed"]
@@ -117,18 +125,18 @@ class Experiment:
 
     @property
     def seeds(self) -> tuple:
-        """The seeds of this row unless others are asked for."""
+        """The default seeds of this row."""
         if self.preset == OWN:
             return papers.SEEDS["teach"]
         seeds, usual = self.paper.seeds, (self.benchmark, self.preset)
         rows = [seeds.get((self.name, self.preset)), seeds.get(usual)]
-        # the benchmark may be that of another paper
+        # the benchmark may belong to another paper
         rows += [p.seeds.get(usual) for p in papers.PAPERS.values() if self.benchmark in p.benchmarks]
         return next(filter(None, rows), papers.SEEDS[self.preset])
 
     @property
     def known_tables(self) -> dict:
-        """{name: Table} of its paper's trace tables that it can record."""
+        """{name: Table} of the paper's trace tables that this experiment can record."""
         return {
             name: table
             for name, table in self.paper.tables.items()
@@ -137,12 +145,12 @@ class Experiment:
 
     @property
     def tables(self) -> tuple:
-        """The trace tables that its runs record unless others are asked for."""
+        """The trace tables that its runs record by default."""
         return tuple(n for n, table in self.known_tables.items() if table.variants or not self.overrides)
 
 
 def config_class(learner: type) -> type:
-    """The Config that stands beside a Learner class in its file."""
+    """The Config in the file of a Learner class."""
     return sys.modules[learner.__module__].Config
 
 
@@ -158,24 +166,24 @@ def names(method: str | None = None, benchmark: str | None = None) -> list[str]:
 
 
 def experiment(name: str, preset: str = "teach", overrides=None, *, tasks=None, order=None) -> Experiment:
-    """The Experiment of a name such as "er/split-mnist", or "er/folder:PATH" and "er/NAME" for own data.
+    """The Experiment of a name such as "er/split-mnist", or of "er/folder:PATH" and "er/NAME" for own data.
 
-    overrides: {field of the method's Config: value}; values given as text are read as the field's type; one
-    that equals the row's own setting is none.   tasks, order: of own data, see own_benchmark. PresetError for
-    unknown names (the nearest are offered) and for values that do not fit.
+    overrides: {field of the method's Config: value}; text is parsed as the field's type; a value that equals
+    the row's setting is ignored.   tasks, order: of own data, see own_benchmark. PresetError for unknown
+    names (with similar ones) and for values of the wrong type.
     """
     if name not in names():
         return _own_experiment(name, overrides, tasks, order)
     if tasks is not None or order is not None:
         raise PresetError(
-            f"{name} has its own tasks and order of classes: --tasks and --order are for your own data, such "
-            "as er/folder:PATH"
+            f"{name} has its own tasks and order of classes: leave out --tasks and --order, which are for "
+            "your own data, such as er/folder:PATH"
         )
     return _overridden(exact_experiment(name, preset), overrides)
 
 
 def exact_experiment(name: str, preset: str, overrides=None) -> Experiment:
-    """The same without reading a Config: overrides must be of their field's type and differ from the row."""
+    """The same without loading a Config: overrides must have the field's type and differ from the row."""
     method, _, benchmark = name.partition("/")
     size = papers.size_of(benchmark, checked_preset(preset))
     row = papers.paper_of(method).settings_of(method, benchmark, size)
@@ -183,7 +191,7 @@ def exact_experiment(name: str, preset: str, overrides=None) -> Experiment:
 
 
 def _overridden(found, overrides):
-    """The Experiment with those settings, of all that are given, that its row does not have."""
+    """The Experiment with the overrides that differ from its row."""
     if not overrides:
         return found
     config = config_class(found.learner)
@@ -197,7 +205,7 @@ def _overridden(found, overrides):
 
 
 def _own_experiment(name, overrides, tasks, order):
-    """An Experiment on a data set that no paper has."""
+    """An Experiment on the user's own data."""
     method, _, data = name.partition("/")
     unknown = f"there is no experiment '{name}'{did_you_mean(name, names())}"
     if not data or method not in papers.methods():
@@ -207,30 +215,36 @@ def _own_experiment(name, overrides, tasks, order):
 
         if not (root() / data / "train").is_dir():
             raise PresetError(
-                f"{unknown}; your own images go into {root() / data}/train/CLASS/ and test/CLASS/, or "
-                f"anywhere as {method}/folder:PATH"
+                f"{unknown}; put your own images into {root() / data}/train/CLASS/ and test/CLASS/, or name "
+                f"any folder as {method}/folder:PATH"
             )
-    overrides, options = dict(overrides or {}), {}
-    if "side" in overrides:
-        side = overrides.pop("side")
-        if not str(side).isdecimal() or int(side) < 1:
-            raise PresetError(
-                f"side is the height and width to bring images to, a positive whole number, not {side!r}"
-            )
-        options = {"side": int(side)}
+    overrides = dict(overrides or {})
+    options = {key: _data_option(key, overrides.pop(key)) for key in OF_FOLDERS if key in overrides}
     stream_row = own_benchmark(data, tasks, order, options)
     found = Experiment(name, OWN, {}, stream_row, dict(papers.paper_of(method).variants[method].settings))
     try:
         row = {**found.row, "net": sensible_net(data, options)}
         config_class(found.learner)(**row)
         found = dataclasses.replace(found, row=row)
-    except ClkitError:  # a method with networks of its own
+    except ClkitError:  # a method that has its own networks
         pass
     return _overridden(found, overrides)
 
 
+def _data_option(name, value):
+    """A setting of the data, in the type that data.load takes; load checks its value."""
+    kind, what = OF_FOLDERS[name]
+    try:
+        typed = kind(value)
+        if kind is int and typed < (name == "side"):
+            raise ValueError
+    except ValueError:
+        raise PresetError(f"{name} is {what}, not {value!r}") from None
+    return typed
+
+
 def typed_setting(config: type, name: str, value):
-    """A setting as the type of its Config field; text is parsed, anything that does not fit is refused."""
+    """A setting in the type of its Config field; text is parsed, and any other type is refused."""
     fields = {f.name: f.type for f in dataclasses.fields(config)}
     if name not in fields:
         raise PresetError(

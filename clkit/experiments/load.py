@@ -1,6 +1,6 @@
 """Results for notebooks and figures: from a committed record, from run folders, or computed.
 
-Reading a record loads no torch. A record counts only if the experiment as it stands now would make it: same
+Reading a record does not load torch. A record is valid only if the present experiment would make it: same
 revision of the method, same settings, same stream.
 """
 
@@ -24,11 +24,11 @@ def revisions() -> dict:
 
 
 def load_or_run(name, preset="teach", seeds=None, overrides=None, compute=None, say=print):
-    """The results of an experiment: from its record, from run folders, or computed; says which.
+    """The results of an experiment: from its record, from run folders, or computed; `say` reports which.
 
-    A record of another revision, of other settings or data is refused. Without a record, the laptop and paper
-    presets are not started unless compute=True, because they may take hours: the PresetError names the
-    command and the time.
+    A record of another revision, other settings or other data is refused. Without a record, the laptop and
+    paper presets start only with compute=True, because they may take hours: the PresetError gives the command
+    and the time.
     """
     from clkit.experiments.runner import run_experiment, run_folder
 
@@ -53,57 +53,57 @@ def load_or_run(name, preset="teach", seeds=None, overrides=None, compute=None, 
 
 
 def load_record(name, preset="paper", overrides=None, trace=True):
-    """The results in a record, checked; overrides as `exact_experiment` takes them, trace as `load` does."""
+    """The checked results of a record; overrides as in `exact_experiment`, trace as in `load`."""
     return load_record_of(exact_experiment(name, preset, overrides), trace)
 
 
 def load_record_of(found: Experiment, trace=True):
-    """The results in the record of an Experiment. PresetError or ResultError where they do not count."""
+    """The results in the record of an Experiment. PresetError or ResultError if they are not valid."""
     results = load(places.record_of(found.stem), trace)
     check_record(found, results)
     return results
 
 
 def on_record(name, preset="paper", overrides=None) -> bool:
-    """Whether there is a record of an experiment, be it fresh or stale."""
+    """Whether an experiment has a record, valid or stale."""
     return places.record_of(exact_experiment(name, preset, overrides).stem).is_file()
 
 
 def check_record(found: Experiment, results) -> None:
-    """Raise PresetError if results were not made by this experiment as it stands now."""
+    """Raise PresetError unless the present version of this experiment made the results."""
     for fault in filter(None, (_fault(found, result) for result in results)):
-        raise PresetError(f"the record {found.stem} is stale ({fault}): make it anew with `{found.command}`")
+        raise PresetError(f"the record {found.stem} is stale ({fault}): renew it with `{found.command}`")
 
 
 def _fault(found, result):
-    """What tells that another experiment made a result, in a few words; "" where nothing does."""
+    """Why this experiment did not make a result, in a few words; "" if it did."""
     about, row = result.about, found.stream_row
     settings = plain(found.settings)
     if (about["experiment"], about["preset"]) != (found.name, found.preset):
-        return "it is of another experiment"
+        return "it belongs to another experiment"
     if found.preset != OWN and about["revision"] != revisions().get(about["learner"]):
         return "another revision of the method made it"
     if about["key"] != record_key(about["learner"], about["revision"], about["settings"], about["stream"]):
-        return "its key is not that of what it says"
+        return "its key does not match its settings and stream"
     changed = {k for k in settings if about["config"].get(k) != settings[k]}
     if changed := changed | (about["settings"].keys() - settings.keys()):
-        return f"other settings made it: {', '.join(sorted(changed))}"
+        return f"it has other settings: {', '.join(sorted(changed))}"
     same = (
         about["stream"]["data"].partition("(")[0] == row.data.removeprefix("folder:")
         and all(about["stream"].get(k) == v for k, v in row.stream.items())
         and tuple(result.classes_per_task) == tuple(row.classes_per_task)
     )
-    return "" if same else "other data made it"
+    return "" if same else "it has other data"
 
 
-# ---- all that a folder holds
+# ---- all records in a folder
 
 
 def records_in(folder, benchmark=None, preset=None) -> dict:
-    """{(benchmark, size): {label: results}} of the records in a folder, of any experiment.
+    """{(benchmark, preset): {label: results}} of the records in a folder, of any experiment.
 
-    A label is the method, followed by those settings of its own that not all records beside it have.
-    PresetError where there is no record, or none of the benchmark or size asked for.
+    A label is the method, followed by those of its settings that not all records of the group share.
+    PresetError if there is no record, or none of the benchmark or preset asked for.
     """
     folder, found = Path(folder).expanduser(), {}
     for path in sorted(folder.glob("*.json")):
@@ -121,7 +121,7 @@ def records_in(folder, benchmark=None, preset=None) -> dict:
 
 
 def _beside_row(about):
-    """The settings of a result, KEY=VALUE each, that its experiment's row does not have."""
+    """The settings of a result that differ from its experiment's row, each as KEY=VALUE."""
     known = about["experiment"] in names() and about["preset"] != OWN
     row = plain(exact_experiment(about["experiment"], about["preset"]).settings) if known else {}
     named = row.keys() | about["settings"].keys()

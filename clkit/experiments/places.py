@@ -1,9 +1,9 @@
-"""Where things are: the checkout, its records, and the run folders."""
+"""Paths of the checkout, its records, and the run folders."""
 
 import os
 from pathlib import Path
 
-REPO_ROOT = Path(__file__).resolve().parents[2]  # the checkout, where there is one
+REPO_ROOT = Path(__file__).resolve().parents[2]  # the checkout, if there is one
 RECORDS = REPO_ROOT / "figures" / "results"
 
 
@@ -13,7 +13,7 @@ def record_of(stem: str) -> Path:
 
 
 def runs_root() -> Path:
-    """Where run folders are: $CLKIT_RUNS, else runs/ in the checkout or in the working folder."""
+    """The folder of all run folders: $CLKIT_RUNS, else runs/ in the checkout or in the working folder."""
     if os.environ.get("CLKIT_RUNS"):
         return Path(os.environ["CLKIT_RUNS"]).expanduser()
     return (REPO_ROOT if (REPO_ROOT / "pyproject.toml").is_file() else Path.cwd()) / "runs"

@@ -1,4 +1,4 @@
-"""Running an experiment: one seed in its folder, all seeds in one or several processes, and their record."""
+"""Running an experiment: one seed in its folder, all seeds in one or more processes, and their record."""
 
 import dataclasses
 from fnmatch import fnmatchcase
@@ -10,11 +10,11 @@ from clkit.experiments.benchmark import PresetError, stream_of
 from clkit.experiments.experiment import Experiment, experiment
 from clkit.experiments.places import runs_root
 
-THREADS = 1  # of the CPU in every run, never the machine's: another number changes the last bits of sums
+THREADS = 1  # CPU threads in every run, on every machine: the last bits of sums depend on their number
 
 
 def checked_tables(found: Experiment, record) -> tuple:
-    """The trace tables asked for, or those of the experiment; PresetError where the method has none such."""
+    """The trace tables asked for, or those of the experiment; PresetError if the method has no such table."""
     if record is None:
         return found.tables
     patterns = (record,) if isinstance(record, str) else tuple(record)
@@ -22,14 +22,14 @@ def checked_tables(found: Experiment, record) -> tuple:
     for pattern in patterns:
         if not any(fnmatchcase(table, pattern) for table in known):
             raise PresetError(
-                f"{found.method} records no table '{pattern}'{did_you_mean(pattern, known)}; it has "
+                f"{found.method} records no table '{pattern}'{did_you_mean(pattern, known)}; it records "
                 f"{', '.join(known)}"
             )
     return patterns
 
 
 def run_folder(found: Experiment, seed: int, record=None) -> Path:
-    """Where the run of one seed lives; other settings, data or revision lead to another folder."""
+    """The folder of the run of one seed; it depends on settings, data and revision."""
     record, tasks = checked_tables(found, record), stream_of(found.stream_row, seed)
     learned = tasks.merged() if found.learner.joint else tasks
     key = key_of(found.learner, found.config, learned.about()) or "unknown"
@@ -38,12 +38,12 @@ def run_folder(found: Experiment, seed: int, record=None) -> Path:
 
 
 def run_seed(name, preset="teach", seed=0, device="auto", overrides=None, record=None, progress=None):
-    """One seed of an experiment, new, gone on with or read back from its folder: (learner, Result)."""
+    """(learner, Result) of one seed of an experiment: a new run, a resumed one, or read from its folder."""
     return run_seed_of(experiment(name, preset, overrides), seed, device, record, progress)
 
 
 def run_seed_of(found: Experiment, seed, device="auto", record=None, progress=None, every=60.0):
-    """`run_seed` of an Experiment."""
+    """`run_seed` for an Experiment."""
     from clkit.analysis import PROBES, STUDIES
     from clkit.engine.device import pick_device
     from clkit.engine.run import run
@@ -91,28 +91,28 @@ def run_experiment(
     tasks=None,
     order=None,
 ):
-    """All seeds of an experiment; list of Results in the order of `seeds`.
+    """Run all seeds of an experiment; list of Results in the order of `seeds`.
 
-    jobs: processes to spread the seeds over; results do not depend on it.   out: folder that gets the record
-    too; replace: also where it holds seeds that are not among these.   record: trace tables to record, by
-    default those of the experiment.   progress: bars; None means in a terminal or notebook, and never with
-    several jobs.   every: seconds between checkpoints.   tasks, order: of own data.
+    jobs: processes to spread the seeds over; results do not depend on it.   out: folder to write the record
+    to; replace: overwrite a record there even if it holds other seeds.   record: trace tables to record, by
+    default those of the experiment.   progress: show bars; None means in a terminal or notebook, and never
+    with several jobs.   every: seconds between checkpoints.   tasks, order: of own data.
     """
     from clkit.result import check_replaces, save
 
     found = experiment(name, preset, overrides, tasks=tasks, order=order)
     seeds = found.seeds if seeds is None else tuple(seeds)
     if jobs < 1 or not seeds:
-        raise PresetError("give at least one seed, and jobs of 1 or more")
+        raise PresetError(f"there must be at least one seed and one job, not {len(seeds)} and {jobs}")
     checked_tables(found, record)
-    if out is not None:  # before hours of work, not after
+    if out is not None:  # check before hours of work, not after
         Path(out).mkdir(parents=True, exist_ok=True)
         if not replace:
             check_replaces(Path(out) / found.stem, seeds)
     if jobs == 1 or len(seeds) == 1:
         results = [run_seed_of(found, s, device, record, progress, every)[1] for s in seeds]
     else:
-        stream_of(found.stream_row, seeds[0])  # what is wrong with the data is said once, here
+        stream_of(found.stream_row, seeds[0])  # report faults in the data once, here
         from joblib import Parallel, delayed
 
         work = (delayed(_seed_result)(found, s, device, record, every) for s in seeds)
@@ -128,7 +128,7 @@ def _seed_result(found, seed, device, record, every):
 
 
 def _kept(result, found, record, first):
-    """A result as a record holds it: of the trace what its paper's tables say, or what was asked for."""
+    """A result as its record stores it: with the trace tables that the paper keeps, or those asked for."""
     if record is not None:
         return result
     large, trace = first and not found.overrides, {}

@@ -1,10 +1,9 @@
 """The figures of the book: FIGURES = {name: figure function}, and `build`, which writes them to figures/.
 
-A figure function stands in the file of its paper, reads committed records only and returns a FigureSpec. A
-notebook cell and ``python -m clkit figures`` use the same one, so they cannot disagree:
-``spec = FIGURES["averages-split-mnist"]()``. Each figure becomes NAME.json (what it shows, and from which
-records) and an image of each kind asked for: PNG, SVG, or PDF with real text. The same records give the same
-files, byte for byte.
+A figure function lives in the file of its paper, reads only committed records and returns a FigureSpec:
+``spec = FIGURES["averages-split-mnist"]()``. Notebooks and ``python -m clkit figures`` call the same
+function, so they cannot disagree. Each figure becomes NAME.json (its contents and records) and one image per
+requested format: PNG, SVG, or PDF with real text. The same records give the same files, byte for byte.
 """
 
 import io
@@ -30,16 +29,16 @@ FIGURES = baselines.FIGURES | spacenet.FIGURES | arm.FIGURES
 
 
 def build(names=None, out=OUT, formats=("png",)):
-    """Write figures to the folder `out`; names: some of FIGURES, all by default. Returns the paths written.
+    """Write figures to the folder `out`; names: some of FIGURES, by default all. Returns the paths written.
 
-    formats: some of FORMATS. PresetError for an unknown name or format (the nearest are offered) and where a
-    record is missing or stale; the figures before it are then there already.
+    formats: some of FORMATS. An unknown name or format raises PresetError, which suggests the nearest, before
+    anything is written. So does a missing or stale record, but earlier figures have been written by then.
     """
     return _build(FIGURES, names, Path(out), formats)
 
 
 def build_from(folder, names=None, out=None, formats=("png",)):
-    """The same of figures of whatever records a folder holds: see of_records; out: its folder "figures"."""
+    """Write figures of all records in a folder (see of_records), by default to its subfolder "figures"."""
     out = Path(folder).expanduser() / "figures" if out is None else Path(out)
     return _build(figures_of(folder), names, out, formats)
 
@@ -48,12 +47,14 @@ def _build(figures, names, out, formats):
     for name in names or ():
         if name not in figures:
             near = did_you_mean(name, figures, n=3, cutoff=0.4) or f", such as {', '.join(list(figures)[:3])}"
-            raise PresetError(f"there is no figure '{name}' among the {len(figures)} there are{near}")
+            raise PresetError(f"there is no figure '{name}' among the {len(figures)} figures{near}")
     for kind in formats:
         if kind not in FORMATS:
-            raise PresetError(f"figures are written as {', '.join(FORMATS)}, not as '{kind}'")
+            raise PresetError(f"unknown format '{kind}': use {', '.join(FORMATS)}")
     paths = []
-    with matplotlib.style.context("default"):  # not the user's: the bytes depend on the records alone
+    with matplotlib.style.context(
+        "default"
+    ):  # ignore the user's style: the bytes depend on the records alone
         for name in names or figures:
             paths += write(name, figures[name](), out, formats)
     return paths
@@ -63,13 +64,16 @@ def write(name, spec, out, formats=("png",)):
     """Write one FigureSpec as out/NAME.json and an image of each format, and close it; returns the paths."""
     stamps = [t.get_text() for t in spec.figure.findobj(matplotlib.text.Text) if t.get_gid() == "stamp"]
     provenance = " ".join(stamps)
-    if layout := spec.figure.get_layout_engine():  # once: drawing again would move things a little each time
+    if (
+        layout := spec.figure.get_layout_engine()
+    ):  # once only: each further layout would shift things a little
         layout.execute(spec.figure)
         spec.figure.set_layout_engine("none")
     files = {kind: _image(spec.figure, kind, name, spec.alt, provenance) for kind in formats}
     plt.close(spec.figure)
     facts = {
         "figure": name,
+        "title": spec.title,
         "caption": spec.caption,
         "alt": spec.alt,
         "stamp": provenance,
@@ -85,7 +89,7 @@ def write(name, spec, out, formats=("png",)):
 
 
 def _image(figure, kind, title, alt, provenance):
-    """The bytes of a figure: no dates, and ids in an SVG from a fixed salt instead of a random one."""
+    """The bytes of a figure, without dates; a fixed salt replaces the random one for the ids of an SVG."""
     about = {
         "png": {"Title": title, "Description": alt, "Comment": provenance, "Software": None},
         "svg": {"Title": title, "Description": alt, "Source": provenance, "Date": None, "Creator": None},
@@ -93,14 +97,14 @@ def _image(figure, kind, title, alt, provenance):
     }[kind]
     file, look = io.BytesIO(), {"svg.hashsalt": "clkit", "svg.fonttype": "path", "pdf.fonttype": 42}
     with matplotlib.rc_context(look):
-        fast = {"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}  # few_colours packs it
+        fast = {"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}  # few_colours compresses it
         save = {"format": kind, "dpi": DPI, "bbox_inches": "tight", "facecolor": "white", "metadata": about}
         figure.savefig(file, **save, **fast)
     return few_colours(file.getvalue()) if kind == "png" else file.getvalue()
 
 
 def _facts(results):
-    """What a record says about itself, without the paths and names of any machine."""
+    """The facts stored in a record, without paths and machine names."""
     about = [r.about for r in results]
     kept = ("experiment", "preset", "key", "config", "commit", "date", "device", "threads", "versions")
     stream = about[0].get("stream") or {}

@@ -1,4 +1,4 @@
-"""Figures of whatever records a folder holds: the user's own data, or one benchmark of the book."""
+"""Figures of the records in any folder: the user's own data, or a benchmark of the book."""
 
 from functools import partial
 
@@ -18,40 +18,40 @@ def figures_of(folder):
 
 
 def averages(where, groups):
-    """Average accuracy after each task, a line a method."""
+    """Average accuracy after each task: one line per method."""
     return FigureSpec(
         plots.plot_averages(groups).figure,
         f"Average accuracy over the classes seen so far on {where}, class-incremental.",
-        f"Curves of average accuracy after each task. At the end: {each(groups, lambda r: r.average())}.",
+        f"Curves of average accuracy after each task. Final values: {each(groups, lambda r: r.average())}.",
         _by_stem(groups),
     )
 
 
 def forgetting(where, groups):
-    """Forgetting of each method as bars."""
+    """Forgetting: one bar per method."""
     return FigureSpec(
         plots.plot_forgetting(groups).figure,
         f"Forgetting on {where}: how far each task's accuracy fell from its best to the end, "
-        "mean over the tasks but the last. A dot is a seed.",
+        "mean over all tasks but the last. Each dot is one seed.",
         f"Bars of forgetting: {each(groups, lambda r: r.forgetting())}.",
         _by_stem(groups),
     )
 
 
 def memory(where, groups):
-    """What each method keeps between tasks."""
+    """Memory that each method keeps between tasks."""
     kept = "; ".join(
         f"{plots.style(m)['label']} {sum(v[-1] for v in seeds[0].memory_bytes.values()) / 1e6:.2f} MB"
         for m, seeds in groups.items()
     )
     return FigureSpec(
         plots.plot_memory(groups).figure,
-        f"Memory kept when the last task of {where} is over, by kind.",
+        f"Memory kept after the last task of {where}, by kind.",
         f"Stacked bars of memory kept: {kept}.",
         _by_stem(groups),
     )
 
 
 def _by_stem(groups):
-    """The records behind a figure, named as in its JSON."""
+    """{stem: results} of the records behind a figure, as its JSON lists them."""
     return {label.replace(" ", "_"): results for label, results in groups.items()}

@@ -1,8 +1,8 @@
-"""What a figure of the book is, a FigureSpec, and what the figure functions beside this file share.
+"""FigureSpec, a figure of the book, and the helpers that figure functions share.
 
-A figure function reads committed records only: `load_records`, `records_of` and `available_records` find
-them, without torch. Overrides are those of the record: of their field's type, and different from the
-experiment's own settings. The others put panels and numbers in one style.
+Figure functions read only committed records. `load_records`, `records_of` and `available_records` find them
+without importing torch; `overrides` are those of the record, with values of the field's type that differ from
+the experiment's defaults. The other helpers give panels and numbers one style.
 """
 
 import io
@@ -20,9 +20,9 @@ from clkit.result import Result, interval
 class FigureSpec:
     """A figure ready to be shown or written.
 
-    figure: the matplotlib Figure.   caption: a sentence or two.   alt: what it shows, with its numbers, for
-    those who do not see it.   records: {stem of a record: its results}.   about: further facts, where it
-    shows more than records.
+    figure: the matplotlib Figure.   title: a few words.   caption: one or two sentences.   alt: a description
+    of what it shows, with numbers, for readers who cannot see it.   records: {stem of a record: its results},
+    empty for a schematic.   about: further facts, if it shows more than records.
     """
 
     figure: object
@@ -30,15 +30,16 @@ class FigureSpec:
     alt: str
     records: dict = field(default_factory=dict)
     about: dict = field(default_factory=dict)
+    title: str = ""
 
 
 # ---- records
 
 
 def load_records(wanted, preset="paper", trace=True):
-    """{stem: results} of [(experiment name, overrides)], from records; PresetError where one is missing.
+    """{stem: results} of [(experiment name, overrides)] from records; PresetError if one is missing.
 
-    trace: whether to read their trace tables too, which take most of the time.
+    trace: whether to read trace tables too, which takes most of the time.
     """
     found = {}
     for name, overrides in wanted:
@@ -58,11 +59,11 @@ def records_of(benchmark, *methods, preset="paper", overrides=None):
 
 
 def available_records(rows, needed=None, trace=True):
-    """What is on record of [(label, experiment name, overrides)].
+    """The rows of [(label, experiment name, overrides)] that have a record.
 
-    needed: a label that is not left out, by default the first that has a record.   trace: see load_records.
-    Returns (records {stem: results}, {label: results}, labels left out because there is no record).
-    PresetError for a stale record, where `needed` has none, and where none has one.
+    needed: a label that must have a record, by default the first one that has.   trace: see load_records.
+    Returns (records {stem: results}, {label: results}, labels without a record). PresetError if a record is
+    stale, if `needed` has no record, or if no row has one.
     """
     there = {label: on_record(*row) for label, *row in rows}
     there[needed or next((label for label in there if there[label]), rows[0][0])] = True
@@ -77,13 +78,13 @@ def labelled_records(rows, trace=True):
 
 
 def on_record(name, overrides=None):
-    """Whether there is a record of an experiment at the paper preset, be it fresh or stale."""
+    """Whether an experiment has a record at the paper preset, fresh or stale."""
     return experiments.on_record(name, "paper", overrides)
 
 
 def left_out(absent):
-    """A sentence about rows without a record, for a caption; "" if there are none."""
-    return f" Left out, because there is no record of them: {'; '.join(absent)}." if absent else ""
+    """A sentence for a caption about rows without a record; "" if there are none."""
+    return f" Omitted, because they have no record: {'; '.join(absent)}." if absent else ""
 
 
 # ---- printed numbers
@@ -92,10 +93,10 @@ _PRINTED = {"color": VERMILLION, "marker": "D", "markersize": 5, "markerfacecolo
 
 
 def mark_printed(ax, labels, printed, limits=(0, 100), beside=74):
-    """Diamonds for printed numbers, written out too, on axes of plot_ablation.
+    """Mark printed numbers on the axes of plot_ablation: as diamonds, and as text.
 
-    labels: of all rows.   printed: {label: Published}.   limits: of the axis.   beside: how far right of the
-    axes they are written, in points.
+    labels: of all rows.   printed: {label: Published}.   limits: of the axis.   beside: distance of the text
+    from the axes, in points.
     """
     place = {"textcoords": "offset points", "xycoords": ("axes fraction", "data"), "va": "center"}
     for label, p in printed.items():
@@ -108,7 +109,7 @@ def mark_printed(ax, labels, printed, limits=(0, 100), beside=74):
 
 
 def printed_handles(printed="printed, with its ±", seeds=True):
-    """What a legend says beside dots, open dots (where there are several seeds) and diamonds."""
+    """Legend handles for dots, open dots (with several seeds) and diamonds."""
     theirs, dot = Line2D([], [], label=printed, **_PRINTED), {"color": BLUE, "marker": "o"}
     if not seeds:
         return [Line2D([], [], linestyle="none", label="our run", **dot), theirs]
@@ -120,23 +121,26 @@ def printed_handles(printed="printed, with its ±", seeds=True):
 
 
 def panels(width, height, columns=1, rows=1, **options):
-    """(figure, axes) of `rows` x `columns` panels, as plt.subplots gives them."""
+    """(figure, axes) of `rows` x `columns` panels, as plt.subplots returns them."""
     return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
 
 
 def side_by_side(plot, groups, last, width, height, y_labels=False, **options):
-    """A figure with a panel a method; last: what is drawn in the last one only, such as "legend"."""
+    """A figure with one panel per method; last: what only the last panel shows, such as "legend"."""
     figure, axes = panels(width, height, len(groups), **options)
     for n, (ax, seeds) in enumerate(zip(axes, groups.values())):
         plot(seeds, ax=ax, **{last: n == len(groups) - 1})
         if n and not y_labels:
             ax.set_ylabel("")
+    bar = figure.axes[-1]  # the colour bar, if any, whose label states the seeds of the last panel
+    if last == "colorbar" and len({len(seeds) for seeds in groups.values()}) > 1:
+        bar.set_ylabel(f"{bar.get_ylabel().partition(', ')[0]}, mean over seeds")
     plots.stamp(figure, groups)
     return figure
 
 
 def scenarios(methods, caption):
-    """The figure of `plot_scenarios` of methods, as a text with spaces, on split MNIST."""
+    """The figure of `plot_scenarios` on split MNIST; methods: their names, separated by spaces."""
     records, groups = records_of("split-mnist", *methods.split())
     both = [each(groups, score) for score in (Result.average, Result.task_aware_average)]
     alt = f"Pairs of bars. Class-incremental average accuracy: {both[0]}. Task-aware: {both[1]}."
@@ -144,20 +148,20 @@ def scenarios(methods, caption):
 
 
 def shared_bar(axes, label, **options):
-    """One colour bar for maps on one scale."""
+    """One colour bar for several maps on the same scale."""
     bar = axes[0].figure.colorbar(axes[-1].images[0], ax=list(axes), **options)
     bar.set_label(label)
     bar.outline.set_visible(False)
 
 
 def percent(seeds, score):
-    """ "19.9 %", or with its interval, in words."""
+    """ "19.9 %", with its interval if there are several seeds."""
     i = interval([score(r) for r in seeds])
     return f"{100 * i.mean:.1f} %" + ("" if i.n < 2 else f" (± {100 * i.half:.1f}, {i.kind}, n = {i.n})")
 
 
 def short(groups, score):
-    """ "ER 62.8 ± 3.1; ARM 56.3": means and half-widths in percent, for a text that says their kind and n."""
+    """ "ER 62.8 ± 3.1; ARM 56.3": means and half-widths in percent; the text around must give kind and n."""
     every = {label: interval([score(r) for r in seeds]) for label, seeds in groups.items()}
     return "; ".join(
         f"{label} {100 * i.mean:.1f}" + ("" if i.n < 2 else f" ± {100 * i.half:.1f}")
@@ -172,22 +176,25 @@ def each(groups, score):
 
 
 def each_label(shown, score):
-    """The same of {label: results}."""
+    """The same for {label: results}."""
     return "; ".join(f"{label} {percent(seeds, score)}" for label, seeds in shown.items())
 
 
 # ---- files
 
 
-def few_colours(png):
-    """The same PNG with a palette of 256 colours: 40 % of the bytes, and no plot here needs more."""
+def few_colours(png, level=7):
+    """The same PNG with a palette of 256 colours, enough for every plot here, in 40 % of the bytes.
+
+    level: of compression; 9 takes another tenth off, and longer.
+    """
     from PIL import Image, PngImagePlugin
 
     picture, notes, file = Image.open(io.BytesIO(png)), PngImagePlugin.PngInfo(), io.BytesIO()
     for key, text in picture.text.items():
         notes.add_text(key, text)
     picture = picture.convert("RGB")
-    refine = int(picture.getcolors(2000) is None)  # else large areas of a heat map take on a tint
+    refine = int(picture.getcolors(2000) is None)  # otherwise large areas of a heat map are tinted
     look = {"method": Image.Quantize.MAXCOVERAGE, "kmeans": refine, "dither": Image.Dither.NONE}
-    picture.quantize(256, **look).save(file, "png", compress_level=7, pnginfo=notes)
+    picture.quantize(256, **look).save(file, "png", compress_level=level, pnginfo=notes)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Figures of SpaceNet (Sokar et al. 2021): its figures 2 to 6, tables 2 and 3, and what moves its numbers."""
+"""Figures of SpaceNet (Sokar et al. 2021): a schematic, its figures 2 to 6, tables 2 and 3, and ablations."""
 
 import math
 
@@ -23,7 +23,7 @@ from clkit.figures.picture import (
 from clkit.papers.published import one
 from clkit.result import Result
 
-# CIFAR-10/100: the size, and the methods drawn. wide: settings of SpaceNet with more feature maps,
+# CIFAR-10/100: the preset and the methods drawn. wide: settings of SpaceNet with more feature maps, such as
 # {"maps": (64, 64, 128, 128), "reserved": (4, 4, 10, 12, 30)}, or None.
 CIFAR = {
     "benchmark": "cifar10-100",
@@ -37,7 +37,7 @@ PRINTED = {"static": "spacenet-static", "rehearsal": "spacenet-rehearsal"}
 SIZES = "spacenet rehearsal lwf ewc si mas icarl dgr".split()
 
 
-# Variants of SpaceNet on split MNIST: (label, experiment, overrides), the first is the one that they vary.
+# Variants of SpaceNet on split MNIST: (label, experiment, overrides); the others vary the first.
 _OWN = "spacenet/split-mnist"
 ABLATIONS = (
     ("SpaceNet", _OWN, None),
@@ -63,6 +63,55 @@ PIXELS = (
 )
 
 
+# ---- the schematic
+
+_BOXES = {  # name: (text, kind, x, y, width, height)
+    "images": ("images of task $t$", "data", 1.3, 4.1, 1.7, 0.6),
+    "older": ("connections of earlier tasks\n$W^{1:t-1}$", "frozen", 3.9, 4.75, 2.5, 0.75),
+    "own": ("connections of task $t$\n$W^t$", "trained", 3.9, 3.3, 2.5, 0.75),
+    "logits": ("logits", "data", 6.45, 4.1, 1.0, 0.6),
+    "loss": ("2 Train\ncross-entropy", "loss", 8.5, 4.1, 1.5, 0.8),
+    "free": ("free neurons", "data", 1.3, 0.55, 1.5, 0.6),
+    "allocate": ("1 Allocate\nchoose neurons, scatter\nconnections between them", "step", 1.3, 1.9, 2.3, 1.0),
+    "rewire": ("3 Drop and grow\nafter each epoch but the last", "step", 3.9, 1.9, 2.6, 0.8),
+    "importance": (r"importance of connections, $\Omega$," "\nand neurons, $a$", "step", 7.75, 1.9, 2.9, 0.8),
+    "reserve": ("4 Reserve\nthe most important neurons", "step", 7.75, 0.55, 2.5, 0.8),
+}
+_ARROWS = (
+    ("images", "older"),
+    ("images", "own"),
+    ("older", "logits"),
+    ("own", "logits"),
+    ("logits", "loss"),
+    ("loss", "own", "gradient, masked", {"dashed": True, "curve": -0.3, "at": (0.25, -0.22)}),
+    ("own", "older", "frozen when\nthe task ends", {"dashed": True, "at": (0.65, -0.2)}),
+    ("loss", "importance", "gradient × step", {"dashed": True, "at": (0.75, -0.05)}),
+    ("importance", "rewire"),
+    ("rewire", "own"),
+    ("free", "allocate"),
+    ("allocate", "own"),
+    ("importance", "reserve", "end of the task", {"at": (0.65, -0.1)}),
+    ("reserve", "free", "reserved neurons are free no longer"),
+)
+
+
+def schematic():
+    """The data flow of one task, from the allocation to the reservation."""
+    return FigureSpec(
+        plots.plot_schematic(_BOXES, _ARROWS, size=(9.4, 5.2)).figure,
+        "Numbers give the order of the four phases of a task. Dashed arrows carry gradients, and weights that"
+        " are kept as they are.",
+        "Boxes and arrows. Phase 1, allocate: neurons are chosen among the free ones, and connections are "
+        "scattered between them. Phase 2, train: images of the task pass through the connections of earlier "
+        "tasks, which are fixed, and those of the task, to the logits and the cross-entropy; the masked "
+        "gradient changes the connections of the task only. Gradient times step adds up to the importance of "
+        "connections and neurons. Phase 3, after each epoch but the last: connections are dropped and grown "
+        "by importance. Phase 4, at the end: the most important neurons are reserved and are free no longer, "
+        "and the connections of the task join the fixed ones.",
+        title="The data flow of SpaceNet in one task",
+    )
+
+
 # ---- figures 2 and 3
 
 
@@ -74,18 +123,19 @@ def size():
     said = one(paper="spacenet", method="dgr", metric="connections relative to spacenet")
     numbers = "; ".join(
         f"{plots.style(m)['label']} {h['parameters']:,}"
-        + (f" and {h['extra']:,} kept beside them" if h["extra"] else "")
+        + (f" and {h['extra']:,} stored in addition" if h["extra"] else "")
         for m, h in held.items()
     )
     return FigureSpec(
         plots.plot_sizes(groups, held).figure,
-        "Numbers that each method holds after the last task of split MNIST. For SpaceNet these are the "
-        "weights of its connections, and all biases. Hatched is what is kept beside the parameters: "
-        "teachers, importances, stored pixels.",
-        f"Horizontal bars on a logarithmic scale, parameters of each method: {numbers}. The dense network has"
-        f" {lwf:.1f} times the parameters of SpaceNet, DGR {dgr:.1f} times; the paper says {said} times, of "
-        f"connections ({said.place}).",
+        "How many numbers each method holds after the last task of split MNIST. SpaceNet holds the weights of"
+        " its connections and all biases. The hatched part is kept beside the parameters: teachers, "
+        "importances, stored pixels.",
+        f"Horizontal bars on a logarithmic scale show the parameters of each method: {numbers}. The dense "
+        f"network has {lwf:.1f} times the parameters of SpaceNet, DGR {dgr:.1f} times; the paper says {said} "
+        f"times, and counts connections ({said.place}).",
         records,
+        title="Model size on split MNIST",
     )
 
 
@@ -99,17 +149,18 @@ def cifar():
     scale = f"Size {preset}: {cifar_scale()}"
     return FigureSpec(
         plots.plot_task_bars(groups).figure,
-        "Accuracy on each task of CIFAR-10/100 after all six were learned, and the average over tasks; task 1"
-        f" is CIFAR-10. {scale}; {plots.kind(groups)}.",
-        f"Groups of bars, one group a task, one bar a method, and last the average: "
+        "Accuracy on each task of CIFAR-10/100 after all six tasks, and the average over tasks. Task 1 is "
+        f"CIFAR-10. {scale}; {plots.kind(groups)}.",
+        "A group of bars for each task and one for the average, with one bar for each method. Averages: "
         f"{each(groups, Result.average)}. Standard deviation over the tasks: "
         f"{each(groups, lambda r: np.std(r.accuracy()[-1]))}. {scale}.",
         records,
+        title="Accuracy by task on CIFAR-10/100",
     )
 
 
 def cifar_scale():
-    """In words, how much the records of figure 3 were trained, beside the paper."""
+    """How long and on how many images the records of figure 3 were trained, in words, and the paper's."""
     benchmark, preset = CIFAR["benchmark"], CIFAR["preset"]
     settings_of = papers.paper_of("spacenet").settings_of
     ours, full = (settings_of("spacenet", benchmark, size)["epochs"] for size in (preset, "paper"))
@@ -124,7 +175,10 @@ def cifar_scale():
 
 
 def _activations():
-    """(records, first seed, its [(images, units)] after task 1, how many are of class 0, words on them)."""
+    """(records, result of the first seed, its activations after task 1, images of class 0, a description).
+
+    Activations: [(images, units)], one array for each hidden layer.
+    """
     records, groups = records_of("split-mnist", "spacenet")
     first, said = groups["spacenet"][0], []
     values = np.asarray(first.trace["network"]["activations"][0], dtype=float)
@@ -133,15 +187,15 @@ def _activations():
     for name, a in zip(("First", "Second"), layers, strict=True):
         s, cosine = masks.sparsity(a), masks.class_cosine(a[:split], a[split:])
         said.append(
-            f"{name} hidden layer: {s['columns']} of {a.shape[1]} neurons are ever active, for an image "
-            f"{100 * s['active']:.1f} % of them; {100 * s['strong']:.1f} % of the values are above a tenth "
-            f"of the largest; cosine between the classes' mean activations {cosine:.2f}."
+            f"{name} hidden layer: {s['columns']} of {a.shape[1]} neurons are active for any image, and an "
+            f"image activates {100 * s['active']:.1f} % on average; {100 * s['strong']:.1f} % of the values "
+            f"exceed a tenth of the largest; cosine between the classes' mean activations {cosine:.2f}."
         )
     return records, first, layers, split, " ".join(said)
 
 
 def _draw_activations(layers, split, result, note=""):
-    """Both hidden layers, one above the other, on one scale; note: on the order of the neurons."""
+    """Draw both hidden layers, one above the other, on one scale; note: about the order of the neurons."""
     figure, axes = panels(9.6, 6, 1, 2)
     look = {"names": [f"class {name}" for name in result.names[:2]], "vmax": max(a.max() for a in layers)}
     for ax, a, name in zip(axes, layers, ("first", "second"), strict=True):
@@ -158,15 +212,16 @@ def activations():
     return FigureSpec(
         _draw_activations(layers, split, first),
         "Activations of SpaceNet's two hidden layers for test images of the two classes of task 1 of split "
-        "MNIST, after that task was learned. A row is an image, a column a neuron.",
-        f"Two heat maps of {len(layers[0])} images, the first class above the second, on one scale: thin "
+        "MNIST, after training on that task. Each row is an image and each column a neuron.",
+        f"Two heat maps of {len(layers[0])} images on one scale, the first class above the second, show thin "
         f"vertical stripes. {said}",
         records,
+        title="Activations after task 1",
     )
 
 
 def activations_sorted():
-    """The same of the neurons that are ever active, sorted by the class that they prefer."""
+    """The same for the neurons that are active for any image, sorted by the class that they prefer."""
     records, first, layers, split, said = _activations()
     drawn, parts = [], []
     for a, name in zip(layers, ("first", "second"), strict=True):
@@ -174,16 +229,17 @@ def activations_sorted():
         difference = a[:split].mean(axis=0) - a[split:].mean(axis=0)
         drawn.append(a[:, np.argsort(-difference, kind="stable")])
         parts.append(
-            f"of {a.shape[1]} neurons in the {name} hidden layer {(difference > 0).sum()} are more "
-            f"active for the first class and {(difference < 0).sum()} for the second"
+            f"{(difference > 0).sum()} of {a.shape[1]} in the {name} hidden layer are more active for the "
+            f"first class and {(difference < 0).sum()} for the second"
         )
     return FigureSpec(
         _draw_activations(drawn, split, first, ", those active for any image, sorted by class"),
-        "The same activations after task 1 of split MNIST, of the neurons that are active for any of the "
-        "images, sorted by how much more active they are for the first class than for the second.",
-        f"Two heat maps of {len(layers[0])} images: the first class lights up columns at the left, the second"
-        f" at the right. Sorted are those active for any image: {'; '.join(parts)}. {said}",
+        "Activations after task 1 of split MNIST of the neurons that are active for any of the images, sorted"
+        " by how much more active they are for the first class than for the second.",
+        f"Two heat maps of {len(layers[0])} images: the first class activates columns at the left, the second"
+        f" at the right. Among the neurons active for any image, {'; '.join(parts)}. {said}",
         records,
+        title="Activations after task 1, sorted by class",
     )
 
 
@@ -207,15 +263,16 @@ def connections():
     plots.stamp(figure, first)
     return FigureSpec(
         figure,
-        "Connections of task 2 of split MNIST between the neurons chosen for it: where they were allocated at"
-        " random, and where they are after training. Black is a connection.",
-        f"Four matrices of connections, left before and right after training. {' '.join(parts)}",
+        "Connections of task 2 of split MNIST between the neurons chosen for it, at their random allocation "
+        "and after training. Black marks a connection.",
+        f"Four connection matrices, before training on the left and after it on the right. {' '.join(parts)}",
         records,
+        title="Connections of task 2 before and after training",
     )
 
 
 def input_maps():
-    """How many connections leave each pixel, SpaceNet above static (figure 6)."""
+    """How many connections leave each pixel, SpaceNet above its static variant (figure 6)."""
     records, groups = records_of("split-mnist", "spacenet", "static")
     figure, axes = panels(8.4, 6.1, 3, 2)
     said = []
@@ -235,11 +292,12 @@ def input_maps():
     plots.stamp(figure, {m: seeds[0] for m, seeds in groups.items()})
     return FigureSpec(
         figure,
-        "Connections of three tasks of split MNIST that leave each pixel, after training: SpaceNet above, its"
-        " static variant below, on one scale for each task.",
-        "Six maps of the input: three tasks, SpaceNet above its static variant. Most connections of a pixel, "
-        f"SpaceNet and static: {'; '.join(said)}.",
+        "How many connections leave each pixel after training on three tasks of split MNIST. SpaceNet is "
+        "above, its static variant below, on one scale for each task.",
+        "Six maps of the input for three tasks, SpaceNet above its static variant. Largest number of "
+        f"connections of one pixel, SpaceNet and static: {'; '.join(said)}.",
         records,
+        title="Connections that leave each pixel",
     )
 
 
@@ -250,7 +308,7 @@ def table_mnist():
     """Table 2 as a picture: average accuracy on split MNIST beside the printed numbers."""
     slow = ("SpaceNet (rehearsal), lr 0.01", "rehearsal/split-mnist", {"lr": 0.01})
     rate = papers.methods()["rehearsal"].settings["lr"]
-    note = f" Rehearsal learns at a rate of {rate:g}, and in the top row at the 0.01 of the paper."
+    note = f" Rehearsal uses a learning rate of {rate:g}; the top row shows it at the paper's 0.01."
     rows = "ewc si mas lwf dgr icarl rehearsal static spacenet"
     return _table("split-mnist", "split MNIST", "Table 2", rows, [slow], note)
 
@@ -262,7 +320,11 @@ def table_fashion():
 
 
 def _table(benchmark, title, table, rows, above=(), note=""):
-    """The FigureSpec of a printed table.   rows: methods from the top.   above: more rows, as ABLATIONS."""
+    """The FigureSpec of a printed table.
+
+    benchmark, title: its name, and how readers call it.   table: as the paper numbers it.   rows: methods
+    from the top, a text with spaces.   above: rows before them, as in ABLATIONS.   note: ends the caption.
+    """
     more, shown = labelled_records(above)
     records, groups = records_of(benchmark, *rows.split())
     shown |= {plots.style(m)["label"]: seeds for m, seeds in groups.items()}
@@ -285,13 +347,14 @@ def _table(benchmark, title, table, rows, above=(), note=""):
     theirs = "; ".join(f"{label} {p.text} ± {p.spread:g}" for label, p in printed.items())
     return FigureSpec(
         ax.figure,
-        f"Average accuracy after the last task of {title}, class-incremental, beside the numbers that {table}"
-        " of the paper prints. A thin line joins the runs of SpaceNet and its static variant with one seed."
-        + note,
-        f"A dot with an interval for each method: {each_label(shown, Result.average)}. Diamonds, as printed: "
-        f"{theirs}; what the ± is, the paper does not say. SpaceNet is above its static variant in {wins} of "
-        f"{len(pairs)} seeds, on average by {mean}; the paper says {gain} points.",
+        f"Class-incremental average accuracy after the last task of {title}, beside the numbers printed in "
+        f"the paper's {table}. A thin line joins the runs of SpaceNet and its static variant that share a "
+        "seed." + note,
+        f"A dot with an interval for each method: {each_label(shown, Result.average)}. Diamonds mark the "
+        f"printed numbers: {theirs}; the paper does not say what its ± means. SpaceNet is above its static "
+        f"variant in {wins} of {len(pairs)} seeds, on average by {mean}; the paper says {gain} points.",
         records | more,
+        title=f"Average accuracy on {title}",
     )
 
 
@@ -299,58 +362,65 @@ def _table(benchmark, title, table, rows, above=(), note=""):
 
 
 def task_aware():
-    """The same weights, class-incremental and task-aware."""
-    return scenarios(
+    """Class-incremental and task-aware accuracy of the same weights."""
+    spec = scenarios(
         "spacenet static rehearsal lwf ewc si mas",
-        "The same weights after the last task of split MNIST, class-incremental (among all ten classes) and "
-        "task-aware (among the two classes of the image's own task). A dot is a seed.",
+        "The same weights after the last task of split MNIST, tested class-incrementally (among all ten "
+        "classes) and task-aware (among the two classes of the image's own task). Each dot is a seed.",
     )
+    spec.title = "Class-incremental and task-aware accuracy"
+    return spec
 
 
 def ablations():
-    """What decides SpaceNet's accuracy on split MNIST: one setting changed at a time."""
+    """SpaceNet on split MNIST with one setting changed at a time."""
     return _variants(
         ABLATIONS,
         ABLATIONS[0][0],
-        "Average accuracy of SpaceNet after the last task of split MNIST with one setting changed at a time."
-        " Dashed, with its interval: as it stands. An open dot is a seed.",
+        "One setting of SpaceNet changed at a time",
+        "Average accuracy of SpaceNet after the last task of split MNIST with one setting changed at a time. "
+        "The dashed line, with its interval, is SpaceNet unchanged. Each open dot is a seed.",
     )
 
 
 def pixels():
-    """SpaceNet and its static variant on split Fashion-MNIST, pixels standardised in two ways."""
+    """SpaceNet and its static variant on split Fashion-MNIST, with pixels standardised in two ways."""
     return _variants(
         PIXELS,
         None,
-        "SpaceNet and its static variant after the last task of split Fashion-MNIST, with pixels standardised"
-        " by the mean and deviation of that set or of MNIST. An open dot is a seed.",
+        "Two ways to standardise Fashion-MNIST",
+        "Average accuracy of SpaceNet and its static variant after the last task of split Fashion-MNIST, with"
+        " pixels standardised by the mean and standard deviation of that set or of MNIST. Each open dot is a "
+        "seed.",
     )
 
 
-def _variants(rows, baseline, caption):
+def _variants(rows, baseline, title, caption):
     records, shown = labelled_records(rows)
     ax = plots.plot_ablation(shown, baseline=baseline)
     alt = f"A dot with an interval for each variant: {each_label(shown, Result.average)}."
-    return FigureSpec(ax.figure, caption, alt, records)
+    return FigureSpec(ax.figure, caption, alt, records, title=title)
 
 
 def curves():
-    """Accuracy on each task while later tasks are learned: SpaceNet beside its static variant."""
+    """Accuracy on each task during later tasks, SpaceNet beside its static variant."""
     records, groups = records_of("split-mnist", "spacenet", "static")
     means = [np.mean([r.accuracy()[-1] for r in seeds], axis=0) for seeds in groups.values()]
     ends = [", ".join(f"{100 * a:.1f} %" for a in mean) for mean in means]
     return FigureSpec(
         side_by_side(plots.plot_tasks, groups, "legend", 9.4, 3.6, sharey=True),
-        "Accuracy on each task of split MNIST from when it is learned to the end: a line a task, SpaceNet "
-        "beside its static variant.",
-        "Two panels of curves, one a task, that fall as later tasks are learned. At the end, by task: "
-        f"SpaceNet {ends[0]}; static {ends[1]}. Accuracy on a task just learned, mean over tasks: "
+        "Class-incremental accuracy on each task of split MNIST, from the end of its training to the end of "
+        "the stream. Each line is a task.",
+        "Two panels of falling curves, one curve for each task. Accuracy at the end, by task: SpaceNet "
+        f"{ends[0]}; static {ends[1]}. Accuracy on a task right after its training, mean over tasks: "
         f"{each(groups, lambda r: np.diag(r.accuracy()).mean())}.",
         records,
+        title="Accuracy on each task over time",
     )
 
 
 FIGURES = {
+    "spacenet-schematic": schematic,
     "spacenet-size": size,
     "spacenet-cifar": cifar,
     "spacenet-activations": activations,

@@ -1,11 +1,11 @@
-"""The Learner class of each method, by name. Who each method is stands in clkit/papers.
+"""The Learner class of each method, by name; clkit/papers describes the methods.
 
-FAMILIES is the registry, one line a file: a new method is a new file and one line here.
+FAMILIES is the registry, one line per file: a new method needs a new file and one line here.
 """
 
 from importlib import import_module
 
-FAMILIES = {                                            # file: {method: its Learner class there}
+FAMILIES = {                                            # file: {method: the Learner class in it}
     "baselines.finetune": {"finetune": "Finetune", "joint": "Joint", "cumulative": "Cumulative"},
     "baselines.lwf": {"lwf": "LwF", "lwf-multihead": "LwF"},
     "baselines.er": {"er": "ER"},
@@ -21,6 +21,7 @@ FAMILIES = {                                            # file: {method: its Lea
     "online.gem": {"gem": "GEM"},
     "online.icarl": {"icarl-online": "OnlineICaRL"},
     "online.gen": {"gen": "GEN", "gen-mir": "GEN"},
+    "dgm.dgm": {"dgmw": "DGM", "dgma": "DGM", "dgm-no-replay": "DGM"},
 }
 
 LEARNERS = {method: getattr(import_module(f"clkit.methods.{file}"), name)

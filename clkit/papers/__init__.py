@@ -1,6 +1,6 @@
-"""Who each method is, as plain data: a file a paper, and the look-ups that general code needs.
+"""The description of each method, as plain data: one file per paper, and look-ups for general code.
 
-FILES is the registry: a new paper is a new file and one line here. Nothing in this folder loads torch.
+FILES is the registry: a new paper needs a new file and one line here. Nothing in this folder loads torch.
 """
 
 import hashlib
@@ -19,12 +19,13 @@ FILES = (
     "spacenet",
     "arm",
     "online",
+    "dgm",
 )
 PAPERS = {name: import_module(f"clkit.papers.{name}").PAPER for name in FILES}
 
 
 class PaperError(ClkitError):
-    """A method, benchmark or size that no paper has; the message offers the nearest."""
+    """A method, benchmark or size that no paper has; the message offers the nearest match."""
 
 
 def methods():
@@ -33,7 +34,7 @@ def methods():
 
 
 def paper_of(method):
-    """The Paper that brings a method; PaperError where none does."""
+    """The Paper that defines a method; PaperError if none does."""
     for paper in PAPERS.values():
         if method in paper.variants:
             return paper
@@ -46,7 +47,7 @@ def benchmarks():
 
 
 def size_of(benchmark, preset):
-    """The size that a preset of a benchmark stands for: itself, or the one that it repeats."""
+    """The size that a preset of a benchmark stands for: itself, or the one that it refers to."""
     row = benchmarks()[benchmark][preset]
     return row if isinstance(row, str) else preset
 
@@ -57,16 +58,16 @@ def benchmark(name, preset):
 
 
 def style(method):
-    """Colour, marker, linestyle and label of a method: one look that no other method has.
+    """Colour, marker, linestyle and label of a method; no other method has the same style.
 
-    A method that brings none, or that no paper has, always gets the same free one.
+    A method without a style, or without a paper, always gets the same free one.
     """
     known, name = methods(), str(method).lower()
     variant = known.get(name, Variant(str(method)))
     color, marker, linestyle = variant.color, variant.marker, variant.linestyle
     if color is None:
         looks, taken = list(itertools.product(palette.SPARE_MARKERS, palette.SPARE_COLORS)), []
-        # in one order, so that no two share a look
+        # in a fixed order, so that no two share a style
         for other in sorted({name, *(n for n, v in known.items() if v.color is None and n < name)}):
             number = int.from_bytes(hashlib.sha256(other.encode()).digest()[:4], "big")
             while looks[number % len(looks)] in taken and len(taken) < len(looks):

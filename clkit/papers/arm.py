@@ -1,7 +1,7 @@
-"""ARM (Ji, Henriques, Tuytelaars and Vedaldi 2020) and what it is compared with in the same loop.
+"""ARM (Ji, Henriques, Tuytelaars and Vedaldi 2020) and the methods compared with it in the same loop.
 
-Networks, rates and weights are those of its table 4. A task of the embedded digits has a quarter of the
-images that one of MNIST-5k-5 has, and three passes over them come near as many steps.
+Networks, rates and weights are those of the paper's table 4. A task of the embedded digits has a quarter as
+many images as one of MNIST-5k-5; three passes over them give nearly as many steps.
 """
 
 from clkit.papers.palette import BLACK, BLUE, DASHED, DOTTED, GREY, PURPLE, SOLID
@@ -19,22 +19,22 @@ PAIRS = (2, 2, 2, 2, 2)
 TEN_SHAPES = {"families": 10, "siblings": 1}
 
 BENCHMARKS = {
-    # 500 images a class, each once (table 3). In the authors' code a task goes on until each class has had
-    # its 500, and so ends with some of one class alone.
+    # 500 images per class, each used once (table 3). In the authors' code a task continues until each class
+    # has had its 500, so its last images belong to a single class.
     "mnist-5k-5": {
         "smoke": Benchmark("digits28", PAIRS, stream={"max_per_class": 20}, shuffle_images=True),
         "teach": Benchmark("digits28", PAIRS, stream={"max_per_class": 135}, shuffle_images=True),
         "laptop": "paper",
         "paper": Benchmark("mnist", PAIRS, stream={"val": 0.05, "max_per_class": 500}, shuffle_images=True),
     },
-    # the same without that end
+    # the same without that ending
     "mnist-5k-5-mixed": {
         "smoke": Benchmark("digits28", PAIRS, stream={"max_per_class": 20}),
         "teach": Benchmark("digits28", PAIRS, stream={"max_per_class": 135}),
         "laptop": "paper",
         "paper": Benchmark("mnist", PAIRS, stream={"val": 0.05, "max_per_class": 500}),
     },
-    # the same judged by other training images, where settings are chosen
+    # the same, tested on held-out training images: for choosing settings
     "mnist-5k-5-val": {
         "smoke": Benchmark("digits28", PAIRS, stream={"max_per_class": 20}, shuffle_images=True,
                            eval_on_val=0.05),
@@ -50,15 +50,15 @@ BENCHMARKS = {
         "laptop": "paper",
         "paper": Benchmark("digits", PAIRS, stream={"max_per_class": 135}, shuffle_images=True),
     },
-    # The validation images, which nothing here uses, are a random 5 % of each class; the authors set the last
-    # 250 of each aside, which is val_from="last".
+    # The validation images, which nothing here uses, are a random 5 % of each class; the authors set aside
+    # the last 250 of each, which is val_from="last".
     "cifar10-5": {
         "smoke": Benchmark("shapes", PAIRS, TEN_SHAPES, {"max_per_class": 10}),
         "teach": Benchmark("shapes", PAIRS, TEN_SHAPES),
         "laptop": Benchmark("cifar10", PAIRS, stream={"val": 0.05, "max_per_class": 1000}),
         "paper": Benchmark("cifar10", PAIRS, stream={"val": 0.05}),
     },
-    # class folders of the user's: 100 classes, of each 480 images to train with and 120 to test
+    # the user's class folders: 100 classes, with 480 training and 120 test images each
     "miniimagenet-20": {
         "smoke": Benchmark("shapes", (5,) * 2, {"families": 2}, {"max_per_class": 6}),
         "teach": Benchmark("shapes", (5,) * 4, {"families": 4}, {"max_per_class": 20}),
@@ -98,7 +98,7 @@ SETTINGS = {
     "stationary/miniimagenet-20": {"laptop": {"lr": 0.1, "distill": 0.0}, "paper": "laptop"},
 }
 
-_LARGE = ("cifar10-5", "miniimagenet-20")               # images there are many and large
+_LARGE = ("cifar10-5", "miniimagenet-20")               # with many, large images
 TABLES = {
     "loss": Table(),
     "progress": Table(probe="accuracy_by_task", only=("arm", "adi", "distill", "naive")),
@@ -106,7 +106,7 @@ TABLES = {
     "objective": Table(keep="first seed", kept_by=("arm/mnist-5k-5",), variants=False, unless=_LARGE,
                        only=("arm", "adi")),
     "images": Table(keep="first seed", kept_by=("arm/mnist-5k-5",), variants=False, unless=_LARGE,
-                    only=("arm", "adi"), large="a thousand recalled images of 28x28 numbers"),
+                    only=("arm", "adi"), large="a thousand recalled images of 28x28 pixels"),
     "gradients": Table(variants=False, only=("arm", "adi"), study="gradients"),
 }
 

@@ -1,7 +1,7 @@
 """The baselines that several papers compare with, and the benchmarks of the book's first notebooks.
 
-Split MNIST in the protocol of van de Ven and Tolias (2019), counted in epochs: one 784-400-400-10 network,
-Adam, batches of 128. Each row of SETTINGS is a difference from the defaults of a method's Config.
+Split MNIST follows the protocol of van de Ven and Tolias (2019), counted in epochs: one 784-400-400-10
+network, Adam, batches of 128. Each row of SETTINGS lists differences from the defaults of a method's Config.
 """
 
 from clkit.papers import palette
@@ -30,7 +30,7 @@ VARIANTS = {
 PAIRS = (2, 2, 2, 2, 2)
 TEN_SHAPES = {"families": 10, "siblings": 1}            # one class of each of ten families
 
-_DIGITS28 = {                                           # where MNIST and Fashion-MNIST would take too long
+_DIGITS28 = {                                           # instead of MNIST and Fashion-MNIST, to save time
     "smoke": Benchmark("digits28", PAIRS, stream={"max_per_class": 30}),
     "teach": Benchmark("digits28", PAIRS),
     "laptop": "paper",
@@ -79,7 +79,7 @@ SETTINGS = {
     "split-fashion": _SPLIT,
     "split-cifar10": {**_CONVNET, "laptop": {"net": "resnet18", "epochs": 5},
                       "paper": {"net": "resnet18", "epochs": 20}},
-    # of no paper: the whole set, and a residual network
+    # from no paper: the whole set and a residual network
     "split-shapes": {**_CONVNET, "paper": {"net": "resnet18", "epochs": 10}},
     "shapes-families": {**_CONVNET, "paper": {"net": "resnet18", "epochs": 10}},
     "cifar10-100": {                                    # Zenke et al. (2017)
@@ -110,22 +110,23 @@ RUNS = {
 }
 
 TEN = tuple(range(10))
-SEEDS = {                                               # the SpaceNet paper repeats ten times; so do we where
-    ("lwf/split-mnist", "paper"): TEN,                  # that does not take hours
+SEEDS = {                                               # the SpaceNet paper uses ten seeds; so do we, unless
+    ("lwf/split-mnist", "paper"): TEN,                  # that takes hours
     ("lwf/split-fashion", "paper"): TEN,
     ("mas/split-mnist", "paper"): TEN,
     ("mas/split-fashion", "paper"): TEN,
     ("ewc/split-mnist", "paper"): TEN,
+    ("ewc/split-mnist", "teach"): (0, 1, 2, 3, 4),      # the sweep of strengths in notebook 02
     ("ewc-online/split-mnist", "paper"): TEN,
     ("si/split-mnist", "paper"): TEN,
     ("icarl/split-mnist", "paper"): TEN,
-    ("icarl/split-fashion", "paper"): (0, 1, 2),        # hours, or many minutes
+    ("icarl/split-fashion", "paper"): (0, 1, 2),        # hours or many minutes each
     ("dgr/split-fashion", "paper"): (0,),
     ("split-shapes", "paper"): (0,),
     ("shapes-families", "paper"): (0,),
 }
 
-# Of rows without a record; where there is one, its own time is shown.
+# For rows without a record; a record has its own time.
 MINUTES = {("finetune/split-cifar10", "paper"): 200, ("joint/split-cifar10", "paper"): 200}
 
 PAPER = Paper("baselines", "several authors, named in each method's file", VARIANTS, SETTINGS, BENCHMARKS,

@@ -1,7 +1,7 @@
 """Online baselines, one pass over the stream: ER, ER-MIR, GEM, iCaRL, GEN and GEN-MIR.
 
-Settings are those of Aljundi et al. (2019) and of each method's authors; memories are those of Ji et al.
-(2020), whose benchmarks they run on.
+Settings come from Aljundi et al. (2019) and each method's authors, memory sizes from Ji et al. (2020), on
+whose benchmarks they run.
 """
 
 from clkit.papers.palette import BROWN, DASHDOT, DASHED, DOTTED, ROSE, VERMILLION

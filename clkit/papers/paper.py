@@ -1,4 +1,4 @@
-"""What a paper says about its methods and experiments: dataclasses that the files beside this one fill in."""
+"""What a paper says about its methods and experiments: dataclasses that the files in this folder fill in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ SEEDS = {"smoke": (0,), "teach": (0, 1, 2), "laptop": (0, 1, 2, 3, 4), "paper": 
 class Variant:
     """One method of a paper: its label, its style in plots, and the Config fields that make it this variant.
 
-    color, marker, linestyle: as matplotlib takes them; None: `clkit.papers.style` picks some that are free.
+    color, marker, linestyle: as in matplotlib; None: `clkit.papers.style` picks a free style.
     """
 
     label: str
@@ -26,12 +26,12 @@ class Variant:
 class Benchmark:
     """A stream of tasks in one size.
 
-    data: name of the set.   classes_per_task: of each task.   options: of data.load.   stream: options of
-    data.Stream, such as max_per_class.   order: None for the classes' own order, or a list of class names or
-    numbers.   interleave_families: order the classes so that each task has one of each family, instead of one
-    family after another.   shuffle_classes: a random order of the classes for each seed.   shuffle_images: a
-    random order of the images of each task for each seed, max_per_class being applied as they come.
-    eval_on_val: a share of each class's training images to test on in place of the test set, for choosing
+    data: name of the data set.   classes_per_task: how many.   options: for data.load.   stream: options for
+    data.Stream, such as max_per_class.   order: None for the data set's own class order, or a list of class
+    names or numbers.   interleave_families: order the classes so that each task has one of each family,
+    instead of one family after another.   shuffle_classes: a random class order for each seed.
+    shuffle_images: a random order of each task's images for each seed, to which max_per_class is applied.
+    eval_on_val: a share of each class's training images to test on instead of the test set, for choosing
     settings.
     """
 
@@ -50,12 +50,12 @@ class Benchmark:
 class Table:
     """A trace table that runs record.
 
-    keep: of which seeds a record holds it: "every seed" or "first seed".   first_seed_columns: columns that a
-    record holds of the first seed only.   variants: whether runs with changed settings record it as well.
-    kept_by: the methods, or experiments, whose records hold what belongs to the first seed only; None: all.
-    large: why a record that holds it may be larger than others.   unless: benchmarks on which it is not
-    recorded.   only: methods that record it; None: all.   probe, study: name in analysis.PROBES or
-    analysis.STUDIES of what fills it.
+    keep: for which seeds a record holds it: "every seed" or "first seed".   first_seed_columns: columns
+    that a record holds for the first seed only.   variants: whether runs with changed settings also record
+    it.   kept_by: the methods or experiments whose records hold the first-seed data; None: all.   large: why
+    a record that holds it may be larger than others.   unless: benchmarks on which it is not recorded.
+    only: methods that record it; None: all.   probe, study: name in analysis.PROBES or analysis.STUDIES of
+    the function that fills it.
     """
 
     keep: str = "every seed"
@@ -71,15 +71,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Paper:
-    """All that the book knows of a paper's methods, as plain data.
+    """Everything the book knows about a paper's methods, as plain data.
 
-    name: in sentences, such as "SpaceNet".   citation: authors and year.   variants: {method: Variant}.
-    benchmarks: {benchmark: {size: Benchmark}} that the paper brings; a size given as the name of another one
-    is that other one.   settings: {where: {size: differences from the Config's defaults}}; `where` is a
-    benchmark, "method/*" or "method/benchmark", each on top of the one before.   runs: {method: benchmarks};
-    a method left out runs on every benchmark in `settings`.   tables: {trace table: Table}.   seeds:
-    {(experiment or benchmark, size): seeds} where they are not those of SEEDS.   minutes:
-    {(experiment, size): measured minutes a seed on one CPU core}.
+    name: as used in sentences, such as "SpaceNet".   citation: authors and year.   variants: {method:
+    Variant}.   benchmarks: {benchmark: {size: Benchmark}} that the paper introduces; the name of another size
+    in place of a Benchmark refers to that size.   settings: {where: {size: differences from the Config's
+    defaults}}; `where` is a benchmark, "method/*" or "method/benchmark", each applied on top of the one
+    before.   runs: {method: benchmarks}; a method not listed runs on every benchmark in `settings`.   tables:
+    {trace table: Table}.   seeds: {(experiment or benchmark, size): seeds} where they differ from SEEDS.
+    minutes: {(experiment, size): measured minutes per seed on one CPU core}.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Paper:
         return self.runs.get(method) or tuple(where for where in self.settings if "/" not in where)
 
     def settings_of(self, method, benchmark, size):
-        """What the experiment method/benchmark sets beside the defaults, in this size."""
+        """The settings of the experiment method/benchmark that differ from the defaults, in this size."""
         found = dict(self.variants[method].settings)
         for where in (benchmark, f"{method}/*", f"{method}/{benchmark}"):
             rows = self.settings.get(where, {})

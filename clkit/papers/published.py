@@ -1,4 +1,4 @@
-"""The numbers that the papers print, from one CSV a paper: the one place where they stand."""
+"""The numbers that the papers print, from one CSV file per paper: the only place that holds them."""
 
 import csv
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from clkit.errors import ClkitError, did_you_mean
 
 
 class PublishedError(ClkitError):
-    """A look-up in the published numbers that cannot be answered; the message offers what there is."""
+    """A look-up that the published numbers cannot answer; the message says what is available."""
 
 
 @dataclass(frozen=True)
 class Published:
     """One printed number.
 
-    paper, table, page: where it stands.   benchmark, method, metric: what it is.   value, unit: the number as
-    printed. spread: what stands behind the ±, or None; spread_kind: what the paper says that is ("not stated"
-    where it does not). n: number of runs, or None where the paper does not say. second_source: what another,
+    paper, table, page: where it is printed.   benchmark, method, metric: what it measures.   value, unit: the
+    number as printed.   spread: the number after the ±, or None; spread_kind: what the paper says it is, or
+    "not stated".   n: number of runs, or None if the paper does not say.   second_source: what another,
     independent source reports for the same, or "none found".
     """
 
@@ -54,7 +54,7 @@ class Published:
 
 @lru_cache
 def rows():
-    """All published numbers, a tuple of Published: paper by paper, in the order of each file."""
+    """All published numbers, a tuple of Published: paper by paper, in file order."""
     found = []
     for path in sorted(Path(__file__).with_name("published").glob("*.csv")):
         with path.open(newline="", encoding="utf-8") as file:
@@ -69,7 +69,7 @@ def published(**wanted):
     """The published numbers with the given values of paper, table, method, metric, ...: list of Published.
 
     published(benchmark="split-mnist", method="lwf", metric="average accuracy"). PublishedError for a column
-    or value that does not occur, with the nearest; an empty list only if each value occurs, but not together.
+    or value that does not occur, with the nearest match; an empty list if no row has all values together.
     """
     found = list(rows())
     for column, value in wanted.items():
@@ -85,7 +85,7 @@ def published(**wanted):
 
 
 def one(**wanted):
-    """The single published number that fits; PublishedError where there are none or several."""
+    """The single matching published number; PublishedError if there are none or several."""
     found = published(**wanted)
     asked = ", ".join(f"{k} '{v}'" for k, v in wanted.items())
     if not found:

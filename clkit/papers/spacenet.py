@@ -1,6 +1,6 @@
 """SpaceNet (Sokar, Mocanu and Pechenizkiy 2021), its static variant and its variant with rehearsal.
 
-mean and std are those of the pixels of each set.
+mean and std are those of the pixels of each data set.
 """
 
 from clkit.papers.palette import DASHED, DOTTED, GREEN, SOLID
@@ -14,7 +14,7 @@ VARIANTS = {
 
 PAIRS = (2, 2, 2, 2, 2)
 BENCHMARKS = {
-    "split-mnist-shuffled": {                           # the classes in an order of its own for each seed
+    "split-mnist-shuffled": {                           # a different class order for each seed
         "smoke": Benchmark("digits28", PAIRS, stream={"max_per_class": 30}, shuffle_classes=True),
         "teach": Benchmark("digits28", PAIRS, shuffle_classes=True),
         "laptop": "paper",

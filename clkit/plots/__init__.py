@@ -1,11 +1,10 @@
-"""Plots of results: ``plot_x(results, ..., ax=None) -> Axes``, all of them under this one name.
+"""Plots of results: ``plot_x(results, ..., ax=None) -> Axes``, all importable from here.
 
-Each function takes a Result, a list of Results (seeds of one method) or {method: seeds}, draws on `ax` (on
-the axes of a figure of its own when None) and returns the Axes. Nothing is loaded, saved or shown, and no
-global style is changed. A figure made here carries a stamp (benchmark, data, preset, seeds, versions); on
-axes of your own, call `stamp` once when the figure is complete. Shares are drawn in percent; tasks are
-counted from 1, as readers do; where there are several seeds, lines and bars are means and each interval says
-its kind and n.
+Each function takes a Result, a list of Results (seeds of one method) or {method: seeds}, draws on `ax` (or
+on a new figure if it is None) and returns the Axes. The functions load, save and show nothing, and leave the
+global style alone. A figure made here carries a stamp (benchmark, data, preset, seeds, versions); on your own
+axes, call `stamp` once when the figure is complete. Shares are in percent, and tasks are numbered from 1.
+With several seeds, lines and bars are means, and each interval states its kind and n.
 """
 
 # ruff: noqa: F401
@@ -42,5 +41,6 @@ from clkit.plots.bars import (
 from clkit.plots.frame import PlotError, grouped, kind, provenance, stamp, warning
 from clkit.plots.images import plot_images
 from clkit.plots.online import plot_loss, plot_progress
+from clkit.plots.schematic import plot_schematic
 from clkit.plots.spacenet import plot_activations, plot_connections, plot_input_map
 from clkit.plots.style import DIVERGING, SEQUENTIAL, style

@@ -1,4 +1,4 @@
-"""Accuracy as matrices, curves over the tasks, confusion of the classes, and curves over a setting."""
+"""Accuracy as matrices, as curves over tasks and over a setting; confusion matrices of the classes."""
 
 import numpy as np
 from matplotlib import colormaps
@@ -10,7 +10,7 @@ from clkit.result import interval
 
 
 def _accuracy(seeds, task_aware):
-    """(accuracy (n, R, T), what an axis calls it)."""
+    """(accuracy (n, R, T), axis label)."""
     if task_aware:
         return np.array([r.task_aware_accuracy() for r in seeds]), "task-aware accuracy (%)"
     return np.array([r.accuracy() for r in seeds]), "accuracy (%)"
@@ -19,9 +19,9 @@ def _accuracy(seeds, task_aware):
 def plot_accuracy_matrix(results, *, task_aware=False, last=-1, colorbar=True, ax=None):
     """Heat map of the accuracy in percent on each task (columns) after each stage (rows), mean over seeds.
 
-    task_aware: task-aware accuracy (a choice among the classes of the image's own task) in place of
-    class-incremental.   last: the last stage to draw, from 0; later rows, and tasks that are not learned yet,
-    are left empty.
+    task_aware: show task-aware accuracy (a choice among the classes of the image's own task) instead of
+    class-incremental accuracy.   last: the last stage to draw, from 0. Later rows and tasks not yet learned
+    stay empty.
     """
     seeds = frame.one_method(results)
     last = frame.stage_of(seeds, last)
@@ -43,15 +43,15 @@ def plot_accuracy_matrix(results, *, task_aware=False, last=-1, colorbar=True, a
 
 
 def _cell_ticks(set_ticks, n, first=0):
-    """Numbers from `first` on at the middles of n cells."""
+    """Number the centres of n cells from `first`."""
     step = frame.step_of(n)
     set_ticks(np.arange(0, n, step) + 0.5, range(first, n + first, step), rotation=0)
 
 
 def plot_tasks(results, *, task_aware=False, legend=True, ax=None):
-    """Accuracy in percent on each task over the stages that follow: a line a task, mean and interval.
+    """Accuracy in percent on each task over the later stages: one line per task, mean and interval.
 
-    With more than ten tasks the intervals would hide the lines, and are left out.
+    With more than ten tasks, intervals would hide the lines and are omitted.
     """
     seeds = frame.one_method(results)
     rows, name = _accuracy(seeds, task_aware)
@@ -68,7 +68,10 @@ def plot_tasks(results, *, task_aware=False, legend=True, ax=None):
 
 
 def task_lines(ax, lines, **look):
-    """A line a task, and its interval where there are few, of [(x (X,), fractions (n, X))]; their colours."""
+    """Draw one line per task from [(x (X,), fractions (n, X))]; returns the colours.
+
+    Up to ten tasks, each line has its interval.
+    """
     colors = colormaps[SEQUENTIAL](np.linspace(0, 0.88, len(lines)))
     for j, (x, rows) in enumerate(lines):
         mean, half = frame.intervals(rows)
@@ -86,10 +89,10 @@ def tasks_legend(ax, seeds, tasks):
 
 
 def plot_confusion(results, stage=-1, *, by_group=False, colorbar=True, ax=None):
-    """Confusion after a stage: row = true class, column = predicted class, in percent of the row, all seeds.
+    """Confusion matrix after a stage: row = true class, column = predicted class, in percent of the row.
 
-    stage: from 0, negative from the end.   by_group: order the classes by superclass instead of by arrival.
-    Lines separate the tasks (or the superclasses).
+    All seeds are pooled.   stage: from 0, negative from the end.   by_group: order the classes by superclass
+    instead of by arrival. Lines separate the tasks (or the superclasses).
     """
     seeds = frame.one_method(results)
     stage = frame.stage_of(seeds, stage)
@@ -113,12 +116,12 @@ def plot_confusion(results, stage=-1, *, by_group=False, colorbar=True, ax=None)
 
 
 def _class_order(result, seen, by_group):
-    """Order of the seen classes, sizes of the blocks in it, and the superclasses (None without by_group)."""
+    """(order of the seen classes, block sizes, superclasses or None without by_group)."""
     if not by_group:
         parts = np.diff(np.minimum(np.cumsum(result.classes_per_task), seen), prepend=0)
         return np.arange(seen), parts[parts > 0], None
     if result.groups is None:
-        raise PlotError("these classes have no superclasses: leave by_group out")
+        raise PlotError("these classes have no superclasses: call without by_group")
     groups = list(dict.fromkeys(result.groups))
     place = np.array([groups.index(g) for g in result.groups[:seen]])
     order = sorted(range(seen), key=lambda k: (place[k], result.names[k]))
@@ -127,7 +130,7 @@ def _class_order(result, seen, by_group):
 
 
 def _class_ticks(ax, names, parts, groups):
-    """Class names where they fit, else the names of the superclasses, else numbers."""
+    """Label the axes with class names if they fit, else with superclass names, else with numbers."""
     K = len(names)
     if K > 20 and not groups:
         _cell_ticks(ax.set_xticks, K)
@@ -139,9 +142,9 @@ def _class_ticks(ax, names, parts, groups):
 
 
 def plot_averages(results, *, over="tasks", x="tasks", legend=True, ax=None):
-    """Average accuracy in percent over the tasks seen so far: a line a method, mean and interval.
+    """Average accuracy in percent over the tasks seen so far: one line per method, mean and interval.
 
-    over: see Result.averages.   x: "tasks" or "classes" learned. A method that has one stage only (joint
+    over: see Result.averages.   x: "tasks" or "classes" learned. A method with a single stage (joint
     training) is a horizontal line.
     """
     y = "average accuracy (%)" + (", over images" if over == "images" else "")
@@ -149,13 +152,16 @@ def plot_averages(results, *, over="tasks", x="tasks", legend=True, ax=None):
 
 
 def _curves(groups, score, y, legend, ax, *, x="tasks", height=3.6, dotted=None):
-    """Curves over what was learned, a line a method; score(Result) is (R,) fractions, as is dotted (T,)."""
+    """Curves over learned tasks or classes, one line per method.
+
+    score(Result) returns (R,) fractions; dotted: (T,) fractions of a reference curve.
+    """
     ax, made = frame.axes(ax, (6.8, height))
     for method, seeds in groups.items():
         _curve(ax, method, seeds, [score(r) for r in seeds], x)
     ends = np.cumsum(frame.first(groups).classes_per_task)
     if dotted is not None:
-        ax.plot(np.arange(len(ends)) + 1, 100 * dotted, "k:", linewidth=1.5, label="images of that task")
+        ax.plot(np.arange(len(ends)) + 1, 100 * dotted, "k:", linewidth=1.5, label="true share")
     frame.dress(ax, f"{x} learned", y)
     frame.percent_axis(ax)
     if x == "classes":
@@ -170,7 +176,7 @@ def _curves(groups, score, y, legend, ax, *, x="tasks", height=3.6, dotted=None)
 
 
 def _curve(ax, method, seeds, rows, x="tasks"):
-    """One line with its band; rows (n, R) fractions. A single stage becomes a horizontal line."""
+    """One line with its band from fractions `rows` (n, R). A single stage becomes a horizontal line."""
     look = style(method)
     mean, half = frame.intervals(rows)
     if len(mean) == 1 and len(seeds[0].classes_per_task) > 1:
@@ -184,14 +190,14 @@ def _curve(ax, method, seeds, rows, x="tasks"):
 
 
 def plot_newest(results, *, legend=True, ax=None):
-    """Share of the predictions on the newest task after each stage, in percent; dotted: its true share."""
+    """Share of predictions on the newest task after each stage, in percent; dotted: its true share."""
     groups = frame.several_stages(results)
     if not groups:
-        needs = "give one that learns task after task"
-        raise PlotError(f"joint training has one stage, so no newest task: {needs}")
+        needs = "give a method that learns tasks one after another"
+        raise PlotError(f"joint training has one stage and so no newest task: {needs}")
     first = frame.first(groups)
     counts = np.bincount(first.task_of, minlength=first.tasks)
-    true, y = counts / np.cumsum(counts), "predicted as newest task (%)"
+    true, y = counts / np.cumsum(counts), "predicted as the newest task (%)"
 
     def shares(r):
         return [r.newest_share(s) for s in range(len(r.seen))]
@@ -200,7 +206,7 @@ def plot_newest(results, *, legend=True, ax=None):
 
 
 def plot_task(results, task=0, *, legend=True, ax=None):
-    """Accuracy on one task (from 0) over the stages, a line a method, mean and interval, in percent."""
+    """Accuracy in percent on one task (from 0) over the stages: one line per method, mean and interval."""
     groups = frame.same_tasks(results)
     tasks = frame.first(groups).tasks
     if not 0 <= task < tasks:
@@ -209,7 +215,7 @@ def plot_task(results, task=0, *, legend=True, ax=None):
 
 
 def _points(ax, at, scores, look):
-    """Means with intervals in percent, a point for each array of fractions; returns the means."""
+    """Draw means with intervals in percent, one point per array of fractions; returns the means."""
     both = [interval(values) for values in scores]
     means = np.array([100 * i.mean for i in both])
     ax.errorbar(at, means, [0 if i.n < 2 else 100 * i.half for i in both], capsize=4, zorder=3, **look)
@@ -217,10 +223,10 @@ def _points(ax, at, scores, look):
 
 
 def plot_tradeoff(results, setting="memory", *, references=None, ax=None):
-    """Final average accuracy in percent of one method against a setting that was varied, with intervals.
+    """Final average accuracy in percent of one method against a varied setting, with intervals.
 
-    results: Results whose config differs in `setting`; seeds of one value are pooled.
-    references: {method: seeds} drawn as horizontal lines.
+    results: Results whose configs differ in `setting`; seeds with the same value are pooled.
+    references: {method: seeds}, drawn as horizontal lines.
     """
     results = frame.flat(results)
     references = frame.grouped(references) if references else {}
@@ -228,7 +234,7 @@ def plot_tradeoff(results, setting="memory", *, references=None, ax=None):
     for r in results:
         if setting not in r.about["config"]:
             known = ", ".join(r.about["config"])
-            raise PlotError(f"these results have no setting '{setting}': they have {known}")
+            raise PlotError(f"these results have no setting '{setting}': use one of {known}")
         points.setdefault(r.about["config"][setting], []).append(r)
     values = sorted(points)
     ax, made = frame.axes(ax, (6.8, 3.8))
@@ -239,7 +245,7 @@ def plot_tradeoff(results, setting="memory", *, references=None, ax=None):
         ax.set_xscale("log")
     ax.set_xticks(values, [f"{v:,}" for v in values])
     ax.minorticks_off()
-    x = "images kept in the memory" if setting == "memory" else setting
+    x = "images in memory" if setting == "memory" else setting
     frame.dress(ax, x, "average accuracy (%)")
     frame.percent_axis(ax)
     frame.legend(ax, frame.lines_title(points | references))
@@ -247,16 +253,16 @@ def plot_tradeoff(results, setting="memory", *, references=None, ax=None):
 
 
 def plot_sweep(rows, setting="setting", *, ax=None):
-    """Final average accuracy in percent against a setting on a log scale, a line a row; its best is starred.
+    """Final average accuracy in percent against a setting on a log scale: one line per row, its best starred.
 
     rows: {method or label: {value of the setting: list of Results, or of accuracies as fractions}}.
-    setting: what the values are, for the axis.
+    setting: its name, for the axis.
     """
     if not rows or not all(rows.values()):
         raise PlotError("there is nothing to plot: give {label: {value of the setting: results}}")
     values = sorted({value for points in rows.values() for value in points})
     if values[0] <= 0:
-        raise PlotError(f"a log scale has no place for {values[0]:g}: give settings above 0")
+        raise PlotError(f"a log scale cannot show {values[0]:g}: give values above 0")
     ax, made = frame.axes(ax, (6.8, 3.8))
     scores, shown = {}, []
     for label, points in rows.items():

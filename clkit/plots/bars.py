@@ -1,4 +1,4 @@
-"""Bars, and dots instead of bars: scores of methods and variants, memory, sizes, answers, outputs."""
+"""Bar and dot plots: scores of methods and variants, memory, sizes, kinds of answers, outputs."""
 
 import numpy as np
 from matplotlib.colors import to_rgba
@@ -14,9 +14,9 @@ ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}  # a legend
 
 
 def plot_forgetting(results, *, ax=None):
-    """Forgetting (Result.forgetting) of each method as a bar, mean and interval in points; a dot a seed.
+    """Forgetting (Result.forgetting) in points: one bar per method, mean and interval; one dot per seed.
 
-    Methods for which it is undefined (one stage) are left out.
+    Methods with one stage are omitted, because forgetting is undefined for them.
     """
     groups = frame.several_stages(results)
     if not groups:
@@ -31,7 +31,7 @@ def plot_forgetting(results, *, ax=None):
 
 
 def _bar(ax, at, width, values, color, hatch=None):
-    """A bar with its interval, its value, and a dot a seed; values (n,) fractions."""
+    """A bar with its interval, its value and one dot per seed; values: (n,) fractions."""
     values = 100 * np.asarray(values, dtype=float)
     i = interval(values)
     ax.bar(at, i.mean, width, **_fill(color, hatch, 0.25), linewidth=1, zorder=2)
@@ -45,13 +45,13 @@ def _bar(ax, at, width, values, color, hatch=None):
 
 
 def _fill(color, hatch, share):
-    """Colours of a bar: a hatched one is paler, as dark as `share` says."""
+    """Colours of a bar; a hatched bar is filled with opacity `share`."""
     face = color if hatch is None else to_rgba(color, share)
     return {"color": face, "edgecolor": color, "hatch": hatch}
 
 
 def _dots(ax, x, y, **look):
-    """An open dot a seed."""
+    """One open dot per seed."""
     ax.plot(x, y, "o", zorder=3, **{"color": "white", "markeredgecolor": "black"} | look)
 
 
@@ -61,7 +61,7 @@ def _above(ax, text, x, y, points, size):
 
 
 def _key(ax, plain, hatched, share):
-    """A legend above the axes of what plain and hatched bars are; share: how dark the hatched ones are."""
+    """A legend above the axes for plain and hatched bars; share: opacity of the hatched ones."""
     marked = Patch(facecolor=to_rgba(GREY, share), edgecolor=GREY, hatch="///", label=hatched)
     handles = [Patch(facecolor=GREY, edgecolor=GREY, label=plain), marked]
     frame.legend(ax, handles=handles, **ABOVE, ncols=2)
@@ -77,8 +77,8 @@ def _bar_limits(ax, most=None):
 def plot_scenarios(results, *, ax=None):
     """Final average accuracy of the same weights, class-incremental (plain) and task-aware (hatched).
 
-    Left bar of a method: class-incremental, a choice among all classes; right bar: task-aware, a choice among
-    the classes of the image's own task. Means and intervals in percent; a dot a seed.
+    Class-incremental: the network chooses among all classes; task-aware: among the classes of the image's
+    own task. Means and intervals in percent; one dot per seed.
     """
     groups = frame.same_tasks(results)
     ax, made = frame.axes(ax, (2.2 + 1.15 * len(groups), 3.8))
@@ -95,7 +95,7 @@ def plot_scenarios(results, *, ax=None):
 
 
 def plot_memory(results, stage=-1, *, ax=None):
-    """What each method (its first seed) keeps between tasks, in MB of 10^6 bytes, by kind: a bar each."""
+    """Memory that each method (its first seed) keeps between tasks, in MB (10^6 bytes), stacked by kind."""
     groups = frame.grouped(results)
     ax, made = frame.axes(ax, (6.8, 1.5 + 0.42 * len(groups)))
     held = [seeds[0].memory_bytes for seeds in groups.values()]
@@ -111,28 +111,28 @@ def plot_memory(results, stage=-1, *, ax=None):
             ax, f"{total:.2f}" if total < 10 else f"{total:.1f}" if total < 100 else f"{total:,.0f}", total, n
         )
     _rows(ax, [style(m)["label"] for m in groups])
-    frame.dress(ax, "kept between tasks (MB)", None, grid="x")
+    frame.dress(ax, "memory kept between tasks (MB)", None, grid="x")
     ax.set_xlim(0, left.max() * 1.15)
     frame.legend(ax, "kind")
     return frame.finish(ax, made, groups)
 
 
 def _rows(ax, names):
-    """Names of bars that lie, the first on top."""
+    """Names of horizontal bars, the first on top."""
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
 
 
 def _beside(ax, text, x, y):
-    """A text right of a bar that ends at x, y."""
+    """Text to the right of a bar that ends at x, y."""
     ax.annotate(text, (x, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=TICK)
 
 
 def plot_errors(shares, *, ax=None):
     """Kinds of answers as stacked bars, in percent.
 
-    shares: {bar: {kind of answer: share, or shares of the seeds}}, as clkit.analysis.confusion.answers gives
-    them. The first kind is drawn in a pale grey, as the one that is no error.
+    shares: {bar: {kind of answer: share, or shares of the seeds}}, as clkit.analysis.confusion.answers
+    returns them. The first kind, correct answers, is pale grey.
     """
     ax, made = frame.axes(ax, (6.8, 1.4 + 0.5 * len(shares)))
     kinds = list(dict.fromkeys(k for parts in shares.values() for k in parts))
@@ -153,20 +153,20 @@ def plot_errors(shares, *, ax=None):
 
 
 def plot_sizes(results, sizes=None, *, ax=None):
-    """How many numbers (not bytes) each method holds after the last task: a bar each, on a log scale.
+    """How many numbers (not bytes) each method stores after the last task: one bar per method, log scale.
 
-    sizes: {method: {"parameters": int, "extra": int}}, as clkit.analysis.masks.sizes gives them; without it,
-    the parameters of each method's first seed. Solid: parameters; hatched: what is kept beside them. A log
-    scale shows ratios: the hatched part of a bar is to be read from the numbers beside it.
+    sizes: {method: {"parameters": int, "extra": int}}, as clkit.analysis.masks.sizes returns them; by
+    default the parameters of each method's first seed. Solid: parameters; hatched: everything else. A log
+    scale shows ratios, so read the hatched part from the numbers beside the bar.
     """
     groups = frame.grouped(results)
     if sizes is None:
         sizes = {m: {"parameters": int(s[0].parameters[-1])} for m, s in groups.items()}
     if set(groups) - set(sizes):
-        raise PlotError(f"sizes has no entry for {', '.join(sorted(set(groups) - set(sizes)))}")
+        raise PlotError(f"`sizes` has no entry for {', '.join(sorted(set(groups) - set(sizes)))}: add it")
     parts = [(sizes[m]["parameters"], sizes[m].get("extra", 0)) for m in groups]
     if min(p for p, _ in parts) < 1 or min(e for _, e in parts) < 0:
-        raise PlotError("sizes on a log scale must be at least 1 parameter, and extra at least 0")
+        raise PlotError("sizes must have 1 parameter or more, for the log scale, and an extra of at least 0")
     ax, made = frame.axes(ax, (7.2, 1.7 + 0.42 * len(groups)))
     low = 10 ** np.floor(np.log10(min(p for p, _ in parts) / 1.5))
     for n, (method, (held, extra)) in enumerate(zip(groups, parts, strict=True)):
@@ -180,17 +180,17 @@ def plot_sizes(results, sizes=None, *, ax=None):
     ax.set_xlim(low, high * (high / low) ** 0.4)
     _rows(ax, [style(m)["label"] for m in groups])
     ax.minorticks_off()
-    frame.dress(ax, "numbers held after the last task (log scale)", None, grid="x")
+    frame.dress(ax, "numbers stored after the last task (log scale)", None, grid="x")
     if any(e for _, e in parts):
-        _key(ax, "parameters", "kept beside them", 0.2)
+        _key(ax, "parameters", "stored in addition", 0.2)
     return frame.finish(ax, made, groups)
 
 
 def plot_task_bars(results, *, legend=True, ax=None):
-    """Accuracy in percent on each task after the last stage, and last their average: a bar a method.
+    """Accuracy in percent on each task after the last stage, and the average: one bar per method.
 
-    Means and intervals; a dot a seed where there are several. A bar that is missing because its accuracy
-    rounds to 0 % is marked by a small 0. A second method of one colour is hatched.
+    Means and intervals; with several seeds, one dot per seed. A small 0 marks a bar that is invisible because
+    its accuracy rounds to 0 %. Methods that share a colour differ in hatching.
     """
     groups = frame.same_tasks(results)
     tasks = frame.first(groups).tasks
@@ -212,13 +212,13 @@ def plot_task_bars(results, *, legend=True, ax=None):
 
 
 def _hatches(groups):
-    """{method: hatch}: None for the first method of each colour, another hatch for each further one."""
+    """{method: hatch}: None for the first method of a colour, a different hatch for each further one."""
     colors = [style(m)["color"] for m in groups]
     return {m: (None, "////", "....", "xxxx")[colors[:n].count(colors[n]) % 4] for n, m in enumerate(groups)}
 
 
 def _bar_row(ax, at, width, rows, look, hatch):
-    """The bars of one method at the places `at` (X,); rows (n, X) fractions."""
+    """The bars of one method at the positions `at` (X,); rows: (n, X) fractions."""
     mean, half = frame.intervals(rows)
     fill = _fill(look["color"], hatch, 0.2)
     ax.bar(at, mean, width * 0.92, zorder=2, linewidth=0.8, label=look["label"], **fill)
@@ -231,21 +231,21 @@ def _bar_row(ax, at, width, rows, look, hatch):
 
 
 def plot_ablation(variants, *, baseline=None, score="accuracy", ax=None):
-    """A final score in percent of variants of one method: a dot with its interval each.
+    """Final scores in percent of variants of one method: one dot with its interval per variant.
 
-    variants: {label: list of scores (fractions, one a seed) or of Results}.   baseline: a label among
-    them, or such a list: its mean is drawn as a vertical line, its interval as a band.   score: "accuracy"
-    (average over the tasks) or "forgetting"; a variant for which it is undefined has an empty row. Small open
-    dots are seeds.
+    variants: {label: list of scores (fractions, one per seed) or of Results}.   baseline: one of the labels,
+    or such a list; its mean is drawn as a vertical line, its interval as a band.   score: "accuracy" (average
+    over tasks) or "forgetting"; a variant with an undefined score has an empty row. Small open dots are
+    seeds.
     """
     if score not in frame.FINALS:
-        raise PlotError(f"the score is one of {', '.join(frame.FINALS)}, not {score!r}")
+        raise PlotError(f"unknown score {score!r}: use {' or '.join(frame.FINALS)}")
     groups = {label: frame.finals(label, values, score) for label, values in variants.items()}
     if not groups:
         raise PlotError("there are no variants to plot: give {label: list of accuracies or of Results}")
     name, values = (baseline, groups.get(baseline)) if isinstance(baseline, str) else ("baseline", baseline)
     if isinstance(baseline, str) and baseline not in groups:
-        raise PlotError(f"there is no variant '{baseline}' to be the baseline: there are {', '.join(groups)}")
+        raise PlotError(f"the baseline '{baseline}' is not a variant: use one of {', '.join(groups)}")
     ax, made = frame.axes(ax, (6.8, 1.6 + 0.36 * len(groups)))
     if baseline is not None:
         i = interval(frame.finals(name, values, score))
@@ -273,14 +273,14 @@ def plot_ablation(variants, *, baseline=None, score="accuracy", ax=None):
 
 
 def plot_outputs(outputs, *, names=None, most=12, ax=None):
-    """Probabilities of the classes in percent, a bar a network beside the others.
+    """Class probabilities in percent, as grouped bars: one bar per class and network.
 
-    outputs: {network: (K,) probabilities}.   names: of the classes.   most: of more than 20 classes, so many
-    are shown, those with the highest bars.
+    outputs: {network: (K,) probabilities}.   names: of the classes.   most: with more than 20 classes, show
+    this many, those with the highest bars.
     """
     values = 100 * np.array(list(outputs.values()), dtype=float)  # (N, K)
     if values.ndim != 2 or not values.size:
-        raise PlotError("outputs are {network: (K,) probabilities}, with one network or more")
+        raise PlotError("outputs must be {network: (K,) probabilities}, with one network or more")
     K = values.shape[1]
     classes = np.arange(K) if K <= 20 else np.sort(np.argsort(-values.max(axis=0), kind="stable")[:most])
     ax, _ = frame.axes(ax, (5.2, 3.2))

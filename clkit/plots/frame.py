@@ -1,4 +1,4 @@
-"""What the plots share: checks of what was given, the axes and their dress, the legend, and the stamp."""
+"""Shared by all plots: checks of arguments, axes and their style, the legend, and the stamp."""
 
 import textwrap
 
@@ -11,11 +11,11 @@ from clkit.result import Result, interval
 
 
 class PlotError(ClkitError):
-    """Results that a plot cannot show; the message says why and what to give instead."""
+    """Raised for results that a plot cannot show; the message says why and what to give instead."""
 
 
 def grouped(results):
-    """{method: [Result, ...]} of a Result, a list of Results or such a dictionary; PlotError if none."""
+    """{method: [Result, ...]} from a Result, a list of Results or such a dictionary; PlotError if empty."""
     if isinstance(results, Result):
         results = [results]
     if isinstance(results, dict):
@@ -35,7 +35,7 @@ def flat(results):
 
 
 def same_tasks(results):
-    """Groups of results that share their tasks."""
+    """`grouped` results; PlotError if their tasks differ."""
     groups = grouped(results)
     sizes = sorted({tuple(r.classes_per_task) for r in flat(groups)})
     if len(sizes) > 1:
@@ -45,16 +45,16 @@ def same_tasks(results):
 
 
 def several_stages(results):
-    """The groups that learned in more than one stage, as joint training does not; {} if none."""
+    """The groups with more than one learning stage, which excludes joint training; {} if there are none."""
     return {m: seeds for m, seeds in same_tasks(results).items() if len(seeds[0].seen) > 1}
 
 
 def one_method(results):
-    """The seeds of the one method that a plot shows."""
+    """The seeds of a single method; PlotError if there are several methods."""
     groups = same_tasks(results)
     if len(groups) > 1:
         several = f"{len(groups)} ({', '.join(groups)})"
-        raise PlotError(f"this plot shows one method, not {several}: give the results of one")
+        raise PlotError(f"this plot shows one method, not {several}: give the results of one method")
     return next(iter(groups.values()))
 
 
@@ -64,7 +64,7 @@ def first(groups):
 
 
 def stage_of(seeds, stage):
-    """A stage counted from 0 (negative: from the end), checked."""
+    """The stage as an index from 0 (negative: from the end); PlotError if there is none."""
     stages = min(len(r.seen) for r in seeds)
     if not -stages <= stage < stages:
         raise PlotError(f"there are {stages} learning stages, numbered from 0: there is no stage {stage}")
@@ -72,13 +72,13 @@ def stage_of(seeds, stage):
 
 
 def intervals(rows):
-    """rows (n, X) -> means (X,) and half-widths (X,) in percent, half-widths NaN for n = 1."""
+    """(means (X,), half-widths (X,)) in percent of fractions `rows` (n, X); half-widths are NaN for n = 1."""
     both = [interval(column) for column in np.asarray(rows, dtype=float).T]
     return 100 * np.array([i.mean for i in both]), 100 * np.array([i.half for i in both])
 
 
 def kind(groups):
-    """What intervals over these groups are, e.g. "95 % t-interval, n = 5", or that there is a single seed."""
+    """The kind of interval over these groups, such as "95 % t-interval, n = 5", or "single seed, n = 1"."""
     counts = sorted({len(seeds) for seeds in grouped(groups).values()})
     if counts == [1]:
         return "single seed, n = 1"
@@ -86,19 +86,19 @@ def kind(groups):
     return f"{interval([0.0, 1.0]).kind}, {n}"
 
 
-FINALS = {  # score: (function of a Result, what an axis says)
+FINALS = {  # score: (function of a Result, axis label)
     "accuracy": (Result.average, "average accuracy after the last task (%)"),
     "forgetting": (Result.forgetting, "forgetting (percentage points)"),
 }
 
 
 def results_among(values):
-    """Those that are Results, of one or of a list of Results or numbers."""
+    """The Results among `values`: a Result, or a list of Results or numbers."""
     return [r for r in ([values] if isinstance(values, Result) else values) if isinstance(r, Result)]
 
 
 def finals(label, values, score="accuracy"):
-    """(n,) final scores of Results or of numbers; NaN where a score is undefined."""
+    """(n,) final scores of Results or of numbers; NaN if undefined."""
     values = [values] if isinstance(values, Result) else list(values)
     values = np.array([FINALS[score][0](v) if isinstance(v, Result) else v for v in values], dtype=float)
     if score == "accuracy" and not (len(values) and ((values >= 0) & (values <= 1)).all()):
@@ -110,23 +110,23 @@ def finals(label, values, score="accuracy"):
 
 
 def column(result, table, column, dtype=None):
-    """The rows of a column of a trace table as an array; PlotError if the result has none."""
+    """A column of a trace table as an array; PlotError if the result does not have it."""
     if table not in result.trace or column not in result.trace[table]:
         has = [f"{t}/{c}" for t, columns in result.trace.items() for c in columns if c != "task"]
-        there = f"there is no trace {table}/{column} in this result (it has {', '.join(has) or 'none'})"
-        raise PlotError(f"{there}: run again with record=('{table}',)")
+        there = f"this result has no trace {table}/{column} (it has {', '.join(has) or 'none'})"
+        raise PlotError(f"{there}: run it again with record=('{table}',)")
     return np.asarray(result.trace[table][column], dtype)
 
 
 def axes(ax, size):
-    """(axes to draw on, whether they were made here); size: width and height in inches of a new figure."""
+    """(axes to draw on, whether they are new); size: width and height in inches of a new figure."""
     if ax is not None:
         return ax, False
     return plt.subplots(figsize=size, layout="constrained")[1], True
 
 
 def dress(ax, x=None, y=None, title=None, *, grid="y", pad=None):
-    """Labels, tick sizes, a light grid behind the data and no box; pad: of the title, in points."""
+    """Set labels, tick sizes and a light grid; remove the box.   pad: of the title, in points."""
     if x is not None:
         ax.set_xlabel(x, fontsize=LABEL)
     if y is not None:
@@ -141,44 +141,44 @@ def dress(ax, x=None, y=None, title=None, *, grid="y", pad=None):
 
 
 def legend(ax, title=None, **options):
-    """A legend right of the axes, where it can hide no data."""
+    """A legend to the right of the axes, where it hides no data."""
     beside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "alignment": "left"}
     return ax.legend(title=title, title_fontsize=TICK - 1, frameon=False, fontsize=TICK, **beside | options)
 
 
 def lines_title(groups):
-    """What lines or dots of these groups are: mean and kind of interval, or a single seed."""
+    """What the lines or dots of these groups show: mean and kind of interval, or a single seed."""
     return f"mean and {kind(groups)}" if any(len(s) > 1 for s in groups.values()) else kind(groups)
 
 
 def percent_axis(ax):
-    """The y axis from 0 to 100 percent, with room for markers."""
+    """Set the y axis from 0 to 100 percent, with room for markers."""
     ax.set_ylim(0, 103)
 
 
 def step_of(n):
-    """Each how manieth of n places has a tick, so that there are about ten at most."""
+    """The step between ticks over n positions, for about ten ticks at most."""
     return max(1, -(-n // 10))
 
 
 def whole_ticks(ax, last):
-    """Ticks on the x axis at whole numbers from 1 to `last`."""
+    """Put ticks on the x axis at whole numbers from 1 to `last`."""
     ax.set_xticks(range(1, last + 1, step_of(last)))
 
 
 def method_ticks(ax, groups):
-    """The methods' labels under bars at 0, 1, 2, ..."""
+    """Label bars at 0, 1, 2, ... with the names of their methods."""
     names = [style(m)["label"].replace(" (", "\n(") for m in groups]
     ax.set_xticks(range(len(names)), names)
 
 
 def top_of(values, vmax):
-    """The end of a scale from 0, never 0 itself."""
+    """The top of a scale that starts at 0, never 0 itself."""
     return (values.max() if vmax is None else vmax) or 1
 
 
 def colorbar(ax, image, label):
-    """A colour bar beside the axes that says what its colours are."""
+    """A labelled colour bar beside the axes."""
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.9)
     bar.set_label(label, fontsize=LABEL)
     bar.ax.tick_params(labelsize=TICK)
@@ -187,13 +187,13 @@ def colorbar(ax, image, label):
 
 def heat(ax, values, label, colorbar, annotated, size=TICK, line=0.5):
     """Percentages as a heat map on the fixed scale from 0 to 100; NaN stays white."""
-    import seaborn  # brings pandas along: a second that only heat maps need
+    import seaborn  # imports pandas, which takes a second: only heat maps need it
 
-    side = "horizontal" if len(values) <= 2 else "vertical"  # a low map has no room for a bar beside it
+    side = "horizontal" if len(values) <= 2 else "vertical"  # a flat map has no room for a bar beside it
     bar = {"label": label, "orientation": side, "shrink": 0.9} if colorbar else None
     look = {"vmin": 0, "vmax": 100, "cmap": SEQUENTIAL, "linewidths": line, "square": True}
     look |= {"annot": annotated, "fmt": ".0f", "annot_kws": {"fontsize": size}}
-    many = values.size > 2500  # an SVG of so many squares has megabytes
+    many = values.size > 2500  # an SVG with so many squares takes megabytes
     seaborn.heatmap(
         values, mask=np.isnan(values), rasterized=many, cbar=colorbar, cbar_kws=bar, ax=ax, **look
     )
@@ -204,18 +204,18 @@ def heat(ax, values, label, colorbar, annotated, size=TICK, line=0.5):
 
 
 def band(ax, x, mean, half, color):
-    """The interval about a line, where there are several seeds."""
+    """Shade the interval around a line, if there are several seeds."""
     if not np.isnan(half).all():
         ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
 
 
 def look_of(seeds):
-    """The style of the method whose seeds these are."""
+    """The style of these seeds' method."""
     return style(seeds[0].about.get("method", "learner"))
 
 
 def label(seeds):
-    """The label of the method whose seeds these are."""
+    """The label of these seeds' method."""
     return look_of(seeds)["label"]
 
 
@@ -225,14 +225,14 @@ def mean_of(seeds):
 
 
 def finish(ax, made, results):
-    """The axes, stamped if their figure was made here."""
+    """The axes; stamp their figure if it was made here."""
     if made:
         stamp(ax, results)
     return ax
 
 
 def task_label(ax, x, y, task, tasks):
-    """Small and grey above the axes at x, y (data, axes): "task 3", or "3" where there are many tasks."""
+    """Write "task 3", or "3" with many tasks, small and grey above the axes at x, y (data, axes)."""
     text, place = f"task {task + 1}" if tasks <= 6 else f"{task + 1}", ax.get_xaxis_transform()
     ax.text(x, y, text, transform=place, ha="center", va="bottom", fontsize=TICK - 1, color="#555555")
 
@@ -253,7 +253,7 @@ def _listed(values):
 
 
 def warning(results):
-    """What a reader must not overlook: "" for the benchmark's own data and a preset that is no test."""
+    """A warning about stand-in data or the smoke preset, else ""."""
     said = []
     for r in flat(results):
         data, benchmark = _data(r).partition("(")[0], str(r.about.get("benchmark", ""))
@@ -273,7 +273,7 @@ def _data(result):
 
 
 def provenance(results):
-    """One line that says what was run: benchmark, data, preset, seeds, versions."""
+    """One line on what was run: benchmark, data, preset, seeds, versions."""
     every = flat(results)
     about = [r.about for r in every]
     versions = [a.get("versions") or {} for a in about]
@@ -289,16 +289,16 @@ def provenance(results):
 
 
 def stamp(where, results):
-    """Print small, at the foot of a figure, what its results come from; returns the Text.
+    """Print the provenance of the results in small type at the foot of a figure; returns the Text.
 
-    where: Figure or Axes.   results: as for the plots, or a text for a figure that shows no results. Where
-    the data are an embedded stand-in, or the preset is smoke, the line stands white on red and says so first.
-    Calling it again replaces the line.
+    where: Figure or Axes.   results: as for the plots, or a string for a figure without results. For
+    stand-in data or the smoke preset, the line is white on red and begins with a warning. A second call
+    replaces the line.
     """
     figure = where if hasattr(where, "savefig") else where.figure
     mark, line = ("", results) if isinstance(results, str) else (warning(results), provenance(results))
     width = int(figure.get_figwidth() * 72 / (SMALL * (0.66 if mark else 0.56)))
-    if "STAND-IN" in mark:  # the mark names the data
+    if "STAND-IN" in mark:  # the warning names the data
         line = " · ".join(p for p in line.split(" · ") if not p.startswith("data "))
     parts = [p.replace(" ", "\u00a0") for p in " · ".join(p for p in (mark, line) if p).split(" · ")]
     text = "\n".join(textwrap.wrap(" · ".join(parts), max(width, 30), break_on_hyphens=False))

@@ -10,8 +10,8 @@ from clkit.plots.style import TICK
 def plot_images(images, titles=None, *, columns=10, rows=None, ax=None):
     """A grid of images on one Axes, row after row.
 
-    images: (N, C, H, W), C = 1 or 3, bytes or floats in [0, 1] (array or CPU tensor).   titles: a text above
-    each.   rows: a text left of each row.
+    images: (N, C, H, W), C = 1 or 3, bytes or floats in [0, 1] (array or CPU tensor).   titles: text above
+    each image.   rows: text to the left of each row.
     """
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
@@ -30,7 +30,7 @@ def plot_images(images, titles=None, *, columns=10, rows=None, ax=None):
     tall = board.shape[0] / board.shape[1]
     width = min(9.0, 0.95 * columns, 6.5 / tall)
     ax, _ = frame.axes(ax, (width + (1.0 if rows else 0), width * tall + 0.1))
-    # "none": in an SVG each pixel once, not as many as the page has dots
+    # "none": an SVG then stores each pixel once instead of resampling
     ax.imshow(board.clip(0, 1), interpolation="none")
     for n, title in enumerate(titles if titles is not None else ()):
         x, y = n % columns * step_x + W / 2, n // columns * step_y + head - 1
@@ -42,6 +42,6 @@ def plot_images(images, titles=None, *, columns=10, rows=None, ax=None):
 
 
 def _head(titles, height):
-    """Pixels that the titles above images of this height take."""
+    """Height in pixels of the titles above images of this height."""
     lines = max((title.count("\n") + 1 for title in titles), default=1) if titles is not None else 0
     return round((0.2 + 0.14 * lines) * height) if lines else 0

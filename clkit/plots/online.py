@@ -1,4 +1,4 @@
-"""Progress in the course of a stream: losses, and accuracy while batches come in."""
+"""Progress along a stream: losses, and accuracy as batches arrive."""
 
 import numpy as np
 
@@ -9,9 +9,9 @@ from clkit.plots.style import TASK_MARKERS
 
 
 def plot_loss(results, column="loss", *, table="loss", ax=None):
-    """A column of a trace table over the rows of all tasks, one after another; mean and interval.
+    """A column of a trace table over the rows of all tasks in order: mean and interval.
 
-    Tasks are separated by lines. Seeds with different numbers of rows (early stopping) are drawn one by one.
+    Lines separate the tasks. Seeds with different numbers of rows (early stopping) are drawn separately.
     """
     seeds = frame.one_method(results)
     every = [frame.column(r, table, "task", int) for r in seeds]
@@ -26,20 +26,20 @@ def plot_loss(results, column="loss", *, table="loss", ax=None):
     else:
         for values in curves:
             ax.plot(np.arange(len(values)) + 1, values, color=color, alpha=0.6, linewidth=1)
-        note = f"{len(seeds)} seeds, each drawn"
+        note = f"{len(seeds)} seeds, drawn separately"
     for edge in np.flatnonzero(np.diff(tasks)) + 1.5:
         ax.axvline(edge, color="#AAAAAA", linewidth=0.8, linestyle=":")
     numbers = np.unique(tasks)
     for t in numbers if len(numbers) <= 20 else ():
         frame.task_label(ax, np.flatnonzero(tasks == t).mean() + 1, 1.0, t, len(numbers))
     unit = "batches" if "step" in seeds[0].trace[table] else "epochs"
-    frame.dress(ax, f"{unit}, tasks one after another", f"{column}\n({note})", frame.label(seeds), pad=16)
+    frame.dress(ax, f"{unit}, tasks in sequence", f"{column}\n({note})", frame.label(seeds), pad=16)
     ax.margins(x=0.02)
     return frame.finish(ax, made, seeds)
 
 
 def lengths_of(seeds):
-    """(T,) how many batches each task had: the rows of their tables "loss"."""
+    """(T,) number of batches of each task, from the rows of the table "loss"."""
     return same(seeds, [_lengths(r) for r in seeds], "the number of batches")
 
 
@@ -48,19 +48,19 @@ def _lengths(result):
 
 
 def same(seeds, found, what):
-    """The one value that `found` holds for all seeds."""
+    """The value in `found` that all seeds share; PlotError if they differ."""
     if any(not np.array_equal(found[0], other) for other in found[1:]):
         raise PlotError(f"these {len(seeds)} seeds differ in {what}: plot seeds of one experiment")
     return found[0]
 
 
 def plot_progress(results, reference=None, *, legend=True, ax=None):
-    """Accuracy in percent on each task in the course of the stream: a line a task, mean and interval.
+    """Accuracy in percent on each task along the stream: one line for each task, mean and interval.
 
-    results: with the trace table "progress": accuracy among all classes on some test images of each task. The
-    last point is the accuracy after the last task on all test images (`Result.accuracy`).   reference:
-    results of another method, drawn in grey with the markers of the tasks. A strip above marks when each task
-    is learned.
+    results: with the trace table "progress": accuracy among all classes on a sample of each task's test
+    images. The last point is the accuracy after the last task on all test images (`Result.accuracy`).
+    reference: results of another method, drawn in grey with the markers of the tasks. A strip above the axes
+    shows when each task is learned.
     """
     seeds = frame.one_method(results)
     at, rows, lengths = _progress(seeds)
@@ -71,7 +71,7 @@ def plot_progress(results, reference=None, *, legend=True, ax=None):
         _draw_reference(ax, behind, seeds)
     task_strip(ax, lengths, colors)
     y = "accuracy on the task's test images (%)"
-    frame.dress(ax, "batches learned from", y, frame.label(seeds), pad=21)
+    frame.dress(ax, "training batches", y, frame.label(seeds), pad=21)
     ax.set_xlim(0, at[-1] * 1.01)
     frame.percent_axis(ax)
     if legend:
@@ -80,21 +80,21 @@ def plot_progress(results, reference=None, *, legend=True, ax=None):
 
 
 def _progress(seeds):
-    """(batches before each point (X,), accuracy (n, X, T), batches of each task (T,)), of "progress"."""
+    """From "progress": (batches before each point (X,), accuracy (n, X, T), batches per task (T,))."""
     at, rows = [], []
     for r in seeds:
         task, step = (frame.column(r, "progress", c, int) for c in ("task", "step"))
         lengths = _lengths(r)
         at.append((np.cumsum(lengths) - lengths)[task] + step)
         rows.append([*frame.column(r, "progress", "accuracy", float), r.accuracy()[-1]])
-    at, lengths = same(seeds, at, "the batches at which they were tested"), lengths_of(seeds)
+    at, lengths = same(seeds, at, "the batches after which they were tested"), lengths_of(seeds)
     return np.append(at, lengths.sum()), np.array(rows), lengths
 
 
 def _draw_reference(ax, behind, seeds):
-    """Grey lines of another method's seeds, one a task, on axes of plot_progress."""
+    """Grey lines of another method's seeds, one per task, on the axes of plot_progress."""
     if tuple(behind[0].classes_per_task) != tuple(seeds[0].classes_per_task):
-        raise PlotError("the reference has other tasks than the results: give runs of one benchmark")
+        raise PlotError("the reference and the results have different tasks: give runs on one benchmark")
     at, rows, lengths = _progress(behind)
     label = frame.label(behind) + (", mean" if len(behind) > 1 else "")
     look = {"color": "#AAAAAA", "linewidth": 1, "zorder": 1, "clip_on": False}
@@ -104,7 +104,7 @@ def _draw_reference(ax, behind, seeds):
 
 
 def task_strip(ax, lengths, colors=None):
-    """Thin lines at the starts of the tasks, and above the axes a strip that says when each is learned."""
+    """Thin lines where tasks start, and a strip above the axes that shows when each task is learned."""
     ends = np.cumsum(lengths)
     for n, (start, end) in enumerate(zip(ends - lengths, ends)):
         if n:

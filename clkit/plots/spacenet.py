@@ -1,4 +1,4 @@
-"""Plots for SpaceNet: connections, what becomes of pixels, and activations."""
+"""Plots for SpaceNet: connection matrices, input maps and activations."""
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -9,16 +9,16 @@ from clkit.plots.style import SEQUENTIAL
 
 
 def plot_connections(mask, *, title=None, ax=None):
-    """A connection matrix, black = connection: row = target neuron, column = source neuron.
+    """A connection matrix: rows are target neurons, columns are source neurons, black is a connection.
 
-    mask: (n_out, n_in) bool.   title: by default how many connections there are.
+    mask: (n_out, n_in) bool.   title: by default the number of connections.
     """
     mask = np.asarray(mask)
     if mask.ndim != 2 or not mask.size:
-        raise PlotError(f"a connection matrix has the shape (targets, sources), not {mask.shape}")
+        raise PlotError(f"a connection matrix must have the shape (targets, sources), not {mask.shape}")
     mask = mask.astype(bool)
     rows, columns = mask.shape
-    flat = max(rows, columns) > 3 * min(rows, columns)  # squares would leave a thin strip
+    flat = max(rows, columns) > 3 * min(rows, columns)  # square cells would make it a thin strip
     ax, _ = frame.axes(ax, (7.2, 3.6) if flat else (4.8, 4.8 * min(max(rows / columns, 0.6), 1.4) + 0.4))
     look = {"aspect": "auto" if flat else "equal", "interpolation": _interpolation(mask)}
     extent = (0.5, columns + 0.5, rows + 0.5, 0.5)  # neurons are counted from 1
@@ -33,13 +33,14 @@ def plot_connections(mask, *, title=None, ax=None):
 
 
 def plot_input_map(counts, *, vmax=None, colorbar=True, title=None, ax=None):
-    """How many connections leave each pixel: counts (H, W) on a scale from 0 to `vmax` (the largest count).
+    """A map of the number of connections that leave each pixel.
 
-    Give several maps the same `vmax` to compare them.
+    counts: (H, W).   vmax: top of the scale, by default the largest count; use the same `vmax` to compare
+    maps.
     """
     counts = np.asarray(counts)
     if counts.ndim != 2 or not counts.size:
-        raise PlotError(f"an input map has the shape (H, W), not {counts.shape}")
+        raise PlotError(f"an input map must have the shape (H, W), not {counts.shape}")
     ax, _ = frame.axes(ax, (4.2, 3.6))
     image = ax.imshow(counts, cmap=SEQUENTIAL, vmin=0, vmax=frame.top_of(counts, vmax), interpolation="none")
     frame.dress(ax, title=title, grid=None)
@@ -47,22 +48,23 @@ def plot_input_map(counts, *, vmax=None, colorbar=True, title=None, ax=None):
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
     if colorbar:
-        frame.colorbar(ax, image, "connections of a pixel")
+        frame.colorbar(ax, image, "connections per pixel")
     return ax
 
 
 def plot_activations(
     values, split, *, names=("first class", "second class"), vmax=None, colorbar=True, title=None, ax=None
 ):
-    """Activations of a layer as a heat map on a scale from 0 to `vmax` (the largest value).
+    """Activations of a layer as a heat map.
 
-    values: (N, U), row = image, column = neuron.   split: the first row of the second class; a line stands
-    before it.   names: of the two classes. Give several layers the same `vmax` to compare them.
+    values: (N, U), one row per image and one column per neuron.   split: the first row of the second class;
+    a line is drawn above it.   names: of the two classes.   vmax: top of the scale, by default the largest
+    value; use the same `vmax` to compare layers.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or not 0 < split < len(values):
-        wanted = "activations have the shape (images, neurons), and split lies between two images"
-        raise PlotError(f"{wanted}: not {values.shape} and {split}")
+        wanted = "the shape (images, neurons) and a split between two images"
+        raise PlotError(f"activations must have {wanted}, not {values.shape} and {split}")
     images, units = values.shape
     ax, _ = frame.axes(ax, (7.2, 3.4))
     look = {"cmap": SEQUENTIAL, "aspect": "auto", "interpolation": _interpolation(values)}
@@ -79,5 +81,5 @@ def plot_activations(
 
 
 def _interpolation(values):
-    """Sharp squares; many neurons may need more dots than the page has: smoothed, so that none is lost."""
+    """Sharp cells; a matrix with more neurons than the figure has pixels is smoothed, so none is lost."""
     return "none" if max(values.shape) <= 160 else "auto"

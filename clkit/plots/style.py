@@ -1,8 +1,8 @@
-"""How things look: the styles of methods, the colour maps, and sizes of text."""
+"""Styles of methods, colour maps and text sizes."""
 
 from clkit import papers
 
-SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"  # perceptually uniform; centred at 0 wherever it is used
+SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"  # perceptually uniform; always centred at 0
 SMALL, TICK, LABEL = 7, 9, 10  # points
 TASK_MARKERS = "os^Dv<>pPX"
 

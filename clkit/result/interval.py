@@ -1,4 +1,4 @@
-"""The mean over several seeds, with the interval that says how sure it is."""
+"""The mean over several seeds and its confidence interval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from clkit.result.result import ResultError
 
-# scipy.special.stdtrit(f, 0.975) for f = 1, 2, ...: loading scipy takes a fifth of a figure's time.
+# scipy.special.stdtrit(f, 0.975) for f = 1, 2, ...: loading scipy would take a fifth of a figure's time.
 _QUANTILES = (
     12.706204736174694,
     4.302652729749462,
@@ -44,7 +44,7 @@ class Interval(NamedTuple):
 def interval(values: Iterable[float], level: float = 0.95) -> Interval:
     """Mean and Student-t confidence interval of independent values, such as one score per seed.
 
-    level: coverage in (0, 1).   Half-width t * s / sqrt(n), s with n - 1. ResultError for another level.
+    level: coverage in (0, 1), else ResultError.   The half-width is t * s / sqrt(n), with n - 1 in s.
     """
     values = np.array([*values], dtype=float)
     if not 0 < level < 1:

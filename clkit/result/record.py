@@ -1,16 +1,17 @@
 """Records: several seeds of one experiment as two small files, without weights and images.
 
-STEM.json, for readers, holds the headline scores, what was run, and per seed only what differs between seeds.
-STEM.npz holds the arrays, readable by np.load: each array of a Result under its name, the seeds stacked along
-axis 0; `labels` (N,) once where all seeds have the same; memory_bytes/KIND and trace/TABLE/COLUMN likewise.
-The labels are in the order of the test images; predictions, predictions_task_aware and rank hold these images
-sorted by class (stably), which halves the file: ``a["predictions"] == np.sort(a["labels"])`` tells what is
-right. What only some seeds have, or have in another shape, stands under seed-SEED/NAME. Whole numbers are
-stored in the smallest type that holds them; the JSON names the type that they are read back as. Rows of
-differing shapes are #values end to end and their #shapes.
+STEM.json is for readers: it holds the headline scores, what was run, and for each seed only what differs
+between seeds. STEM.npz holds the arrays, readable by np.load: each array of a Result under its name, with the
+seeds stacked along axis 0, and likewise memory_bytes/KIND and trace/TABLE/COLUMN; `labels` (N,) is stored
+once if all seeds have the same. The labels are in the order of the test images; predictions,
+predictions_task_aware and rank hold these images sorted by class (stably), which halves the file:
+``a["predictions"] == np.sort(a["labels"])`` shows which are correct. Arrays that only some seeds have, or
+have in another shape, are stored as seed-SEED/NAME. Whole numbers are stored in the smallest type that holds
+them; the JSON names the type to restore. Rows of different shapes are stored end to end in #values, with
+their #shapes.
 
-The JSON is written last and holds the sha256 of the npz: whatever ends the writing between the two, or brings
-files of two records together, is noticed by `load`.
+The JSON is written last and holds the sha256 of the npz, so `load` notices if writing stopped between the two
+files or if the files of two records were mixed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _INTEGERS = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
 
 
 def _spread(values):
-    """Mean, interval and single values as JSON."""
+    """Mean, interval and single values as JSON values."""
     i = interval(values)
     ends = None if math.isnan(i.half) else [i.mean - i.half, i.mean + i.half]
     per_seed = [_json(v) for v in values]
@@ -51,14 +52,14 @@ def _spread(values):
 
 
 def _json(number):
-    """NaN has no place in JSON: null."""
+    """A number as JSON: NaN, which JSON lacks, becomes null."""
     return None if math.isnan(number) else float(number)
 
 
 def summary(results: Sequence[Result]) -> dict[str, Any]:
     """Several seeds of one experiment as plain values: what ``python -m clkit run --json`` prints."""
     if not results:
-        raise ResultError("there are no results to summarise; give at least one")
+        raise ResultError("there are no results to summarise: give at least one")
     about, matrix = results[0].about, np.mean([r.accuracy() for r in results], axis=0)
     seconds = [(float(r.learn_seconds.sum()), float(r.test_seconds.sum())) for r in results]
     speeds = [r.samples_per_second() for r in results]
@@ -89,9 +90,9 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Call write(binary file) on a temporary file and rename it: `path` is whole or absent, never half.
+    """Call write(binary file) on a temporary file and rename it, so that `path` is never incomplete.
 
-    A failure (a full disk, say) leaves what stood at `path` before and no temporary file.
+    A failure (such as a full disk) leaves `path` unchanged and no temporary file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes files that only the owner may read
+        os.chmod(name, 0o644)  # mkstemp makes files that only the owner can read
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -109,7 +110,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
 
 
 def pack_trace(trace: Trace) -> Arrays:
-    """Tables as flat arrays for an npz: rows of equal shape stacked, others end to end."""
+    """Tables as flat arrays for an npz: rows of equal shape are stacked, others stored end to end."""
     flat: Arrays = {}
     for table, columns in trace.items():
         for column, rows in columns.items():
@@ -144,9 +145,8 @@ def unpack_trace(flat: Arrays) -> Trace:
 def save(results: Sequence[Result], stem: str | Path, replace: bool = False, level: int = 9) -> Path:
     """Write seeds of one experiment as the record stem.json + stem.npz. Returns the JSON's path.
 
-    level: of zlib, 1 to 9; 9 is for files that are kept in a repository, and takes seconds.
-    ResultError if a seed is there twice, or if a record stands there of which a seed would be lost, unless
-    replace=True.
+    level: of zlib, 1 to 9; 9 suits files that are kept in a repository, and takes seconds.
+    ResultError if a seed occurs twice, or if an existing record would lose a seed, unless replace=True.
     """
     stem = Path(stem)
     seeds = [r.about["seed"] for r in results]
@@ -173,9 +173,9 @@ def save(results: Sequence[Result], stem: str | Path, replace: bool = False, lev
 
 
 def check_replaces(stem: str | Path, seeds: Iterable[int]) -> None:
-    """ResultError if a record stands at `stem` that has seeds which a new one of these `seeds` would lack.
+    """ResultError if a new record of `seeds` would lose seeds of the existing record at `stem`.
 
-    For whoever is about to compute for hours. A record that cannot be read counts as none.
+    To be called before hours of computing. A record that cannot be read counts as absent.
     """
     try:
         lost = sorted({r.about["seed"] for r in load(stem)} - set(seeds))
@@ -184,31 +184,33 @@ def check_replaces(stem: str | Path, seeds: Iterable[int]) -> None:
     if lost:
         lost = ", ".join(map(str, lost))
         raise ResultError(
-            f"the record {stem} has the seeds {lost}, which would be lost: run these as well, write to "
+            f"the record {stem} has the seeds {lost}, which would be lost: run these seeds too, write to "
             f"another folder, or delete the record"
         )
 
 
 def load(stem: str | Path, trace: bool = True) -> list[Result]:
-    """Read a record: a list of Results, one a seed. ResultError if it is absent or damaged.
+    """Read a record: a list of Results, one per seed. ResultError if it is absent or damaged.
 
-    trace: whether to read its trace tables too, which take most of the time.
+    trace: whether to read the trace tables as well, which takes most of the time.
     """
     json_path, npz_path = _paths(stem)
     for path in (json_path, npz_path):
         if not path.is_file():
-            raise ResultError(f"there is no result at {path}: a record is a .json and an .npz of that name")
+            raise ResultError(
+                f"there is no result at {path}: a record is a .json and an .npz file of the same name"
+            )
     try:
         head = json.loads(json_path.read_text(encoding="utf-8"))
         if head["format"] != FORMAT:
             raise ResultError(
-                f"{json_path} has record format {head['format']}, this clkit reads {FORMAT}: run it again"
+                f"{json_path} has record format {head['format']}, but this clkit reads {FORMAT}: run it again"
             )
         packed = npz_path.read_bytes()
         if hashlib.sha256(packed).hexdigest() != head["npz_sha256"]:
             raise ResultError(
-                f"{npz_path} is not the file that {json_path.name} was written with (it is damaged, a "
-                f"writing was cut short, or two records are mixed): delete both and run it again"
+                f"{npz_path} is not the file that {json_path.name} was written with (it is damaged, writing "
+                f"was interrupted, or two records are mixed): delete both files and run it again"
             )
         with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
             types = {name: kind for kind, names in head["types"].items() for name in names}
@@ -218,7 +220,7 @@ def load(stem: str | Path, trace: bool = True) -> list[Result]:
         return [_read(_merged(common, own), i, stored) for i, own in enumerate(head["seeds"])]
     except ResultError:
         raise
-    except Exception as error:  # json, zip and numpy each raise their own
+    except Exception as error:  # json, zip and numpy raise different kinds
         kind = type(error).__name__
         raise ResultError(
             f"the result at {json_path.with_suffix('')} is damaged ({kind}): delete it and run it again"
@@ -226,7 +228,7 @@ def load(stem: str | Path, trace: bool = True) -> list[Result]:
 
 
 def _paths(stem):
-    """The two files of a record, whose stem may hold dots and be given with either ending."""
+    """The two files of a record; the stem may contain dots and end in .json or .npz."""
     stem = Path(stem)
     stem = stem.with_suffix("") if stem.suffix in (".json", ".npz") else stem
     return stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".npz")
@@ -242,7 +244,7 @@ def _head(r: Result):
 
 
 def _factored(dicts: list[dict]) -> tuple[dict, list[dict]]:
-    """What all dictionaries say alike, at any depth, and what is left of each; see `_merged`."""
+    """(what all dictionaries have in common, at any depth; the rest of each); see `_merged`."""
     common, own = {}, [dict(d) for d in dicts]
     for key in dicts[0]:
         if not all(key in d for d in dicts):
@@ -290,7 +292,7 @@ def _pretty(value: Any, depth: int = 0) -> str:
 
 
 def _packed(arrays: Arrays, level: int) -> bytes:
-    """What np.savez_compressed writes, at this level of zlib."""
+    """The bytes that np.savez_compressed writes, at this level of zlib."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as file:
         for name, a in arrays.items():
@@ -300,7 +302,7 @@ def _packed(arrays: Arrays, level: int) -> bytes:
 
 
 def _flat(r: Result) -> Arrays:
-    """All arrays of one seed by name, those of the test images sorted by class."""
+    """All arrays of one seed by name; those over test images are sorted by class."""
     by_class = np.argsort(r.labels, kind="stable")
     return {
         **{a: getattr(r, a)[..., by_class] if a in _BY_IMAGE else getattr(r, a) for a in _ARRAYS},
@@ -310,7 +312,7 @@ def _flat(r: Result) -> Arrays:
 
 
 def _stacked(by_seed: dict[int, Arrays]) -> Arrays:
-    """Arrays of several seeds in one dictionary, as the head of this file says."""
+    """Arrays of several seeds in one dictionary, as described at the top of this file."""
     stored: Arrays = {}
     for name in dict.fromkeys(name for flat in by_seed.values() for name in flat):
         having = {seed: np.asarray(flat[name]) for seed, flat in by_seed.items() if name in flat}
@@ -325,7 +327,7 @@ def _stacked(by_seed: dict[int, Arrays]) -> Arrays:
 
 
 def _shrunk(arrays: Arrays) -> tuple[Arrays, dict[str, list[str]]]:
-    """The same with whole numbers in the smallest type that holds them; and {type they had: names}."""
+    """(the arrays with whole numbers in the smallest type that holds them, {original type: names})."""
     small, types = dict(arrays), {}
     for name, a in arrays.items():
         if a.dtype.kind not in "iu" or not a.size:
@@ -340,7 +342,7 @@ def _shrunk(arrays: Arrays) -> tuple[Arrays, dict[str, list[str]]]:
 
 
 def _read(head: dict[str, Any], i: int, stored: Arrays) -> Result:
-    """Seed number i of a record, out of what `_stacked` made."""
+    """Seed number i of a record, from the arrays that `_stacked` made."""
 
     def under(prefix, arrays):
         return {k[len(prefix) :]: a for k, a in arrays.items() if k.startswith(prefix)}

@@ -1,7 +1,8 @@
-"""One seed of one experiment: predictions in, every score derived."""
+"""One seed of one experiment: its predictions, and every score derived from them."""
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,20 +19,20 @@ class ResultError(ClkitError):
 class Result:
     """One seed of one experiment.
 
-    about: what was run and what ran it: experiment, benchmark, preset, method, learner (class), revision,
-        settings (that differ from the Config's defaults), config (all settings), seed, stream, key, device,
-        cpu, threads, versions, commit, date.
+    about: what was run, and on what: experiment, benchmark, preset, method, learner (class), revision,
+        settings (those that differ from the Config's defaults), config (all settings), seed, stream, key,
+        device, cpu, threads, versions, commit, date.
     classes_per_task: (T,).   names: display names, (K,).   groups: superclass of each class, or None.
     seen: (R,) number of classes seen after each stage.   labels: (N,) true classes of the test images.
-    predictions: (R, N) the class with the largest logit among those seen; -1 where the true one is unseen.
+    predictions: (R, N) the class with the largest logit among those seen; -1 where the true class is unseen.
     predictions_task_aware: (R + 1, N) the class with the largest logit among those of the image's own task;
-        row 0 is the learner before any learning; -1 where it had no logit for those classes.
-    rank: (R, N) how many seen classes come before the true one, 0 where it is predicted: those with a larger
-        logit, and those with as large a one and a smaller number; -1 where unseen.
+        row 0 is before any learning; -1 where the learner had no logit for these classes.
+    rank: (R, N) number of seen classes ahead of the true class, 0 where it is predicted: those with a larger
+        logit, and those with an equal logit and a smaller number; -1 where the true class is unseen.
     learn_seconds, test_seconds: (R,) wall-clock time.   n_samples: (R,) training images drawn.
-    parameters: (R,) count.
-    memory_bytes: kind of memory -> (R,) bytes that the learner keeps when a stage is over.
-    trace: table -> column -> rows, in the order they were reported.
+    parameters: (R,) number of trainable parameters.
+    memory_bytes: kind of memory -> (R,) bytes that the learner keeps after a stage.
+    trace: table -> column -> rows, in the order in which they were reported.
     """
 
     about: dict[str, Any]
@@ -50,7 +51,37 @@ class Result:
     memory_bytes: dict[str, np.ndarray] = field(default_factory=dict)
     trace: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    # ---- which image belongs where
+    # ---- shown
+
+    def _facts(self) -> dict[str, str]:
+        """What a reader wants to know first, in the order shown."""
+        known = self.about.get
+        benchmark = known("benchmark") or known("experiment", "").partition("/")[2]
+        forgetting = self.forgetting()  # NaN if there was only one stage
+        return {
+            "method": str(known("method") or known("experiment", "").partition("/")[0] or "unnamed"),
+            "benchmark": str(benchmark or known("stream", {}).get("data") or "unnamed"),
+            "data": str(known("stream", {}).get("data", "unnamed")),
+            "size": str(known("preset", "own")),
+            "seed": str(known("seed", "unknown")),
+            "tasks": f"{self.tasks}, of {', '.join(map(str, self.classes_per_task))} classes",
+            "average accuracy": f"{100 * self.average():.1f} %",
+            "forgetting": "none: one stage" if np.isnan(forgetting) else f"{100 * forgetting:.1f} points",
+        }
+
+    def __repr__(self) -> str:
+        f, tasks = self._facts(), "1 task" if self.tasks == 1 else f"{self.tasks} tasks"
+        name = f"{f['method']}/{f['benchmark']}, {f['size']}, seed {f['seed']}, {tasks}"
+        return f"<Result {name}: average accuracy {f['average accuracy']}, forgetting {f['forgetting']}>"
+
+    def _repr_html_(self) -> str:
+        """A small table, which Jupyter shows if a Result is the last value of a cell."""
+        facts = {name: html.escape(value) for name, value in self._facts().items()}
+        rows = "".join(f'<tr><th scope="row">{k}</th><td>{v}</td></tr>' for k, v in facts.items())
+        caption = f"Result of {facts['method']} on {facts['benchmark']}"
+        return f"<table><caption>{caption}</caption><tbody>{rows}</tbody></table>"
+
+    # ---- images and tasks
 
     @property
     def tasks(self) -> int:
@@ -59,18 +90,18 @@ class Result:
 
     @property
     def task_of(self) -> np.ndarray:
-        """(N,) task of each test image."""
+        """(N,) the task of each test image."""
         return np.searchsorted(np.cumsum(self.classes_per_task), self.labels, side="right")
 
     def _per_task(self, chosen: np.ndarray, task_mean: str = "images") -> np.ndarray:
-        """(rows, T) share of right choices in each task, for `chosen` (rows, N) with -1 where there is none.
+        """(rows, T) share of correct classes in each task, for `chosen` (rows, N) with -1 for no class.
 
-        NaN for a task that has images without a choice.
+        NaN for a task that has images without a class.
         """
         if task_mean not in ("images", "classes"):
             raise ResultError(f"task_mean must be 'images' or 'classes', not {task_mean!r}")
 
-        def counts(which):  # of each class among those images: (K,)
+        def counts(which):  # number of these images in each class: (K,)
             return np.bincount(self.labels[which], minlength=sum(self.classes_per_task))
 
         def by_task(values):  # sums over the classes of each task: (..., K) -> (..., T)
@@ -89,14 +120,14 @@ class Result:
     def accuracy(self, task_mean: str = "images") -> np.ndarray:
         """(R, T) class-incremental accuracy a[i, j] on task j after stage i, among the classes seen.
 
-        task_mean="images": share of the task's images that are right, the usual one; "classes": mean of the
-        accuracies of the task's classes (as Ji et al. 2020 count), whatever their numbers of test images.
-        Every score below that is made of these accuracies takes the same word.
+        task_mean="images" (usual): share of the task's images that are classified correctly; "classes": mean
+        of the accuracies of the task's classes (as in Ji et al. 2020), whatever their numbers of test images.
+        Every score below that is based on these accuracies takes the same argument.
         """
         return self._per_task(self.predictions, task_mean)
 
     def task_aware_accuracy(self, task_mean: str = "images") -> np.ndarray:
-        """(R, T) task-aware accuracy: the choice is only among the classes of the image's own task."""
+        """(R, T) task-aware accuracy: predictions are only among the classes of the image's own task."""
         return self._per_task(self.predictions_task_aware[1:], task_mean)
 
     def start_accuracy(self) -> np.ndarray:
@@ -106,16 +137,16 @@ class Result:
     def averages(self, over: str = "tasks", task_mean: str = "images") -> np.ndarray:
         """(R,) average accuracy after each stage.
 
-        over="tasks": mean of the tasks' accuracies (Chaudhry et al. 2018, section 3: A_k), the usual one;
-        over="images": share of all test images seen so far that are right, which knows no means of tasks.
-        They differ when tasks differ in size.
+        over="tasks" (usual): mean of the tasks' accuracies (Chaudhry et al. 2018, section 3: A_k);
+        over="images": share of correct predictions among all test images of the classes seen so far, without
+        means over tasks. They differ when tasks differ in size.
         """
         if over == "tasks":
             return np.array([np.nanmean(row) for row in self.accuracy(task_mean)])
         if over != "images":
             raise ResultError(f"over must be 'tasks' or 'images', not {over!r}")
         if task_mean != "images":
-            raise ResultError(f"over='images' takes no means of tasks: leave out task_mean={task_mean!r}")
+            raise ResultError(f"over='images' does not average tasks: leave out task_mean={task_mean!r}")
         return np.array([(p == self.labels)[p >= 0].mean() for p in self.predictions])
 
     def average(self, over: str = "tasks", task_mean: str = "images") -> float:
@@ -127,7 +158,7 @@ class Result:
         return float(self.averages(over, task_mean).mean())
 
     def task_aware_average(self, task_mean: str = "images") -> float:
-        """Mean over the tasks learned of the task-aware accuracy after the last stage."""
+        """Mean task-aware accuracy over the tasks learned, after the last stage."""
         learned = np.cumsum(self.classes_per_task) <= self.seen[-1]
         return float(self.task_aware_accuracy(task_mean)[-1][learned].mean())
 
@@ -136,7 +167,7 @@ class Result:
     def forgetting_per_task(self, task_mean: str = "images") -> np.ndarray:
         """(T,) f_j = max over earlier stages of a[i, j], minus a[last, j]; NaN for the task learned last.
 
-        Chaudhry et al. 2018, section 3, equation 3. Negative where a task was never better than at the end.
+        Chaudhry et al. 2018, section 3, equation 3. Negative for a task whose accuracy is best at the end.
         """
         a = self.accuracy(task_mean)
         return np.fmax.reduce(a[:-1], axis=0, initial=np.nan) - a[-1]
@@ -151,10 +182,10 @@ class Result:
         return _mean([a[-1, j] - a[j, j] for j in range(len(a) - 1)])
 
     def forward_transfer(self) -> float:
-        """Mean over tasks j > 0 of the task-aware accuracy before learning j, minus the untrained one.
+        """Mean over tasks j > 0 of the task-aware accuracy just before learning j, minus the untrained one.
 
-        Lopez-Paz and Ranzato 2017, section 2, with task-aware accuracies: a class not seen yet can never be
-        the class-incremental answer. NaN for learners that have no logit for classes still to come.
+        Lopez-Paz and Ranzato 2017, section 2, with task-aware accuracies, because a class-incremental
+        prediction is never an unseen class. NaN for learners without logits for future classes.
         """
         w, b = self.task_aware_accuracy(), self.start_accuracy()
         gains = np.array([w[j - 1, j] - b[j] for j in range(1, len(w))])
@@ -163,11 +194,11 @@ class Result:
     # ---- finer views
 
     def top(self, k: int) -> np.ndarray:
-        """(R,) share of the images seen so far whose true class is among the k with the largest logits."""
+        """(R,) share of the images of seen classes whose true class is among the k largest logits."""
         return np.array([(r < k)[r >= 0].mean() for r in self.rank])
 
     def per_class(self, stage: int = -1) -> np.ndarray:
-        """(K,) accuracy of each class after a stage, NaN where not seen."""
+        """(K,) accuracy of each class after a stage, NaN for unseen classes."""
         p, classes = self.predictions[stage], range(sum(self.classes_per_task))
         return np.array([_mean((p == c)[(self.labels == c) & (p >= 0)]) for c in classes])
 
@@ -178,13 +209,13 @@ class Result:
         return np.bincount(self.labels[known] * k + p[known], minlength=k * k).reshape(k, k)
 
     def newest_share(self, stage: int = -1) -> float:
-        """Share of the predictions after a stage on the newest task's classes (joint training: the last)."""
+        """Share of predictions after a stage on classes of the newest task (joint training: the last)."""
         p, seen = self.predictions[stage], int(self.seen[stage])
         newest = int(np.searchsorted(np.cumsum(self.classes_per_task), seen))
         return float((p[p >= 0] >= seen - self.classes_per_task[newest]).mean())
 
     def samples_per_second(self) -> dict[str, float]:
-        """Over the whole run, {"learn": training images drawn per second, "test": test images scored}."""
+        """Images per second over the whole run: {"learn": training images, "test": test images}."""
         tested = (self.predictions >= 0).sum()
         return {
             "learn": float(self.n_samples.sum() / max(self.learn_seconds.sum(), 1e-9)),

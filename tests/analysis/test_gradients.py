@@ -1,4 +1,4 @@
-"""Gradient correlation against loops over single images and closed forms; the study of recalled images."""
+"""Gradient correlation against per-image loops and closed forms; the study of recalled images."""
 
 from types import SimpleNamespace
 
@@ -40,7 +40,7 @@ def labels(n=7, classes=4, seed=0):
 
 
 def network(kind="mlp", classes=4):
-    """A network in double precision that has seen images, so that running statistics are not trivial."""
+    """A network in double precision after some images, so that running statistics are not trivial."""
     seed_everything(0)
     net = {
         "mlp": lambda: nets.MLP((1, 6, 6), classes, (9, 7)),
@@ -52,7 +52,7 @@ def network(kind="mlp", classes=4):
 
 
 def slow(net, x, target):
-    """Gradients of one image by parameter, of length 1, by the definition."""
+    """Normalised gradients of one image for each parameter, by definition."""
     logits = net(x[None])[0]
     probability = F.one_hot(target, len(logits)).double() if target.ndim == 0 else target
     loss = -(probability * logits.log_softmax(0)).sum()
@@ -66,7 +66,7 @@ def slow(net, x, target):
 @pytest.mark.parametrize("kind", ["mlp", "resnet", "conv"])
 @pytest.mark.parametrize("held", [1, 2**27])
 def test_cosines_are_those_of_single_images(kind, held, monkeypatch):
-    """Also where the gradients of one image only may be held at a time."""
+    """Even if memory allows the gradients of only one image at a time."""
     monkeypatch.setattr(gradients, "_BYTES", held)
     net, y = network(kind), labels(5)
     x, others, soft = images(5), images(5, seed=1), torch.rand(5, 4, dtype=torch.float64).softmax(1)
@@ -82,7 +82,7 @@ def test_cosines_are_those_of_single_images(kind, held, monkeypatch):
 
 
 def test_a_linear_layer_has_the_product_of_two_cosines():
-    """The gradient of its weight is an outer product, of the error and of the input."""
+    """The gradient of its weight is the outer product of error and input."""
     net, x, others = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).double(), images(), images(seed=1)
     y, z = labels(), labels(seed=1)
     found = correlation(net, (x, y), (others, z))
@@ -125,7 +125,7 @@ def test_fewer_classes_in_the_softmax():
 
 
 class Twice(nn.Module):
-    """A layer that is gone through twice, one whose weight is used elsewhere, and one on sequences."""
+    """A layer used twice, one whose weight is used elsewhere, and one on sequences."""
 
     def __init__(self):
         super().__init__()
@@ -223,7 +223,7 @@ def test_learners_of_other_methods(name):
 
 
 def recalled(n=9):
-    """As `gather` returns it: images 0 and 4 are recalled as what they began as."""
+    """As returned by `gather`: images 0 and 4 are recalled as their starting class."""
     x = images(n)
     origins, target = torch.tensor([1] * n), torch.tensor([1, 0, 2, 3, 1, 0, 0, 2, 3][:n])
     probs = (3 * F.one_hot(target, 4) + images(n, (4,), seed=3)).softmax(1)
@@ -231,7 +231,7 @@ def recalled(n=9):
 
 
 def test_the_study_compares_with_real_images_of_both_classes():
-    """With one real image of each class nothing is left to chance."""
+    """One real image of each class leaves nothing to chance."""
     net, found, real = network(), recalled(), (images(4, seed=7), torch.tensor([2, 0, 3, 1]))
     pairs, skipped = study(net, found, real)
     assert skipped == 2 and tuple(pairs) == gradients.CONDITIONS
@@ -275,7 +275,7 @@ def test_a_study_that_cannot_be_made_is_refused():
 
 @pytest.mark.parametrize("M", [5, 6])
 def test_recalled_images_are_gathered_from_a_learner(M):
-    """With M above the batch of 5, images that were not drawn are left out."""
+    """With M larger than the batch of 5, images that were not drawn are omitted."""
     seed_everything(0)
     learner = arm.ARM(arm.Config(net="tiny", n_images=M, batch_size=5, n_steps=2), (1, 6, 6), 6)
     stream = small_stream(per_class=10)
@@ -312,7 +312,7 @@ def test_recalled_images_are_gathered_from_a_learner(M):
 
 
 def test_the_rows_of_a_study_are_its_tables():
-    """The table that a run keeps says what `study` says of the same recalled images."""
+    """The table of a run equals the result of `study` on the same recalled images."""
     stream = small_stream()
     seed_everything(0)
     config = arm.Config(net="tiny", batch_size=8, n_images=8, n_steps=2)

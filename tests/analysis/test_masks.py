@@ -1,4 +1,4 @@
-"""Connections of sparse networks: blocks, maps, shares and sizes against slow loops and closed forms."""
+"""Connections of sparse networks: blocks, maps, shares and sizes against loops and closed forms."""
 
 import numpy as np
 import pytest
@@ -74,10 +74,13 @@ def test_blocks_survive_a_record(tmp_path):
         ),
         (
             lambda: masks.full(np.ones((2, 2)), [0, 1], [0, 4], (4, 4)),
-            "source neurons 0 to 4 do not fit a layer with 4",
+            "source neurons 0 to 4 do not fit a layer of 4",
         ),
         (lambda: masks.full(np.ones((2, 2)), [-1, 1], [0, 3], (4, 4)), "target neurons -1 to 1"),
-        (lambda: masks.input_map(sparse(), 0, (1, 8, 8)), "has 36 sources, images of 1 x 8 x 8 have 64"),
+        (
+            lambda: masks.input_map(sparse(), 0, (1, 8, 8)),
+            "has 36 sources, but images of 1 x 8 x 8 have 64 values",
+        ),
         (lambda: masks.map_correlation(np.ones((2, 2)), np.ones((4, 4))), "cannot be compared"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Speed, memory and synchronisations beside the obvious implementations: ``python -m tests.bench --help``."""
+"""Speed, memory and synchronisations against obvious implementations: ``python -m tests.bench --help``."""

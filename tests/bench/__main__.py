@@ -1,7 +1,7 @@
 """The bench: ``python -m tests.bench [NAME ...] [--json] [--repeats N] [--data mnist|made] [--threads N]``.
 
-Every row measures both sides in one run, in turns, and gives the median with the smallest and largest repeat.
-MNIST is read where $CLKIT_DATA has it; otherwise random bytes of its size take its place.
+Every row measures both sides in one run, alternately, and reports the median with the smallest and largest
+repeat. MNIST comes from $CLKIT_DATA if it is there; otherwise random bytes of the same size replace it.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tests.bench.rows import ROWS
 
 
 def main(arguments=None, images=FULL):
-    """Run the rows and print the table; returns the exit status: 0, or 2 for bad input."""
+    """Run the rows and print the table; returns the exit status, 0 or 2 for bad input."""
     options = _parser().parse_args(arguments)
     for name in options.names:
         if name not in ROWS:
@@ -64,7 +64,7 @@ def _parser():
 
 def _positive(text):
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of 1 or more")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of 1 or more")
     return int(text)
 
 

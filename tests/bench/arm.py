@@ -1,4 +1,4 @@
-"""ARM on MNIST and on images of CIFAR-10's size: fast steps beside the readable ones and bare products."""
+"""ARM on MNIST and on CIFAR-10-sized images: fast steps against readable ones and bare matrix products."""
 
 import time
 
@@ -16,9 +16,9 @@ from tests.bench.measure import interleaved, line, paired
 def arm(setup, images):
     """Seconds of CPU time: five tasks of MNIST; then one batch of images of CIFAR-10's size.
 
-    images: the training ImageSet of MNIST. A task has 100 of them, which makes a tenth of a seed of
-    MNIST-5k-5; nothing is recalled in the first one. The batch of the other part belongs to a second task and
-    is made of random bytes. A fast path stays only while it takes two thirds of the time or less.
+    images: the training ImageSet of MNIST. Each task has 100 of them, a tenth of those in
+    MNIST-5k-5; recall begins in the second task. The other part is a batch of a second task, made of random
+    bytes. A fast path is kept only as long as it takes two thirds of the time or less.
     """
     mnist = list(Stream(images, images, (2,) * 5, max_per_class=50, shuffle_images=0))
     shape, steps = ((3, 32, 32), 10) if len(images) > 1000 else ((3, 8, 8), 2)
@@ -29,7 +29,7 @@ def arm(setup, images):
 
 
 def _beside(setup, what, config, tasks, least=None):
-    """Lines of both ways to learn the tasks, and of the least that they can take, if there is one."""
+    """Lines for both ways to learn the tasks, and for the lower bound if there is one."""
     ways = {"fast": _learning(False), "readable": _learning(True)}
     ways |= {"bare products": least} if least else {}
     seconds = interleaved(
@@ -53,7 +53,7 @@ def _second_task(shape, n=10):
 
 
 def _learning(readable):
-    """What prepares the learning of tasks by one path, as `interleaved` wants it."""
+    """A function that prepares the learning of tasks by one path, as `interleaved` expects."""
 
     def prepare(config, tasks):
         seed_everything(0)
@@ -76,7 +76,7 @@ def _learn(learner, tasks):
 
 
 def _bare(config, tasks):
-    """The same number of products of the same sizes, for fully connected networks."""
+    """The same products in number and size, for fully connected networks."""
     both = [nets.build(config.net, tasks[0].train.shape, 10) for _ in range(2)]
     old, new = ([layer.weight.detach() for layer in (*net.hidden, net.head)] for net in both)
     sizes = config.batch_size, config.n_images + config.batch_size

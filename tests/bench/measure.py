@@ -1,4 +1,4 @@
-"""What all rows share: interleaved repeats, lines of the table, the machine, data of MNIST's size."""
+"""Shared by all rows: interleaved repeats, lines of the table, the machine, and MNIST-sized data."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ FULL = (60_000, 10_000)  # training and test images of MNIST
 @dataclass(frozen=True)
 class Setup:
     """root: folder with MNIST in torchvision's layout.   made: whether its bytes are random.
-    images: how many it has, (train, test).   repeats: of each measurement.
+    images: their numbers, (train, test).   repeats: of each measurement.
     """
 
     root: Path
@@ -33,8 +33,8 @@ class Setup:
 class Line:
     """One line of the table: `label` measured median (low .. high over n repeats) in `unit`.
 
-    ratio: what is compared with the target, (median, low, high) or None.
-    target: "" for none, else ">= 5" and such.
+    ratio: compared with the target, (median, low, high) or None.
+    target: such as ">= 5", or "" for none.
     """
 
     row: str
@@ -49,7 +49,7 @@ class Line:
 
     @property
     def reached(self):
-        """Whether the ratio (or, without one, the median) reaches the target; None where there is none."""
+        """Whether the ratio (or the median without one) reaches the target; None without a target."""
         if not self.target:
             return None
         sign, bound = self.target.split()
@@ -73,7 +73,7 @@ class Line:
 
 
 def line(row, label, values, unit, ratios=None, target=""):
-    """A Line out of repeats: medians, with the smallest and the largest."""
+    """A Line from repeats: medians with the smallest and the largest."""
     ratio = (statistics.median(ratios), min(ratios), max(ratios)) if ratios else None
     return Line(
         row, label, statistics.median(values), min(values), max(values), len(values), unit, ratio, target
@@ -83,9 +83,9 @@ def line(row, label, values, unit, ratios=None, target=""):
 def interleaved(parts, repeats, clock=time.perf_counter):
     """Seconds of each part, {label: [one per repeat]}.
 
-    parts: {label: function that prepares and returns the function to be timed}. All parts take their turn
-    within a repeat, in an order that rotates, so that a slow minute of the machine meets all of them. A first
-    turn is not counted. clock: a function that gives seconds, of the wall or of the processor.
+    parts: {label: function that prepares and returns the function to be timed}. Each repeat runs all parts in
+    a rotating order, so that a slow minute of the machine affects all of them. The first turn does not count.
+    clock: a function that returns seconds, of wall-clock or CPU time.
     """
     seconds = {label: [] for label in parts}
     labels = list(parts)
@@ -101,12 +101,12 @@ def interleaved(parts, repeats, clock=time.perf_counter):
 
 
 def paired(above, below):
-    """Ratios of two lists of repeats, each with its neighbour in time."""
+    """Ratios of two lists of repeats, paired by time."""
     return [a / b for a, b in zip(above, below)]
 
 
 def write_made(root, images=FULL):
-    """Random images and labels in MNIST's own file format and torchvision's layout, below `root`."""
+    """Write random images and labels below `root`, in MNIST's file format and torchvision's layout."""
     folder = Path(root) / "MNIST" / "raw"
     folder.mkdir(parents=True)
     draw = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def write_made(root, images=FULL):
 
 
 def machine():
-    """What the numbers depend on."""
+    """The machine facts that the numbers depend on."""
     import torch
 
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

@@ -1,9 +1,9 @@
-"""A process of its own, whose peak memory the row `memory` reads from its last line of output (bytes).
+"""A separate process that prints its peak memory in bytes as the last line, for the row `memory`.
 
     python -m tests.bench.memory torch                       import torch and do nothing
-    python -m tests.bench.memory run TRAIN TEST mnist|made   finetune/split-mnist, paper, one epoch a task
+    python -m tests.bench.memory run TRAIN TEST mnist|made   finetune/split-mnist, paper, one epoch per task
 
-The run reads MNIST below $CLKIT_DATA; `made` are random bytes in its format, TRAIN and TEST images of them.
+The run reads MNIST below $CLKIT_DATA; `made` stands for TRAIN and TEST images of random bytes in its format.
 """
 
 import sys
@@ -11,10 +11,9 @@ from pathlib import Path
 
 
 def peak():
-    """The most memory this process has had resident, in bytes.
+    """Peak resident memory of this process in bytes.
 
-    Linux says it of the process image in /proc; the figure of getrusage there includes the process that
-    started this one.
+    On Linux it comes from /proc, because the value of getrusage there includes the parent process.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
@@ -26,7 +25,7 @@ def peak():
 
 
 def learn(train, test, made):
-    """One epoch a task of finetune on split MNIST, as `python -m clkit run` does it."""
+    """Train finetune on split MNIST for one epoch per task, as `python -m clkit run` does."""
     import dataclasses
 
     from clkit import experiments

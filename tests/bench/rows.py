@@ -1,4 +1,4 @@
-"""The rows of the bench: each a function of a Setup that returns lines of the table."""
+"""The rows of the bench: functions of a Setup that return lines of the table."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def _image_set(raw):
 
 
 def batches(setup):
-    """A shuffled epoch of float batches, unused; the loaders work in this process, as is their default."""
+    """One shuffled epoch of unused float batches; the loaders run in this process, their default."""
     raw = _torchvision_mnist(setup)
     ours = _image_set(raw)
     floats = TensorDataset(ours.images / 255, ours.labels)
@@ -72,7 +72,7 @@ def _exhaust(batches):
 
 
 def finetune(setup):
-    """One epoch of the 784-400-400-10 network on all ten classes: Finetune.learn beside the floor."""
+    """One epoch of the 784-400-400-10 network on all ten classes: Finetune.learn against the lower bound."""
     images = _image_set(_torchvision_mnist(setup))
     seconds = interleaved(
         {"hand-written loop (floor)": lambda: _floor(images), "Finetune.learn": lambda: _finetune(images)},
@@ -96,10 +96,10 @@ def _finetune(images):
 
 
 def _floor(images):
-    """The least that can be written by hand: same tensors, optimizer and batch size, no bookkeeping at all.
+    """A minimal loop with the same tensors, optimizer and batch size, but no bookkeeping.
 
-    Flat bytes (N, 784) picked by a slice of one permutation and converted; no loss kept, no classes masked,
-    no bars, no checkpoints, no counting.
+    It selects flat bytes (N, 784) by slices of one permutation and converts them. It keeps no loss, masks no
+    classes, shows no bars, writes no checkpoints and counts nothing.
     """
     seed_everything(0)
     net = nn.Sequential(nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10))
@@ -130,7 +130,7 @@ print(json.dumps([seconds, sum(m.partition(".")[0] == "torch" for m in sys.modul
 
 
 def imports(setup):
-    """Importing the package and its results in a fresh process, beside importing torch."""
+    """Time to import the package and its results in a fresh process, against importing torch."""
     found = {"import torch": [], "import clkit, clkit.result": []}
     for repeat in range(-1, setup.repeats):  # the first turn warms the disk cache
         for label in found:
@@ -146,7 +146,7 @@ def imports(setup):
 
 
 def _process(arguments, **environment):
-    """Standard output of a fresh Python."""
+    """Standard output of a fresh Python process."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -163,7 +163,7 @@ def _process(arguments, **environment):
 
 
 def memory(setup):
-    """Peak memory of finetune/split-mnist, paper preset but one epoch a task, beyond importing torch."""
+    """Peak memory beyond importing torch: finetune/split-mnist, paper preset with one epoch per task."""
     only, whole = [], []
     for _ in range(min(setup.repeats, 3)):
         with tempfile.TemporaryDirectory() as runs:
@@ -194,10 +194,10 @@ COUNTED = "finetune lwf er cumulative ewc si mas dgr icarl cwr spacenet rehearsa
 
 
 def syncs(setup, methods=COUNTED, steps=8):
-    """Host synchronisations per training step of the second task: exact, the same on any machine.
+    """Host synchronisations per training step of the second task: exact and equal on any machine.
 
-    Counted over one epoch of `steps` and of twice as many steps; the difference leaves out what an epoch or a
-    task costs.
+    They are counted for epochs of `steps` and of twice as many steps; the difference excludes the costs per
+    epoch and per task.
     """
     lines = []
     for name in methods:

@@ -1,4 +1,4 @@
-"""Virtual steps against real ones, sums over single images against a loop."""
+"""Virtual steps against real ones; sums over images against a loop."""
 
 import copy
 
@@ -15,7 +15,7 @@ SHAPE = (1, 6, 6)
 
 
 def made(net):
-    """A network in double precision that has seen images, and a batch (x, y)."""
+    """A network in double precision after some images, and a batch (x, y)."""
     torch.manual_seed(0)
     net = nets.build(net, SHAPE, 4).double()
     x = torch.rand(7, *SHAPE, dtype=torch.float64, device="cpu")

@@ -1,4 +1,4 @@
-"""The cited formulas against other libraries' forms, closed forms and finite differences."""
+"""The cited formulas against other libraries, closed forms and finite differences."""
 
 import math
 
@@ -98,7 +98,7 @@ def test_large_logits_give_finite_values():
 @pytest.mark.parametrize("known", [2, 4])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_distillation_as_a_mean_over_classes(known, temperature):
-    """By hand: zeros are appended to the teacher's probabilities, and the mean is over images and classes."""
+    """By hand: append zeros to the teacher's probabilities, then average over images and classes."""
     student, teacher = logits(0), logits(1)[:, :known]
     p = F.pad(F.softmax(teacher / temperature, 1), (0, 4 - known))
     terms = [

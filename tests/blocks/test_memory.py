@@ -1,4 +1,4 @@
-"""Reservoir, rings and herded exemplars against lists and definitions."""
+"""Reservoir, rings and herded exemplars against list implementations and definitions."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_a_reservoir_against_a_list(size):
 
 
 def test_each_image_has_the_same_chance():
-    """60 images, 10 places: each is kept with probability 1/6, whatever its number."""
+    """60 images, 10 places: each image is kept with probability 1/6, whatever its index."""
     counts, x = torch.zeros(60, device="cpu"), torch.zeros(60, 1, 1, 1, device="cpu")
     for seed in range(1500):
         seed_everything(seed)
@@ -153,7 +153,7 @@ def test_herding_against_the_definition(n, m, lengths, seed):
 
 
 def test_the_first_exemplars_describe_the_class_best():
-    """Their mean is closer to the class mean than that of nearly all random choices."""
+    """Their mean is closer to the class mean than the means of nearly all random choices."""
     draw = torch.Generator("cpu").manual_seed(0)
     features = F.normalize(torch.randn(60, 5, generator=draw, device="cpu") + 1)
     mu = F.normalize(features.mean(0), dim=0)

@@ -1,4 +1,4 @@
-"""Networks: numbers of parameters that the papers print, shapes, and names."""
+"""Networks: the numbers of parameters printed in the papers, shapes, and names."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_the_reduced_resnet18_for_84x84_images():
 
 @pytest.mark.parametrize("side, squares", [(84, 2), (32, 1), (8, 1), (64, 2)])
 def test_resnet18_pool2_averages_squares_of_sixteen_positions(side, squares):
-    """Of the 11x11 maps of 84x84 images three rows and columns are left out; 1x1 maps are one square."""
+    """It ignores three rows and columns of the 11x11 maps of 84x84 images; a 1x1 map is one square."""
     net, x = nets.build("resnet18-pool2", (3, side, side), 7).eval(), images((3, side, side))
     maps = net.blocks(torch.relu(net.bn(net.stem(x))))  # (2, 160, h, w)
     parts = [
@@ -66,7 +66,7 @@ def test_resnet18_pool2_averages_squares_of_sixteen_positions(side, squares):
 
 
 def test_the_usual_resnet18_has_11173962_parameters():
-    """The figure of torchvision's resnet18 with a 3x3 stem and 10 classes."""
+    """The number of parameters of torchvision's resnet18 with a 3x3 stem and 10 classes."""
     assert count(nets.ResNet18((3, 32, 32), 10, width=64)) == 11_173_962
 
 
@@ -150,7 +150,7 @@ def test_the_network_of_zenke_pads_every_second_convolution(side, sides):
 
 
 def test_the_network_of_zenke_computes_its_formula():
-    """As a plain chain of torch's own layers, flattened map by map."""
+    """The reference is a plain chain of torch layers, flattened map by map."""
     net = nets.ZenkeNet((3, 12, 16), 5, widths=(2, 3, 4, 5), dense=7)
     chain = nn.Sequential(
         nn.Conv2d(3, 2, 3, padding="same"),

@@ -1,4 +1,4 @@
-"""The quadratic penalty against autograd, and its views."""
+"""The quadratic penalty against autograd; its views of parameters."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_views_have_the_shapes_and_the_memory():
 
 
 def test_a_large_strength_does_not_lose_digits():
-    """In single precision, near the centre, at a strength of 1e8: the value is that of double precision."""
+    """In single precision, near the centre, at strength 1e8, the value equals that of double precision."""
     net, importance, _ = made("tiny")
     net = net.float()
     penalty = QuadraticPenalty(net, importance.float())

@@ -1,4 +1,4 @@
-"""Batch norm with multiplicity against repeated images, and against torch's own."""
+"""Batch norm with multiplicity against repeated images and against torch's batch norm."""
 
 import copy
 
@@ -46,7 +46,7 @@ def test_with_multiplicity_it_is_that_of_a_batch_with_copies(mode, momentum):
 
 
 def test_a_whole_network_with_multiplicity_is_that_with_copies():
-    """Gradients in the images and in all weights, through twenty norms and the shortcuts."""
+    """Gradients of images and of all weights, through twenty norms and the shortcuts."""
     torch.manual_seed(0)
     net = convert(nets.ResNet18((1, 6, 6), 3, width=2).double(), stem_average=True).double()
     twin, counts = copy.deepcopy(net), torch.tensor([2, 5, 1], device="cpu")

@@ -1,4 +1,4 @@
-"""The one rule for verdicts, branch by branch; rows beside printed numbers and one another; reports."""
+"""The rule for verdicts, branch by branch; rows that compare results with printed numbers; reports."""
 
 import dataclasses
 
@@ -99,7 +99,7 @@ def test_a_difference_comes_with_its_cause_or_says_that_there_is_none():
 def test_another_size_is_never_reproduced_and_is_named(mean):
     found = compare.verdict(printed(), ours(mean), size="laptop")
     assert found.kind == "other size" and not found
-    assert found.text.startswith("another size than the paper's (laptop): ")
+    assert found.text.startswith("not the paper's size (laptop): ")
     assert "30.0 points lower" in compare.verdict(printed(), ours(20), "laptop").text
 
 
@@ -132,7 +132,7 @@ def test_results_are_scored_by_the_printed_metric():
 
 
 def test_the_rule_names_what_the_code_decides():
-    for word in ("1 point", "printed spread", "one seed", "*Differs*", "another size"):
+    for word in ("1 point", "printed spread", "one seed", "*Differs*", "size other than"):
         assert word in compare.RULE
     assert compare.MARGIN == 1.0
 
@@ -172,7 +172,7 @@ def test_a_row_without_a_printed_number_or_with_one_seed():
 def test_a_stand_in_or_another_size_is_never_called_reproduced(options, says):
     paper = published.one(paper="spacenet", table="Table 2", method="lwf")
     row = compare.comparison(paper, seeds("lwf", benchmark="split-mnist", **options), score=lambda r: 0.2385)
-    assert row["verdict"].startswith("another size than the paper's") and says in row["verdict"]
+    assert row["verdict"].startswith("not the paper's size") and says in row["verdict"]
 
 
 def test_comparisons_find_the_printed_numbers_by_name():
@@ -228,7 +228,7 @@ def test_a_gain_pairs_the_seeds():
     first, second = [at(0.8, 0), at(0.5, 1), at(0.9, 7)], [at(0.4, 1), at(0.6, 0)]
     found = compare.gain(first, second)
     assert (found.n, found.mean) == (2, pytest.approx(0.15))
-    with pytest.raises(compare.CompareError, match="no seed that both have"):
+    with pytest.raises(compare.CompareError, match="share no seed"):
         compare.gain([at(0.5, 0)], [at(0.5, 1)])
 
 
@@ -372,7 +372,8 @@ def test_a_report_of_a_folder_has_a_part_for_each_benchmark_and_size(monkeypatch
     monkeypatch.setattr(compare, "records_in", lambda folder, benchmark, preset: records)
     report = compare.report_of("anywhere", format="markdown")
     assert (
-        report.count("### ") == 2 and "### split-mnist, size paper; ± is half of a 95 % t-interval" in report
+        report.count("### ") == 2
+        and "### split-mnist, size paper; ± is the half-width of a 95 % t-interval" in report
     )
     assert (
         compare._only("split-mnist", "static").text == "61.25"

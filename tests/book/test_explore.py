@@ -1,4 +1,4 @@
-"""Views of results, and the explorers around them: what they draw and say, and what moving a slider does."""
+"""Views of results and their explorers: pictures, texts, and the effect of a slider."""
 
 import base64
 import re
@@ -16,6 +16,7 @@ from clkit.engine.learner import LearnerError
 from clkit.methods.arm import arm
 from clkit.result import interval
 from tests.builders import made, seeds, several, sparse
+from tools import notebooks as tools
 
 # ---- views
 
@@ -154,7 +155,7 @@ def test_sparse_view_shows_both_or_the_matrix_alone():
 
 
 def recaller(n_images=4, **options):
-    """An ARM that has learned something, whose two networks differ, and a batch of five: (learner, x, y)."""
+    """A trained ARM whose two networks differ, and a batch of five: (learner, x, y)."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         learner = arm.ARM(arm.Config(n_images=n_images, n_steps=3, **options), (1, 8, 8), 6)
@@ -180,7 +181,7 @@ def test_recall_view_shows_the_images_of_a_step_and_what_both_networks_say():
     assert [t.get_text() for t in bars.get_legend().get_texts()] == ["old network", "new network"]
     assert bars.get_xlabel() == "class of image 4" and bars.get_xticklabels()[5].get_text() == "f"
     assert [t.get_weight() for t in above.texts[:5]] == ["normal"] * 3 + ["bold", "normal"]
-    sums = next(one for one in terms.get_lines() if one.get_label().endswith("sum, minimised")).get_ydata()
+    sums = next(one for one in terms.get_lines() if one.get_label().endswith("sum (minimised)")).get_ydata()
     cursor = next(one for one in terms.get_lines() if one.get_linestyle() == ":")
     config, values = learner.config, dict(zip(arm.TERMS, found.values.T.numpy()))
     total = sum(getattr(config, t) * values[t] for t in arm.TERMS[1:]) - values["divergence"]
@@ -255,7 +256,7 @@ def test_recall_view_leaves_it_to_the_learner_to_say_that_it_has_learned_nothing
 
 
 def parts(explorer):
-    controls, screen = explorer.children
+    controls, screen = explorer.box.children
     return list(controls.children), screen
 
 
@@ -298,6 +299,17 @@ def test_an_explorer_shows_what_its_view_shows():
     assert screen.value == show.as_html(view)
     method.value, seed.value = "joint", None  # one stage: the slider's place does not matter
     assert "after all tasks at once" in screen.value
+
+
+def test_an_explorer_brings_its_picture_to_places_without_widgets():
+    explorer = explore.matrix_explorer(seeds())
+    explorer.controls["stage"].value = 2
+    data, metadata = explorer._repr_mimebundle_()
+    text = explore.matrix_view(seeds(), 1).text
+    assert metadata["image/png"]["alt"] == text and data["image/png"] in explorer.screen.value
+    assert data["text/plain"] == repr(explorer) == f"{text}\n{tools.HINT}"
+    assert data[tools.WIDGET]["model_id"] == explorer.box.model_id
+    plt.close("all")
 
 
 def test_a_choice_of_one_is_not_offered():

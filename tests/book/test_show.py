@@ -1,4 +1,4 @@
-"""What notebooks display: source, figures with their descriptions, tables; and the same as text and LaTeX."""
+"""What notebooks display: source, figures with descriptions, tables; also as text and LaTeX."""
 
 import base64
 import functools
@@ -7,6 +7,7 @@ import inspect
 import re
 import struct
 import zlib
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
@@ -15,6 +16,7 @@ from clkit import plots
 from clkit.book import explore, show
 from clkit.figures.picture import FigureSpec
 from clkit.methods.baselines import finetune
+from clkit.papers.references import ReferenceKeyError
 from clkit.result import interval
 from tests.builders import made, seeds, several
 
@@ -23,8 +25,9 @@ ALT = "Bars of forgetting for two methods, the first at one hundred points."
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What was displayed: a list of (data, metadata)."""
+    """The displayed outputs: a list of (data, metadata)."""
     found = []
+    monkeypatch.setattr(show, "_in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda data, raw, metadata: found.append((data, metadata)))
     yield found
     plt.close("all")
@@ -35,7 +38,7 @@ def size_of(image):
 
 
 def notes_of(image):
-    """Text chunks of a PNG, plain and international."""
+    """Text chunks of a PNG, in both encodings."""
     return dict(_notes(image))
 
 
@@ -68,7 +71,7 @@ def test_source_displays_the_source_that_runs(shown):
     assert method["text/plain"].startswith("Finetune.learn (clkit/methods/baselines/finetune.py, lines ")
     assert "\n\ndef learn(self, task, trace):" in method["text/plain"]  # without the indentation of the class
     seen = html.unescape(re.sub("<[^>]*>", "", data["text/html"]))
-    assert seen.strip() == head + code and 'style="color: #' in data["text/html"]
+    assert seen.strip() == head + code
 
 
 def test_source_takes_classes_modules_properties_and_wrapped_functions(shown):
@@ -96,6 +99,21 @@ def test_source_of_a_package_names_its_file_and_escapes_code(shown):
         "&lt;b&gt;" in shown[1][0]["text/html"]
         and "(tests/book/test_show.py, lines " in shown[1][0]["text/plain"]
     )
+
+
+def test_a_listing_takes_its_colours_from_the_page(shown):
+    def marked(a=None):
+        """Words."""
+        return not a  # <b>
+
+    show.source(marked)
+    page = shown[0][0]["text/html"]
+    colored = 'style="color: var(--jp-mirror-editor-{}-color, inherit)"'
+    assert f"<b {colored.format('keyword')}>return</b>" in page and "<i># &lt;b&gt;</i>" in page
+    assert f'<span {colored.format("string")}>"""Words."""</span>' in page
+    assert set(re.findall('style="([^"]*)"', page)) == {
+        f"color: var(--jp-mirror-editor-{word}-color, inherit)" for word in ("keyword", "string")
+    }
 
 
 @pytest.mark.parametrize(
@@ -132,7 +150,7 @@ def test_figure_gives_the_same_bytes_for_the_same_results(shown):
 
 @pytest.mark.parametrize("alt", ["", None, "A plot.", "x " * 19 + " " * 30])
 def test_figure_wants_a_description(shown, alt):
-    with pytest.raises(show.ShowError, match="in 40 or more what it shows"):
+    with pytest.raises(show.ShowError, match="describe the picture in 40 or more"):
         show.figure(plots.plot_forgetting(seeds()), alt, id="bars", caption="Bars.")
     assert not shown
 
@@ -146,6 +164,17 @@ def test_a_view_brings_its_own_description(shown):
     view = explore.confusion_view(seeds())
     show.figure(view, id="confusion", caption="Confusion.")
     assert shown[0][1]["image/png"]["alt"] == view.text
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace()])  # of Python, of IPython in a terminal
+def test_outside_of_a_notebook_a_figure_is_its_words(monkeypatch, capsys, shell):
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    show.figure(
+        plots.plot_forgetting(seeds()), ALT, id="bars", number="1.2", title="Bars", caption="Some bars."
+    )
+    assert capsys.readouterr().out == f"{show.ELSEWHERE}\nFigure 1.2. Some bars.\nDescription: {ALT}\n"
+    show.table([{"a": 1}])
+    assert capsys.readouterr().out == "a\n1\n"
 
 
 # ---- text and tables
@@ -178,14 +207,48 @@ def test_latex_is_a_tabular_with_escaped_cells():
     )
 
 
-def test_a_figure_of_the_book_is_shown_with_its_records(shown, monkeypatch, capsys):
+def test_a_figure_of_the_book_is_shown_with_its_records(shown, monkeypatch):
     results = seeds()
     spec = FigureSpec(plots.plot_averages(results).figure, "A caption.", ALT, {"er_digits_teach": results})
     monkeypatch.setitem(show.FIGURES, "averages", lambda: spec)
     show.from_records("averages")
     assert shown[0][1]["image/png"]["alt"] == ALT and "A caption." in shown[1][0]["text/markdown"]
-    said = capsys.readouterr().out
-    assert "`python -m clkit figures averages`" in said and "er_digits_teach" in said
+    folded, plain = shown[2][0]["text/markdown"], shown[2][0]["text/plain"]
+    assert "<code>python -m clkit figures averages</code>" in folded and "\n- `er_digits_teach`" in folded
+    assert folded.startswith("<details>") and plain.endswith("from the records\n  er_digits_teach")
+
+
+def test_a_schematic_of_the_book_is_an_svg_with_its_description(shown, monkeypatch):
+    boxes = {"a": ("images", "data", 1, 1, 1, 0.5), "b": ("network", "trained", 3, 1, 1, 0.5)}
+
+    def spec():
+        return FigureSpec(plots.plot_schematic(boxes, [("a", "b", "x")]).figure, "Flow.", ALT, title="A flow")
+
+    monkeypatch.setitem(show.FIGURES, "flow", spec)
+    show.from_records("flow", number="3.2")
+    show.from_records("flow", number="3.2")
+    assert len(shown) == 4 and shown[0] == shown[2]
+    assert (
+        f'aria-label="{ALT}"' in shown[0][0]["image/svg+xml"] and shown[0][1]["image/svg+xml"]["alt"] == ALT
+    )
+    assert shown[1][0]["text/markdown"].startswith("**Figure 3.2. A flow.** Flow.")
+
+
+def test_a_long_description_folds(shown):
+    long = ALT + " word" * 60
+    show.figure(plots.plot_forgetting(seeds()), long, id="bars", caption="Bars.", number="1.2", title="Bars")
+    words = shown[1][0]["text/markdown"]
+    assert words.startswith("**Figure 1.2. Bars.** Bars.\n\n<details><summary>Description</summary>")
+
+
+def test_references_are_listed_with_links(shown):
+    show.references("zenke2017si", "li2018lwf", "zenke2017si")
+    lines = shown[0][0]["text/markdown"].splitlines()
+    assert len(lines) == 2 and lines[0].startswith(
+        "- Z. Li and D. Hoiem. *[Learning without forgetting](https:"
+    )
+    with pytest.raises(ReferenceKeyError, match="did you mean zenke2017si"):
+        show.references("zenke2017")
 
 
 def test_a_figure_that_is_made_already_is_not_made_again(shown):

@@ -1,5 +1,5 @@
-"""What every method promises, tested on all of them at the smoke preset. A new method is covered by its line
-in the registry of methods.
+"""The contract of a method, tested for all of them at the smoke preset. A new method is covered through its
+line in the registry of methods.
 
 On a machine with a GPU, ``CLKIT_DEVICE=cuda make test`` runs the same tests there.
 """
@@ -27,7 +27,7 @@ EXACT = {"rtol": 0, "atol": 0} if DEVICE == "cpu" else {"rtol": 1e-3, "atol": 1e
 
 
 def stream_of(experiment):
-    """A stream of its own for a test that writes into it."""
+    """A separate stream for a test that writes into it."""
     _stream.cache_clear()
     stream = experiments.stream(experiment.benchmark, "smoke")
     _stream.cache_clear()
@@ -52,7 +52,7 @@ def go(experiment, stream=None, learner=None, seed=0, **options):
 
 @pytest.fixture(scope="module")
 def once(experiment):
-    """One run of each method, shared by the tests that only look at it."""
+    """One run of each method, shared by the tests that only read it."""
     learner, result = go(experiment, record="*")
     return learner, result
 
@@ -131,8 +131,7 @@ def test_the_stream_is_not_written_to(experiment):
 
 
 def test_no_old_data_is_needed(experiment, once):
-    """A task's images are blackened once its turn is over. A method that keeps images must say so, and is not
-    held to it."""
+    """Blackening a task's images after the task changes no result: a method that needs them keeps copies."""
 
     class Forgetful(experiment.learner):
         def learn(self, task, trace):
@@ -144,7 +143,7 @@ def test_no_old_data_is_needed(experiment, once):
     assert same(result, once[1]), "the learner reached for images of a task that was over"
 
 
-def test_who_keeps_images_says_so(experiment, once):
+def test_methods_that_keep_images_say_so(experiment, once):
     """Bytes of kind "exemplars" and stores_images belong together; joint training keeps none but sees all at
     once."""
     learner, result = once
@@ -166,7 +165,7 @@ def test_kept_bytes_are_those_of_the_state(experiment, once):
 
 
 def test_tensors_are_made_on_the_right_device(experiment):
-    """Every tensor that clkit makes says on which device, which shows on a CPU what would fail on a GPU."""
+    """clkit names the device of every tensor that it makes, so a CPU shows what would fail on a GPU."""
     with DeviceFactories() as mode:
         go(experiment)
     assert mode.found == []
@@ -195,9 +194,17 @@ def test_the_config_is_frozen_and_documented(experiment):
     assert type(config)() == type(config)(), "defaults are complete"
 
 
-@pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"net": "lenet"}])
-def test_settings_that_cannot_work_are_refused(name, wrong):
+WRONG = {"epochs": 0, "batch_size": 0, "lr": 0.0, "net": "lenet"}
+
+
+def settings_of(name):
+    """Fields of a method's Config that are in WRONG; a method may have networks of its own only."""
+    return [f.name for f in dataclasses.fields(experiments.config_class(LEARNERS[name])) if f.name in WRONG]
+
+
+@pytest.mark.parametrize("name, setting", [(name, s) for name in LEARNERS for s in settings_of(name)])
+def test_settings_that_cannot_work_are_refused(name, setting):
+    wrong = {setting: WRONG[setting]}
     found = experiments.experiment(smallest(name), "smoke")
     with pytest.raises(ClkitError) as error:
         found.learner(experiments.config_class(found.learner)(**{**found.row, **wrong}), (1, 8, 8), 4)
@@ -205,7 +212,7 @@ def test_settings_that_cannot_work_are_refused(name, wrong):
 
 
 def test_a_seed_gives_what_it_always_gave(experiment, once):
-    """The digests of tests/golden, for methods that are there, without what probes and studies add."""
+    """The digests in tests/golden, without the tables of probes and studies."""
     kept = golden.read("smoke")
     row, same = kept["results"].get(experiment.name), golden.same_machine(kept)
     differing = golden.differences(row, once[1], same) if row else []

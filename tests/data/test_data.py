@@ -1,4 +1,4 @@
-"""Image sets, batches, augmentation, class folders, the cache, and every complaint of the data files."""
+"""Image sets, batches, augmentation, class folders, the cache, and all error messages of the data modules."""
 
 import dataclasses
 import errno
@@ -42,7 +42,7 @@ def random_set(n=50, shape=(3, 6, 5), classes=4, seed=0, **options):
 
 
 def says(*words):
-    """A pytest.raises for a DataError of one line that holds all the words."""
+    """A pytest.raises for a one-line DataError that contains all the words."""
     return pytest.raises(DataError, match="^" + "".join(f"(?=.*{word})" for word in words) + ".*$")
 
 
@@ -156,8 +156,8 @@ def test_a_batch_can_be_written_into():
 
 
 @pytest.mark.parametrize("reshuffle", [True, False])
-def test_several_passes_hang_on_one_number(reshuffle):
-    """Drawn when the iteration begins: what else is drawn in the loop does not matter."""
+def test_several_passes_depend_on_one_number(reshuffle):
+    """The number is drawn when iteration begins, so other draws in the loop do not matter."""
     images = random_set(13)
     batches = images.batches(5, epochs=3, reshuffle=reshuffle)
     torch.manual_seed(1)
@@ -426,7 +426,7 @@ def test_published_files_are_read_through_torchvision_once(small_mnist, home, mo
 
 
 def test_cached_set_needs_no_torchvision_installed(home, monkeypatch):
-    """In processes of their own, in the second of which importing torchvision fails."""
+    """In separate processes; importing torchvision fails in the second one."""
     for part in ("train", "t10k"):
         write_idx(home / "MNIST" / "raw", part=part)
     code = """
@@ -500,7 +500,7 @@ def test_corrupt_file_is_refused(small_mnist, home, name, content):
 
 def test_wrong_number_of_images_is_refused(small_mnist, home):
     write_idx(home / "MNIST" / "raw", images=(5, 4))
-    with says("5 training images", "where 6"):
+    with says("5 training images", "instead of 6"):
         load("mnist")
 
 
@@ -527,9 +527,15 @@ def test_absent_set_says_where_and_how(home):
             load(name)
 
 
-def test_side_is_not_for_published_files(small_mnist):
-    with says("side=", "class folders", "mnist"):
-        load("mnist", side=8)
+def test_side_resizes_published_files(small_mnist):
+    plain, small = load("mnist"), load("mnist", side=14)
+    assert small[0].shape == (1, 14, 14) and small[0].name == "mnist(side=14)"
+    assert torch.equal(small[0].labels, plain[0].labels) and len(small[1]) == len(plain[1])
+    means = plain[0].images.float().view(-1, 14, 2, 14, 2).mean((2, 4))  # near the means of 2x2 squares
+    found = torch.stack([small[0].images[:, 0].float().flatten(), means.flatten()])
+    assert torch.corrcoef(found)[0, 1] > 0.8
+    with says("side=", "positive whole number"):
+        load("mnist", side=0)
 
 
 def test_svhn_is_read_through_torchvision(home, monkeypatch):
@@ -718,6 +724,52 @@ def test_folder_without_parts_is_split_in_a_fixed_way(home):
     assert train.labels.bincount().tolist() == [8, 8] and test.labels.bincount().tolist() == [2, 2]
     together = {image.numpy().tobytes() for part in (train, test) for image in part.images}
     assert len(together) == 20 and load(f"folder:{home}/whole")[1].checksum() == test.checksum()
+    assert train.name == test.name == "whole(split_seed=0, test_share=0.2)"  # whoever reads a record is told
+
+
+def test_share_and_seed_of_an_undivided_folder(home):
+    for name in ("cat", "dog"):
+        for i in range(10):
+            write_image(home / "whole" / name / f"{i}.png")
+    usual = load("whole")[1]
+    train, test = load("whole", test_share=0.4, side=4)
+    assert train.labels.bincount().tolist() == [6, 6] and test.shape == (3, 4, 4)
+    assert test.name == "whole(side=4, split_seed=0, test_share=0.4)"
+    other = load("whole", split_seed=1)[1]
+    assert len(other) == len(usual) and other.checksum() != usual.checksum()
+    assert load("whole", split_seed=0, test_share=0.2)[1].checksum() == usual.checksum()
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"test_share": 0}, "between 0 and 1, .* such as 0.2, not 0"),
+        ({"test_share": 1.0}, "between 0 and 1"),
+        ({"test_share": "half"}, "not 'half'"),
+        ({"test_share": 0.9}, "no training image of .*whole/cat, which has 3"),
+        ({"split_seed": -1}, "whole number of at least 0, not -1"),
+        ({"split_seed": 0.5}, "not 0.5"),
+    ],
+)
+def test_divisions_that_cannot_be(home, options, words):
+    for path in [home / "whole" / name / f"{i}.png" for name in ("cat", "dog") for i in range(3)]:
+        write_image(path)
+    with says(words):
+        load("whole", **options)
+
+
+def test_a_divided_folder_is_not_divided_again(animals):
+    with says("animals is divided into train/ and test/", "leave them out"):
+        load("animals", test_share=0.2)
+
+
+@pytest.mark.parametrize("name", ["folder:", "folder: "])
+def test_the_current_folder_is_not_taken_unasked(animals, monkeypatch, name):
+    monkeypatch.chdir(animals)
+    with says("names no folder", "folder:PATH"):
+        load(name)
+    assert not data.present(name)
+    assert load("folder:.")[0].names == ("cat", "dog") and data.present("folder:.")
 
 
 def test_grey_images_have_one_channel_until_a_colour_turns_up(animals):
@@ -817,12 +869,12 @@ def test_missing_folder(tmp_path):
 
 def test_folder_with_one_class(animals):
     remove(animals / "train" / "dog")
-    with says("animals/train", "1 class folder ", "two or more"):
+    with says("animals/train", "1 class folder,", "at least two"):
         load("animals")
 
 
 def test_folder_with_no_class(tmp_path):
-    with says("no class folders", "two or more"):
+    with says("no class folders", "at least two"):
         load(f"folder:{tmp_path / 'root'}")
 
 
@@ -1032,7 +1084,7 @@ def test_progress_is_quiet_when_not_a_terminal(animals, capsys):
 # Names
 
 
-def test_what_is_present_is_told_without_torch(animals, home):
+def test_what_is_present_is_listed_without_torch(animals, home):
     write_classes(home / "cifar10", facts.PUBLISHED["cifar10"].names)
     for part in ("train", "t10k"):
         write_idx(home / "MNIST" / "raw", part=part)
@@ -1115,7 +1167,7 @@ def test_folder_that_may_not_be_entered_stops_nothing_else(animals, home, monkey
     (row,) = [row for row in data.catalogue() if row.name == "lost+found"]
     assert not row.present and not data.present("lost+found")
     assert f"{home}/lost+found" in row.how_to_get and "cannot be read (Permission denied)" in row.how_to_get
-    with says("lost.found cannot be read", "Permission denied", "name another folder"):
+    with says("lost.found cannot be read", "Permission denied", "choose another folder"):
         load(f"folder:{home}/lost+found")
 
 
@@ -1129,7 +1181,7 @@ def test_errors_have_one_base():
 
 @pytest.mark.parametrize("name", [3, None, Path("animals")])
 def test_name_that_is_no_text(name):
-    with says("named by a text", "folder:PATH"):
+    with says("name must be a string", "folder:PATH"):
         load(name)
 
 
@@ -1158,7 +1210,7 @@ def test_unknown_name_without_a_neighbour_lists_all():
 @pytest.mark.parametrize(
     "name, option, words",
     [
-        ("digits", "side", ["digits has no option 'side'", "none"]),
+        ("digits", "sides", ["digits has no option 'sides'", "did you mean side"]),
         ("shapes", "dificulty", ["shapes has no option 'dificulty'", "did you mean difficulty"]),
         ("animals", "sides", ["animals has no option 'sides'", "did you mean side"]),
     ],
@@ -1205,7 +1257,7 @@ def test_what_is_drawn_from_a_set_made_like_another_counts_for_both():
 
 
 def write_classes(folder, names, side=32):
-    """Class folders, an image a class in each part; its red is the class's number, its green the part's."""
+    """Class folders with one image per class and part; red is the class number, green the part number."""
     for green, part in enumerate(("train", "test")):
         for k, name in enumerate(names):
             (folder / part / name).mkdir(parents=True)
@@ -1214,7 +1266,7 @@ def write_classes(folder, names, side=32):
 
 @pytest.fixture
 def cifars(home):
-    """Both sets as class folders, by their names, an image a class in either part."""
+    """Both sets as class folders under their names, with one image per class and part."""
     for name in ("cifar10", "cifar100"):
         write_classes(home / name, facts.PUBLISHED[name].names)
     return home
@@ -1294,9 +1346,9 @@ def test_cifar10_100_of_other_class_folders_is_refused(cifars, names, side):
     assert not row.present and row.how_to_get == "python -m clkit data get cifar10-100"
 
 
-def test_cifar10_100_has_no_options(cifars):
-    with says("cifar10-100 has no option 'side'", "none"):
-        load("cifar10-100", side=8)
+def test_cifar10_100_has_one_option(cifars):
+    with says("cifar10-100 has no option 'families'", "it has side"):
+        load("cifar10-100", families=8)
 
 
 def test_cifar10_100_stands_once_in_the_catalogue(cifars):

@@ -1,4 +1,4 @@
-"""The drawn set: the same bytes everywhere, and families that are easier to tell apart than siblings."""
+"""The drawn set: equal bytes everywhere, and families that are easier to distinguish than siblings."""
 
 import hashlib
 
@@ -51,7 +51,7 @@ def test_training_and_test_images_differ_and_so_do_seeds():
 
 
 def test_every_detail_shows_where_nothing_disturbs_it():
-    """At difficulty 0 all figures of a family differ from one another in many samples."""
+    """At difficulty 0, all figures of a family differ from one another in many samples."""
     u, v = np.meshgrid(*[np.linspace(-1, 1, 64, dtype=np.float32)] * 2)
     for family, (_, figure) in shapes.FAMILIES.items():
         drawn = []
@@ -76,7 +76,7 @@ def test_difficulty_brings_siblings_together():
 
 
 def test_families_are_easier_than_siblings():
-    """Even a linear classifier tells families apart, and where it errs, it errs within the family."""
+    """Even a linear classifier distinguishes families, and its errors are within the family."""
     train, test = load("shapes", families=4, train_per_class=80, test_per_class=40)
     x, y = (part.images.float().mean(1) for part in (train, test))
     x, y = ((part - part[:, :2].mean((1, 2), keepdim=True)).abs().flatten(1).numpy() / 255 for part in (x, y))
@@ -91,13 +91,13 @@ def test_families_are_easier_than_siblings():
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"families": 21}, "families is a whole number from 1 to 20, not 21"),
-        ({"siblings": 0}, "siblings is a whole number from 1 to 5, not 0"),
-        ({"train_per_class": 2.5}, "train_per_class is a whole number"),
-        ({"test_per_class": True}, "test_per_class is a whole number"),
-        ({"difficulty": 1.5}, "difficulty is a number from 0 to 1, not 1.5"),
-        ({"difficulty": "hard"}, "difficulty is a number"),
-        ({"seed": -1}, "seed is a whole number from 0 on, not -1"),
+        ({"families": 21}, "families must be a whole number from 1 to 20, not 21"),
+        ({"siblings": 0}, "siblings must be a whole number from 1 to 5, not 0"),
+        ({"train_per_class": 2.5}, "train_per_class must be a whole number"),
+        ({"test_per_class": True}, "test_per_class must be a whole number"),
+        ({"difficulty": 1.5}, "difficulty must be a number from 0 to 1, not 1.5"),
+        ({"difficulty": "hard"}, "difficulty must be a number"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
     ],
 )
 def test_options_out_of_range_are_refused(options, words):

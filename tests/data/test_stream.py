@@ -1,4 +1,4 @@
-"""Streams: tasks, relabelling, validation, caps, isolation, and every complaint that stream.py makes."""
+"""Streams: tasks, relabelling, validation, caps, isolation, and all error messages of stream.py."""
 
 import functools
 import gc
@@ -14,7 +14,7 @@ from clkit.data import ImageSet, Stream, StreamError, Task, read_order
 
 
 def numbered(n=120, classes=10, start=0, groups=True):
-    """Images that each hold their own number in their first pixels, with labels in a mixed order."""
+    """Images that hold their own index in their first pixels, with labels in mixed order."""
     random = np.random.default_rng(start)
     images = torch.zeros(n, 1, 2, 2, dtype=torch.uint8)
     number = torch.arange(start, start + n)
@@ -100,7 +100,7 @@ def test_an_order_may_be_given_by_name(sets):
     assert by_name.about() == by_number.about() and by_name.names == ("class 7", "class 2", "class 5")
     assert numbers(by_name[0].train) == numbers(by_number[0].train)
     twins = [ImageSet(part.images, part.labels, ["twin"] * 2 + list(part.names[2:])) for part in sets]
-    with says("'twin', which 2 classes are called", "numbers"):
+    with says("'twin', the name of 2 classes", "numbers"):
         Stream(*twins, (1, 1), order=["class 3", "twin"])
     assert Stream(*twins, (1, 1), order=[1, "class 3"]).order == (1, 3)
 
@@ -117,7 +117,7 @@ def test_an_order_is_read_from_a_file(sets, tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     [
-        (b"\xff\xfea\x00", ["order.txt is not UTF-8", "one class name a line"]),
+        (b"\xff\xfea\x00", ["order.txt is not UTF-8", "one class name per line"]),
         (b"\n# nothing\n", ["order.txt names no class"]),
         (None, ["order.txt cannot be read", "No such file"]),
     ],
@@ -160,7 +160,7 @@ def test_tasks_by_number(sets):
 
 
 def reachable(thing, depth=6, seen=None):
-    """Everything that attributes, items and closures lead to from an object, modules and classes left out."""
+    """All objects reachable through attributes, items and closures, except modules and classes."""
     seen = {} if seen is None else seen
     if id(thing) in seen or depth == 0 or isinstance(thing, type | type(gc)):
         return seen
@@ -354,6 +354,7 @@ def test_about_says_what_the_stream_is(sets):
     "classes_per_task, words",
     [
         ((2, 2), [r"\(2, 2\) adds up to 4", "there are 10", "add up to 10", "an order that lists 4"]),
+        ((2, 3), [r"add up to 10, such as \(2, 3, 5\), or give an order that lists 5$"]),
         ((5, 5, 5), [r"adds up to 15 classes, but there are 10: make it add up to 10$"]),
         ((), ["adds up to 0"]),
         ((5, 0, 5), ["positive whole numbers", "not 0"]),
@@ -372,10 +373,10 @@ def test_wrong_classes_per_task(sets, classes_per_task, words):
 @pytest.mark.parametrize(
     "order, words",
     [
-        ([0, 1, 1, 2], ["class 1 2 times", "only once"]),
+        ([0, 1, 1, 2], ["class 1 2 times", "list it once"]),
         ([0, 1, 2, 10], ["class 10", "0 to 9"]),
         ([0, 1, 2, -1], ["class -1"]),
-        ("abc", ["order is None, a seed, or a list"]),
+        ("abc", ["order must be None, a seed, or a list"]),
         (-3, ["-3"]),
         ([0, 1, 2.5, 3], ["list of class numbers or names"]),
         (0.5, ["list of class numbers"]),
@@ -383,7 +384,7 @@ def test_wrong_classes_per_task(sets, classes_per_task, words):
         ([], ["lists no class"]),
         (
             ["class 1", "class 11", 0, 2],
-            ["'class 11', which is none of the 10 classes; did you mean .*class 1"],
+            ["'class 11', which is not one of the 10 classes; did you mean .*class 1"],
         ),
         (["class 1", "zzz", 0, 2], ["'zzz'", "they are class 0, class 1, .*class 4, ..., class 9$"]),
         (["class 1", 0, "class 1", 2], ["class 'class 1' 2 times"]),
@@ -448,7 +449,7 @@ def test_images_arrive_in_an_order_of_their_own_for_each_seed(sets):
 
 
 def test_a_class_that_has_had_its_cap_comes_no_more(sets):
-    """The order without a cap, from which images are left out as they come."""
+    """The order without a cap, minus the images beyond the cap."""
     whole, capped = (Stream(*sets, (2,) * 5, shuffle_images=3, max_per_class=cap) for cap in (None, 7))
     for t in range(5):
         counts, expected = {2 * t: 0, 2 * t + 1: 0}, []
@@ -460,5 +461,5 @@ def test_a_class_that_has_had_its_cap_comes_no_more(sets):
 
 @pytest.mark.parametrize("shuffle_images", [-1, 0.5, True])
 def test_an_order_of_arrival_has_a_whole_seed(sets, shuffle_images):
-    with says("shuffle_images is a whole number from 0 on, not"):
+    with says("shuffle_images must be a whole number of at least 0, not"):
         Stream(*sets, (2,) * 5, shuffle_images=shuffle_images)

@@ -1,4 +1,4 @@
-"""Files of a run: whole or refused, and only where they belong."""
+"""Files of a run: complete or refused, and only in their own place."""
 
 import random
 import shutil
@@ -32,7 +32,7 @@ def go(folder, seed=0, every=0.0, **options):
 
 
 def killed(folder, monkeypatch, seed=0, task=2):
-    """A run that ended inside a task, after a checkpoint."""
+    """A run that was killed inside a task, after a checkpoint."""
     learn = Online.learn
 
     def stops(self, its_task, trace):
@@ -48,7 +48,7 @@ def killed(folder, monkeypatch, seed=0, task=2):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that was never stopped."""
+    """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     go(folder)
     return folder
@@ -80,7 +80,7 @@ def test_every_flipped_bit_is_noticed_and_its_cure_works(broken, whole, tmp_path
 
 
 def cure(folder, message):
-    """Do what the message says, for the file that costs least: the run then ends as it should."""
+    """Follow the message for the file that costs least; the run then ends correctly."""
     if "delete this file and run again: task 2 then starts at its beginning" in message:
         (folder / "checkpoint.pt").unlink()
     else:
@@ -125,7 +125,7 @@ def test_files_of_another_stage_are_refused(broken, tmp_path, monkeypatch, whole
         shutil.rmtree(tmp_path / "mixed")
     killed(tmp_path / "earlier", monkeypatch, task=0)
     shutil.copy(tmp_path / "earlier" / "checkpoint.pt", broken / "checkpoint.pt")
-    with pytest.raises(RunError, match="checkpoint.pt belongs to task 0 and not to task 2: delete this file"):
+    with pytest.raises(RunError, match="checkpoint.pt belongs to task 0, not to task 2: delete this file"):
         go(broken)
     shutil.copy(tmp_path / "earlier" / "state.pt", broken / "state.pt")
     go(broken)
@@ -139,7 +139,7 @@ def test_a_state_of_a_later_stage_misses_its_stages(broken, whole):
 
 
 def test_a_checkpoint_that_a_kill_left_behind_counts_no_more(broken, whole, tmp_path):
-    """It came between writing the state and removing the checkpoint of the task that was over."""
+    """The kill came between writing the state and removing the checkpoint of the finished task."""
     shutil.copy(broken / "checkpoint.pt", tmp_path / "left")
     go(broken)
     shutil.copy(tmp_path / "left", broken / "checkpoint.pt")
@@ -150,7 +150,9 @@ def test_a_checkpoint_that_a_kill_left_behind_counts_no_more(broken, whole, tmp_
 def test_a_class_that_stands_in_no_file_is_never_read_back(tmp_path, monkeypatch):
     monkeypatch.setattr("clkit.engine.run.key_of", lambda *_: None)
     go(tmp_path / "a")
-    with pytest.raises(RunError, match="Online stands in no file.*choose another folder, or write the class"):
+    with pytest.raises(
+        RunError, match="Online is not defined in a file.*choose another folder, or move the class"
+    ):
         go(tmp_path / "a")
 
 
@@ -171,7 +173,7 @@ def test_a_sealed_file_comes_back_and_is_made_in_memory_first(tmp_path):
 
 
 class Bomb:
-    """Code that a pickle would run."""
+    """Code that unpickling would run."""
 
     def __reduce__(self):
         return (pytest.fail, ("a pickle was read",))

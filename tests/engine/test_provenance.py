@@ -1,4 +1,4 @@
-"""The key of a result, the revision of a learner, and whether a method's source fits its revision."""
+"""The key of a result, the revision of a learner, and whether a method's source matches its revision."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def test_the_key_covers_learner_revision_settings_and_stream():
 
 
 def test_a_key_stays_what_it_is():
-    """Another way to compute it would make every record stale."""
+    """A change in its computation would make every record stale."""
     assert (
         record_key("ER", 1, {"memory": 50, "hidden": (2, 3)}, {"data": "made", "order": (1, 0)})
         == "04b02252419cc3db"

@@ -1,4 +1,4 @@
-"""The run loop: what it evaluates, stores, refuses, and goes on with."""
+"""The run loop: what it evaluates, stores, refuses and resumes."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from tests.soak import SUBJECTS, Killer, compare
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_killed_and_resumed_equals_never_killed(subject, tmp_path):
-    """A few of what `make soak` does by the hundred."""
+    """A few of the kills that `make soak` performs by the hundred."""
     found = Killer(seed=SUBJECTS.index(subject)).soak(subject, tmp_path, kills=2)
     assert found["kills"] == 2
 
@@ -61,7 +61,7 @@ def test_evaluation_by_hand():
 
 
 def test_equal_logits_rank_as_they_are_chosen():
-    """Of equal logits the first is predicted, and only it has rank 0: top-1 accuracy is accuracy."""
+    """Among equal logits the first is predicted, and only it has rank 0: top-1 accuracy is accuracy."""
     stream = small_stream(classes=4, sizes=(2, 2), side=2, per_class=60)
     draw = torch.Generator(device="cpu").manual_seed(0)
     pixels = torch.randint(0, 3, stream.test.images.shape, generator=draw, device="cpu")
@@ -150,8 +150,8 @@ def test_a_finished_run_is_read_back(tmp_path):
     assert np.array_equal(first.trace["step"]["loss"], again.trace["step"]["loss"]) and model.steps == 36
 
 
-def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
-    """Ctrl-C once: it stops at the end of the step, after a checkpoint, and the same call goes on."""
+def test_a_stopped_run_resumes(tmp_path, monkeypatch):
+    """After one Ctrl-C, the run stops at the end of the step with a checkpoint; the same call resumes it."""
     _, _whole = quick(tmp_path / "whole", record="*")
     learn, count = Online.learn, []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may ignore it
@@ -201,7 +201,7 @@ def test_a_folder_holds_one_run(tmp_path, change):
         quick(tmp_path, **change)
 
 
-def test_a_full_disk_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_a_run_that_resumes(tmp_path, monkeypatch):
     _, _whole = quick(tmp_path / "whole")
     writes, fsync = [], os.fsync
 
@@ -274,12 +274,12 @@ def test_devices():
 
 
 @pytest.mark.parametrize("every", [-1.0, float("nan")])
-def test_seconds_between_checkpoints_that_cannot_be_are_told(every):
-    with pytest.raises(RunError, match="every is a number of seconds between checkpoints, 0 or more"):
+def test_seconds_between_checkpoints_that_cannot_be_are_reported(every):
+    with pytest.raises(RunError, match="every must be a number of seconds between checkpoints, 0 or more"):
         quick(every=every)
 
 
-# ---- who computed it
+# ---- where it was computed
 
 THEN = {
     "versions": {"torch": torch.__version__, "clkit": "0.0"},
@@ -302,7 +302,7 @@ def test_a_result_names_the_process_that_computed_and_not_the_one_that_reads(tmp
 def test_where_several_processes_computed_the_last_is_named_and_the_others_beside_it(
     tmp_path, monkeypatch, every
 ):
-    """Whether the first left its work as a checkpoint inside a task or as a finished stage."""
+    """The first process left a checkpoint inside a task, or a finished stage."""
     learn = Online.learn
 
     def killed(self, task, trace):

@@ -1,4 +1,4 @@
-"""What a Config refuses, by the types of its fields; and copies of networks whose weights are buffers."""
+"""Values that a Config refuses, by field type; and copies of networks whose weights are buffers."""
 
 import math
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ def test_settings_that_cannot_work_are_refused_in_one_sentence(wrong, message):
 
 
 class Pair(nn.Module):
-    """Weights, a running mean, and a buffer that is no part of the state."""
+    """Weights, a running mean, and a buffer that is not part of the state."""
 
     def __init__(self):
         super().__init__()

@@ -2,12 +2,14 @@
 
 import random
 from collections import namedtuple
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from clkit.engine import trace as tracing
 from clkit.engine.evaluate import eval_mode
 from clkit.engine.learner import Learner, LearnerError, frozen, teacher
 from clkit.engine.seeding import random_state, seed_everything, set_random_state
@@ -112,7 +114,7 @@ def test_loops_follow_one_another_also_after_a_break():
 
 
 class Saved:
-    """Keeps what a Trace saves, as a file would."""
+    """Stores what a Trace saves, like a file."""
 
     def __init__(self):
         self.states = []
@@ -122,7 +124,7 @@ class Saved:
 
 
 def learn(learner, task, saved=None, state=None, record="*", every=0.0):
-    """Learn a task from a fixed random state, as run does; returns the rows."""
+    """Learn a task from a fixed random state, like `run`; returns the rows."""
     trace = Trace(record, save=saved, every=every, progress=False)
     trace.begin(learner, task.index, state=state)
     seed_everything(7)
@@ -132,8 +134,8 @@ def learn(learner, task, saved=None, state=None, record="*", every=0.0):
 
 
 @pytest.mark.parametrize("fake", [Growing, TwoPhase, Online])
-def test_going_on_from_any_checkpoint_gives_the_same(fake):
-    """Every checkpoint that a task writes leads to the same weights, and to the same rows."""
+def test_resuming_from_any_checkpoint_gives_the_same(fake):
+    """Every checkpoint of a task leads to the same weights and the same rows."""
     stream = small_stream(sizes=(2, 4))
     learner = fake(Config(epochs=3), stream.shape, stream.classes)
     learn(learner, stream[0])
@@ -156,7 +158,7 @@ def test_going_on_from_any_checkpoint_gives_the_same(fake):
 
 
 def test_an_error_in_a_loop_does_not_finish_it():
-    """What was saved before the error is enough to go on; the broken epoch is done again."""
+    """The state saved before the error is enough to resume; the broken epoch is repeated."""
     task = small_stream()[0]
 
     class Fails(TwoPhase):
@@ -192,7 +194,7 @@ def test_asked_to_stop_it_saves_first():
     assert [s["unfinished"]["done"] for s in saved.states] == [1]
 
 
-def test_a_method_that_changed_its_path_is_told():
+def test_a_method_that_changed_its_path_is_reported():
     saved, task = Saved(), small_stream()[0]
     learner = TwoPhase(Config(), task.train.shape, 6)
     learn(learner, task, saved)
@@ -202,7 +204,7 @@ def test_a_method_that_changed_its_path_is_told():
             learn(TwoPhase(Config(), task.train.shape, 6), task, Saved(), state)
 
 
-def test_a_loop_never_reached_again_is_told():
+def test_a_loop_never_reached_again_is_reported():
     trace = Trace()
     trace.begin(None, 0, state={"finished": [], "unfinished": {"phase": "x"}, "rows": {}})
     with pytest.raises(TraceError, match="did not reach again"):
@@ -237,6 +239,24 @@ def test_the_bar_shows_the_loss(monkeypatch, capsys):
         trace._show_loss(type("Bar", (), {"set_postfix_str": lambda self, text, refresh: print(text)})())
     captured = capsys.readouterr()
     assert "task 1/2 · classifier" in captured.err and captured.out.split() == ["loss", "0.25"] * 3
+
+
+def test_in_a_notebook_bars_share_one_line_of_text_that_ends_empty(monkeypatch, capsys):
+    shown, shell = [], SimpleNamespace(execution_count=3)
+    handle = SimpleNamespace(update=lambda data, raw: shown[-1].append(data["text/plain"]))
+    monkeypatch.setattr(tracing, "_in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append([]) or handle)
+    trace = Trace()
+    for cell in (3, 4):
+        shell.execution_count = cell
+        for phase in ("first", "second"):
+            for _ in trace.epochs(phase, 2):
+                pass
+    assert len(shown) == 2  # a line a cell
+    for line in shown:
+        assert line[0].startswith("first:   0%") and any("second" in text for text in line) and line[-1] == ""
+    assert capsys.readouterr() == ("", "")
 
 
 def test_quiet_when_not_a_terminal(capsys):

@@ -98,7 +98,7 @@ def test_settings_are_read_as_their_type(text, value):
         ("epochs", "0", "at least 1"),
     ],
 )
-def test_wrong_settings_are_told(key, value, message):
+def test_wrong_settings_are_reported(key, value, message):
     with pytest.raises(PresetError, match=message):
         experiment("lwf/split-digits", "smoke", {key: value})
 
@@ -112,7 +112,7 @@ def test_wrong_settings_are_told(key, value, message):
         ("er/split-mnis", "smoke", "did you mean er/split-mnist"),
     ],
 )
-def test_unknown_names_are_told(name, preset, message):
+def test_unknown_names_are_reported(name, preset, message):
     with pytest.raises(PresetError, match=message):
         experiment(name, preset)
 
@@ -163,7 +163,7 @@ def test_a_shuffled_benchmark_has_an_order_for_each_seed():
 # ---- running
 
 
-def test_absent_data_are_told_once_before_any_process_starts(tmp_path, monkeypatch):
+def test_absent_data_are_reported_once_before_any_process_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("CLKIT_DATA", str(tmp_path))
     _stream.cache_clear()
     with pytest.raises(ValueError, match="data get mnist"):
@@ -194,7 +194,7 @@ def test_activations_are_those_of_test_images_of_the_first_two_classes():
     "record, message",
     [("los", "records no table 'los'; did you mean loss"), (("loss", "maks"), "no table 'maks'")],
 )
-def test_a_table_that_no_method_records_is_told(record, message):
+def test_a_table_that_no_method_records_is_reported(record, message):
     with pytest.raises(PresetError, match=message):
         run_experiment("er/split-digits", "smoke", record=record)
 
@@ -217,7 +217,7 @@ def test_computed_then_read_back_then_loaded_then_stale():
     for change, fault in (
         ({"key": "0" * 16}, "its key"),
         ({"revision": 99}, "another revision"),
-        ({"config": {**loaded[0].about["config"], "epochs": 3}}, "other settings made it: epochs"),
+        ({"config": {**loaded[0].about["config"], "epochs": 3}}, "it has other settings: epochs"),
     ):
         spoilt = [dataclass_with(r, change) for r in loaded]
         save(spoilt, places.RECORDS / "finetune_split-digits_smoke", replace=True)
@@ -231,7 +231,7 @@ def test_computed_then_read_back_then_loaded_then_stale():
 
 
 def dataclass_with(result, change):
-    """A result that says something else about itself."""
+    """A result with changed facts."""
     import dataclasses
 
     return dataclasses.replace(result, about={**result.about, **change})
@@ -330,10 +330,36 @@ def test_the_order_of_own_classes(flowers):
     assert given.stem != drawn.stem
 
 
-@pytest.mark.parametrize("tasks, message", [((4, 4), "8"), ((1, 1, 1, 1, 1, 1, 1), "7")])
-def test_tasks_that_do_not_add_up_are_told(flowers, tasks, message):
-    with pytest.raises(ValueError, match=message):
-        experiments.stream_of(experiment(f"er/folder:{flowers}", tasks=tasks).stream_row)
+@pytest.mark.parametrize(
+    "tasks, order, message",
+    [
+        ((4, 4), None, "--tasks 4,4 adds up to 8 classes, but .*flowers has 6: leave out 2$"),
+        ((2, 3), None, "has 6: add the missing 1, such as --tasks 2,3,1, or list the 5 .*: --order FILE$"),
+        ((2,), ["erica", "daisy", "aster"], "the order lists 3: add the missing 1, such as --tasks 2,1$"),
+    ],
+)
+def test_tasks_that_do_not_add_up_are_reported(flowers, tasks, order, message):
+    with pytest.raises(PresetError, match=message):
+        experiment(f"er/folder:{flowers}", tasks=tasks, order=order)
+
+
+def test_fewer_classes_than_there_are_by_an_order(flowers):
+    found = experiment(f"er/folder:{flowers}", tasks=(2, 1), order=["erica", "daisy", "aster"])
+    assert experiments.stream_of(found.stream_row).names == ("erica", "daisy", "aster")
+
+
+def test_an_undivided_folder_says_so_in_result_and_record(flowers, tmp_path):
+    whole = flowers / "train"
+    settings = {"epochs": 1, "test_share": "0.5", "split_seed": "3"}
+    found = experiment(f"finetune/folder:{whole}", overrides=settings, tasks=(2, 4))
+    assert "--set test_share=0.5 --set split_seed=3 --tasks 2,4" in found.command
+    [result] = run_experiment(found.name, seeds=(0,), overrides=settings, tasks=(2, 4), progress=False)
+    assert result.about["stream"]["data"] == "train(split_seed=3, test_share=0.5)"
+    [usual] = run_experiment(found.name, seeds=(0,), overrides={"epochs": 1}, tasks=(2, 4), progress=False)
+    assert usual.about["stream"]["data"] == "train(split_seed=0, test_share=0.2)"
+    assert len(usual.labels) < len(result.labels) and usual.about["key"] != result.about["key"]
+    with pytest.raises(PresetError, match="split_seed is the seed .*, not 'x'"):
+        experiment(found.name, overrides={"split_seed": "x"})
 
 
 def test_tasks_belong_to_own_data_only():

@@ -1,4 +1,4 @@
-"""A folder of records for all figures: made by hand, each with its own skill and the facts of a record."""
+"""A folder of made-up records for all figures, each with its own skill and the facts of a record."""
 
 import dataclasses
 
@@ -28,13 +28,16 @@ def wanted():
     found += [(f"{m}/split-fashion", "paper", None) for m in fashion.split()]
     found += [(name, "paper", o) for _, name, o in spacenet.ABLATIONS + spacenet.PIXELS]
     found += [(f"{m}/cifar10-100", "laptop", None) for m in spacenet.CIFAR["methods"]]
-    found += [(name, "paper", o) for _, _, name, o in arm.TABLE_1 + arm.TABLE_6 + arm.TABLE_7]
+    tables = arm.tables.TABLE_1 + arm.tables.TABLE_6 + arm.tables.TABLE_7
+    found += [(name, "paper", o) for _, _, name, o in tables]
     found += [(arm.SWEEP[0], "paper", arm.with_diversity(w)) for w in arm.SWEEP[1]]
+    strengths = [{"strength": s} if s != baselines.OWN_STRENGTH else None for s in baselines.STRENGTHS]
+    found += [("ewc/split-mnist", baselines.STRENGTHS_AT, o) for o in strengths]
     return list({(n, p, str(o)): (n, p, o) for n, p, o in found}.values())
 
 
 def put(folder, name, preset, overrides, skill, seeds=(0, 1)):
-    """A record of random answers, right with chance `skill`, that counts as an experiment's; its stem."""
+    """Write a record of an experiment: random answers, right with probability `skill`. Returns its stem."""
     found = experiments.exact_experiment(name, preset, overrides)
     typed = experiments.experiment(name, preset, overrides)
     row, stream = found.stream_row, {"data": found.data, "checksum": "0f" * 32, **found.stream_row.stream}
@@ -56,7 +59,7 @@ def put(folder, name, preset, overrides, skill, seeds=(0, 1)):
         }
         results.append(result)
     assert row.classes_per_task == results[0].classes_per_task
-    save(results, folder / found.stem)
+    save(results, folder / found.stem, level=1)
     return found.stem
 
 
@@ -81,11 +84,12 @@ def _made(found, seed, skill):
 
 @pytest.fixture(scope="package")
 def records(tmp_path_factory):
-    """A folder of records of every experiment that a figure reads, in the place of the committed ones."""
+    """A folder with a record of every experiment that a figure reads, instead of the committed records."""
     folder, patch = tmp_path_factory.mktemp("records"), pytest.MonkeyPatch()
     rows = papers.PAPERS["baselines"].benchmarks
     short = dataclasses.replace(rows["shapes-families"]["paper"], options=SHORT)
     patch.setitem(rows, "shapes-families", rows["shapes-families"] | {"paper": short})
+    patch.setattr(figures, "DPI", 50)  # few pixels show as well what is drawn, and from what
     for n, (name, preset, overrides) in enumerate(wanted()):
         single = preset == "laptop" or arm.CIFAR in name
         put(folder, name, preset, overrides, 0.3 + 0.618 * n % 0.6, seeds=(0,) if single else (0, 1))

@@ -1,4 +1,4 @@
-"""Figures of ARM: what is drawn and said is what the records hold, beside what the paper prints."""
+"""Figures of ARM: plots and texts agree with the records and the printed numbers."""
 
 import re
 
@@ -16,7 +16,7 @@ TWICE = ({"repeats": 2}, {"repeats": 2, "repeat": "afresh"})
 
 
 def shown_rows(rows):
-    """Those of a table's rows that have a record here."""
+    """The rows of a table that have a record here."""
     return [row for row in rows if picture.on_record(*row[2:])]
 
 
@@ -27,9 +27,9 @@ def seeds_of(records, name, overrides=None):
 @pytest.mark.parametrize(
     "name, rows, tables, benchmark",
     [
-        ("arm-table6-mnist", arm.TABLE_6, ("Table 6",), arm.MNIST),
-        ("arm-table1-cifar", arm.TABLE_1, ("Table 1",), arm.CIFAR),
-        ("arm-table7-ablations", arm.TABLE_7, ("Table 7", "Table 2"), arm.CIFAR),
+        ("arm-table6-mnist", arm.tables.TABLE_6, ("Table 6",), arm.MNIST),
+        ("arm-table1-cifar", arm.tables.TABLE_1, ("Table 1",), arm.CIFAR),
+        ("arm-table7-ablations", arm.tables.TABLE_7, ("Table 7", "Table 2"), arm.CIFAR),
     ],
 )
 def test_a_table_of_arm_shows_both_scores_beside_what_is_printed(records, name, rows, tables, benchmark):
@@ -66,7 +66,7 @@ def test_a_table_of_arm_shows_both_scores_beside_what_is_printed(records, name, 
         assert not diamonds  # and rows that differ, or a mistaken one could not be seen:
         assert metric == "forgetting" or len(set(means)) == len(means)
     absent = [row[0] for row in rows if row not in there]
-    assert (f"no record of them: {'; '.join(absent)}." in shown.caption) == bool(absent)
+    assert (f"they have no record: {'; '.join(absent)}." in shown.caption) == bool(absent)
 
 
 def test_the_ablations_are_of_one_thing_and_are_measured_against_arm(records):
@@ -74,10 +74,10 @@ def test_the_ablations_are_of_one_thing_and_are_measured_against_arm(records):
     own = 100 * np.mean([r.average(task_mean="classes") for r in seeds_of(records, f"arm/{arm.MNIST}")])
     assert any(list(line.get_xdata()) == pytest.approx([own, own]) for line in ax.lines)
     names = {row.method for row in published.rows() if row.paper == "arm"}
-    for label, name, experiment, _ in arm.TABLE_1 + arm.TABLE_6 + arm.TABLE_7:
+    for label, name, experiment, _ in arm.tables.TABLE_1 + arm.tables.TABLE_6 + arm.tables.TABLE_7:
         assert name is None or name in names, label
         assert experiment.partition("/")[0] in papers.methods(), label
-    for label, _, experiment, overrides in arm.TABLE_7[1:]:
+    for label, _, experiment, overrides in arm.tables.TABLE_7[1:]:
         changed = experiments.experiment(experiment, "paper", overrides).overrides
         assert len(changed) == len(overrides or {}) and (changed or experiment.endswith("-mixed")), label
 
@@ -90,13 +90,13 @@ def test_rows_without_a_record_are_left_out_and_named(records, tmp_path, monkeyp
             (tmp_path / name).write_bytes((records / name).read_bytes())
     shown = figures.FIGURES["arm-table6-mnist"]()
     assert [t.get_text() for t in shown.figure.axes[0].get_yticklabels()] == ["Naive", "ARM"]
-    assert "Left out, because there is no record of them: Stationary; ER, 50 images; ER-MIR" in shown.caption
+    assert "Omitted, because they have no record: Stationary; ER, 50 images; ER-MIR" in shown.caption
     assert list(shown.records) == [f"{m}_{arm.MNIST}_paper" for m in ("naive", "arm")]
     twice = figures.FIGURES["arm-fig6-twice"]()
-    assert "no record of them: twice, as in the code; twice, from the batch anew." in twice.caption
+    assert "they have no record: twice, as in the code; twice, restarted." in twice.caption
     (tmp_path / f"naive_{arm.MNIST}_paper.json").unlink()
     alone = figures.FIGURES["arm-fig4-accuracy-mnist"]()
-    assert alone.caption.endswith("no record of them: Naive (one pass).") and "Grey" not in alone.caption
+    assert alone.caption.endswith("they have no record: Naive (one pass).") and "Grey" not in alone.caption
     (tmp_path / f"arm_{arm.MNIST}_paper.json").unlink()
     for name in ("arm-fig4-accuracy-mnist", "arm-table7-ablations", "arm-fig2-recalled"):
         with pytest.raises(
@@ -115,7 +115,7 @@ def test_recalled_images_are_those_of_the_first_seed(records):
         assert ax.get_title() == f"ARM, task {task + 1}, batch {images['step'][place] + 1}"
         low, high = images["recalled"][place].min(), images["recalled"][place].max()
         old = (images["probs"][place].argmax(axis=1) < 2 * task).sum()
-        assert f"takes {old} of {len(images['probs'][place])} recalled images" in shown.alt
+        assert f"assigns {old} of {len(images['probs'][place])} recalled images" in shown.alt
         assert f"pixels range from {low:.1f} to {high:.1f}." in shown.alt
         start = images["start"][place][0, 0]
         board = ax.images[0].get_array()
@@ -128,7 +128,7 @@ def test_recall_maps_are_of_cifar_where_its_weights_are_on_record(records, monke
     maps = [ax for ax in shown.figure.axes if ax.images]
     assert [ax.get_title() for ax in maps] == [f"diversity weight {w:g}" for w in weights]
     assert len({ax.images[0].get_clim() for ax in maps}) == 1
-    assert "The paper shows this for CIFAR10, of which there is no such record." in shown.caption
+    assert "The paper shows this for CIFAR10, for which there is no such record." in shown.caption
     for ax, weight in zip(maps, weights, strict=True):
         seeds = seeds_of(records, arm.SWEEP[0], {"diversity": weight})
         wanted = 100 * np.mean([r.trace["recall"]["output"] for r in seeds], axis=0).T
@@ -176,11 +176,7 @@ def test_the_diversity_sweep_stars_the_best_of_the_records(records):
 def test_recalling_twice_stands_beside_once(records):
     shown = figures.FIGURES["arm-fig6-twice"]()
     axes = shown.figure.axes
-    assert [ax.get_title() for ax in axes[:3]] == [
-        "once",
-        "twice, as in the code",
-        "twice, from the batch anew",
-    ]
+    assert [ax.get_title() for ax in axes[:3]] == ["once", "twice, as in the code", "twice, restarted"]
     for ax, overrides in zip(axes[3:6], (None, *TWICE), strict=True):
         seeds = seeds_of(records, f"arm/{arm.MNIST}", overrides)
         end = next(line for line in ax.lines if line.get_label() == "1").get_ydata()[-1]
@@ -228,3 +224,22 @@ def test_gradients_stand_beside_the_printed_ones_and_a_control(records, name, be
 
 def said(group):
     return "all" if group == "All" else re.sub(r"(\d)", r" \1", group)
+
+
+def test_every_figure_has_a_title_of_its_own(records):
+    titles = [figure().title for figure in arm.FIGURES.values()]
+    assert all(titles) and len(set(titles)) == len(titles)
+
+
+def test_the_schematic_names_the_lines_of_the_algorithm_and_fits_its_page():
+    shown = figures.FIGURES["arm-schematic"]()
+    ax = shown.figure.axes[0]
+    said = " ".join(t.get_text() for t in ax.texts)
+    for line in ("line 5", "line 6", "lines 7, 8", "line 9", "old network", "new network"):
+        assert line in said, line
+    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+    shown.figure.canvas.draw()
+    for text in ax.texts:
+        box = text.get_window_extent().transformed(ax.transData.inverted())
+        assert x0 <= box.x0 and box.x1 <= x1 and y0 <= box.y0 and box.y1 <= y1, text.get_text()
+    assert shown.records == {} and len(shown.alt) > 40

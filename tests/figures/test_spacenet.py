@@ -1,4 +1,4 @@
-"""Figures of SpaceNet: what is drawn and said is what the records hold."""
+"""Figures of SpaceNet: plots and texts agree with the records."""
 
 import numpy as np
 import pytest
@@ -23,12 +23,29 @@ def scales(figure):
     return [ax.images[0].get_clim() for ax in figure.axes if ax.images]
 
 
+def test_every_figure_has_a_title(records):
+    titles = [f().title for f in spacenet.FIGURES.values()]
+    assert all(1 < len(t.split()) < 9 and t[-1] != "." for t in titles) and len(set(titles)) == len(titles)
+
+
+def test_the_schematic_has_the_four_phases_in_order_and_its_arrows_meet_boxes():
+    spec = figures.FIGURES["spacenet-schematic"]()
+    texts = [t.get_text() for t in spec.figure.axes[0].texts]
+    for number, phase in enumerate(("Allocate", "Train", "Drop and grow", "Reserve"), 1):
+        assert sum(t.startswith(f"{number} {phase}\n") for t in texts) == 1
+        assert f"Phase {number}, " in spec.alt
+    assert {name for arrow in spacenet._ARROWS for name in arrow[:2]} == set(spacenet._BOXES)
+    assert spec.records == {} and ("reserve", "free") in [arrow[:2] for arrow in spacenet._ARROWS]
+
+
 def test_sizes_are_those_of_the_records(records):
     spec = figures.FIGURES["spacenet-size"]()
     held = {stem.partition("_")[0]: masks.sizes(seeds[0]) for stem, seeds in spec.records.items()}
     own = held["spacenet"]["parameters"]
     assert list(held) == spacenet.SIZES and own == 630
-    assert f"iCaRL {held['icarl']['parameters']:,} and {held['icarl']['extra']:,} kept beside" in spec.alt
+    assert (
+        f"iCaRL {held['icarl']['parameters']:,} and {held['icarl']['extra']:,} stored in addition" in spec.alt
+    )
     assert (
         f"has {held['lwf']['parameters'] / own:.1f} times the parameters of SpaceNet, DGR "
         f"{held['dgr']['parameters'] / own:.1f} times; the paper says 28 times" in spec.alt
@@ -50,7 +67,8 @@ def test_activations_are_those_after_the_first_task(records):
         assert ax.get_yticklabels()[0].get_text() == f"class c0\n({split} images)"
     for a in (first, second):
         columns, active = (a > 0).any(axis=0).sum(), 100 * (a > 0).mean()
-        assert f"{columns} of 400 neurons are ever active, for an image {active:.1f} %" in spec.alt
+        said = f"{columns} of 400 neurons are active for any image, and an image activates {active:.1f} %"
+        assert said in spec.alt
         assert f"mean activations {masks.class_cosine(a[:split], a[split:]):.2f}." in spec.alt
     spec = figures.FIGURES["spacenet-activations-sorted"]()
     assert set(scales(spec.figure)) == {(0, values.max())}

@@ -1,12 +1,12 @@
-"""Golden digests: what a seed gives, so that a refactoring can show that it changes no result.
+"""Golden digests of the results of a seed, which show that a refactoring changes no result.
 
-``python -m tests.golden [WORD ...]`` runs every experiment at the smoke preset, and the settings of every
-committed record on the smoke stream, and compares a digest of each array (predictions, ranks, task-aware
-predictions, trace tables) with those kept here; WORDs select experiments by the beginning of their name.
-``--write`` takes over what differs: do that only with a reason, and add the reason to CHANGES.md.
+``python -m tests.golden [WORD ...]`` runs every experiment at the smoke preset and the settings of every
+committed record on the smoke stream. It compares a digest of each array (predictions, ranks, task-aware
+predictions, trace tables) with the stored ones; WORDs select experiments whose names begin with them.
+``--write`` stores the new digests: use it only for a reason, and add the reason to CHANGES.md.
 
-Digests hold on one kind of CPU and one torch; `MACHINE` in the files says which. Elsewhere last bits differ,
-and only average accuracies are compared, within TOLERANCE.
+Digests are valid for one kind of CPU and one version of torch, which `machine` in the files names. Elsewhere
+the last bits differ, and only average accuracies are compared, within TOLERANCE.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ TOLERANCE = 0.15  # of an average accuracy, on another machine
 
 
 def digest(values):
-    """Twelve hex digits of an array's shape and values, whatever its width."""
+    """Twelve hex digits from an array's shape and values, whatever the width of its type."""
     a = np.asarray(values)
     if a.dtype.kind in "biu":
         a = a.astype("<i8")
@@ -56,7 +56,7 @@ def read(kind):
 
 
 def jobs(kind):
-    """[(name, Experiment)]: of the smoke preset, or in the settings of the committed records."""
+    """[(name, Experiment)] of the smoke preset, or with the settings of the committed records."""
     if kind == "smoke":
         return [(name, experiments.experiment(name, "smoke")) for name in experiments.names()]
     found = []
@@ -70,7 +70,7 @@ def jobs(kind):
 
 
 def result_of(found):
-    """The Result of seed 0 of an Experiment on the smoke stream of its benchmark, with all its tables."""
+    """The Result of an Experiment on the smoke stream of its benchmark, seed 0, with all trace tables."""
     stream = experiments.stream(found.benchmark, "smoke", 0)
     small = experiments.exact_experiment(found.name, "smoke")
     tables = {name: table for name, table in found.paper.tables.items() if name in small.tables}
@@ -96,7 +96,7 @@ def result_of(found):
 
 
 def differences(kept, result, same_machine):
-    """What differs from a row of `read`: a list of array names, or of the one score."""
+    """The names of the arrays that differ from a row of `read`, or of the score."""
     if not same_machine:
         return [] if abs(kept["average"] - result.average()) < TOLERANCE else ["average accuracy"]
     now = digests(result)
@@ -106,10 +106,10 @@ def differences(kept, result, same_machine):
 
 
 def same_machine(kept):
-    """Whether digests in a file were made on a CPU and a torch like these."""
+    """Whether the digests in a file come from the same kind of CPU and version of torch."""
     return kept["machine"] == machine_facts()
 
 
 def machine_facts():
-    """What digests hang on."""
+    """The facts that digests depend on."""
     return {"cpu": cpu_model(), "torch": torch.__version__}

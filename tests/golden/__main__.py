@@ -24,25 +24,24 @@ def main():
 
 
 def check(kind, options):
-    """Compare one file; how many experiments differ."""
+    """Compare one file; returns the number of experiments that differ."""
     kept, faults = golden.read(kind), 0
     same = golden.same_machine(kept)
     for name, found in golden.jobs(kind):
         if options.words and not name.startswith(tuple(options.words)):
             continue
-        row = kept["results"].get(name, {"average": None, "digests": {}})
+        row = kept["results"].get(name)
         try:
             result = golden.result_of(found)
             now = {"average": round(result.average(), 4), "digests": golden.digests(result)}
         except ClkitError as error:  # some settings diverge on so few images: that is kept too
             result, now = None, {"error": str(error)}
-        differing = (
-            golden.differences(row, result, same)
-            if result is not None and "error" not in row
-            else []
-            if row == now
-            else ["error"]
-        )
+        if row is None:
+            differing = ["not kept yet"]
+        elif result is None or "error" in row:
+            differing = [] if row == now else ["error"]
+        else:
+            differing = golden.differences(row, result, same)
         if differing:
             faults += 1
             print(f"{kind} {name}: {', '.join(differing)}", flush=True)

@@ -1,4 +1,4 @@
-"""ARM against closed forms and the code of its authors; its fast steps against the readable ones."""
+"""ARM against closed forms and the authors' code; its fast steps against the readable ones."""
 
 import copy
 import math
@@ -42,7 +42,7 @@ class Normed(nn.Module):
 
 @pytest.fixture(autouse=True)
 def small_nets(monkeypatch):
-    """Networks of each kind that are small enough for loops, under names of their own."""
+    """Register networks of each kind that are small enough for loops, under separate names."""
     monkeypatch.setitem(nets.NETS, "tiny", lambda shape, classes: nets.MLP(shape, classes, (9, 7)))
     monkeypatch.setitem(nets.NETS, "small", lambda shape, classes: nets.MLP(shape, classes, (32,)))
     monkeypatch.setitem(nets.NETS, "conv", lambda shape, classes: nets.ConvNet(shape, classes, (2, 3, 3, 2)))
@@ -209,7 +209,7 @@ def recalled_batch(n=4, classes=5, shape=(2, 5, 4), adi=False, counts=None):
 
 
 def objective(learner, logits, recalled):
-    """What a recall minimises but for the statistics, by the terms."""
+    """The objective of recall without the statistics term, term by term."""
     weights = learner.weights()
     return sum(
         weights[name] * term for name, term in learner.terms(logits, recalled.images, recalled).items()
@@ -387,7 +387,7 @@ class InDouble(list):
 
 
 class Doubles(ImageSet):
-    """Images that come in double precision."""
+    """Images in double precision."""
 
     def batches(self, size, **options):
         return InDouble(super().batches(size, **options))
@@ -450,7 +450,7 @@ def of_case(net, name, more):
 
 @pytest.mark.parametrize("net, name, more", CASES)
 def test_tasks_are_learned_as_by_the_code_of_the_authors(net, name, more):
-    """All images and labels are those of the learner; all that follows from them is computed again."""
+    """Images and labels come from the learner; everything else is recomputed."""
     learner, tasks = of_case(net, name, more)
     learner.readable = True
     theirs, seen, draws = Reference(learner), [], []
@@ -476,7 +476,7 @@ def test_tasks_are_learned_as_by_the_code_of_the_authors(net, name, more):
 
 
 class Both:
-    """The steps of fast.py, each beside the readable one from the same state, in double precision."""
+    """The steps of fast.py, each against the readable step from the same state, in double precision."""
 
     def __init__(self, learner):
         self.learner, self.fast = learner, fast.Fast(learner, learner.old)
@@ -562,7 +562,7 @@ def test_the_fast_steps_are_taken_unless_the_readable_ones_are_asked_for():
 
 
 def by_hand(config, tasks, classes):
-    """Weights after plain gradient descent on batches in the order that the learner draws."""
+    """Weights after plain gradient descent on batches in the learner's order."""
     seed_everything(3)
     net = nets.build(config.net, (1, 6, 6), classes).double()
     for task in tasks:
@@ -621,7 +621,7 @@ def test_the_teacher_is_renewed_before_the_real_step(lag, changes):
 
 
 def test_gradients_add_up_unless_they_are_zeroed():
-    """Two recalls with one image rate of almost nothing, so that both gradients are at the same images."""
+    """Two recalls with a negligible image rate, so that both gradients are at the same images."""
     steps = {}
     for repeat in ("accumulate", "zeroed"):
         learner = made("conv", shape=(1, 8, 8), repeats=2, repeat=repeat, image_lr=1e-12, lr=1e-6)
@@ -667,7 +667,7 @@ def test_of_many_images_each_is_computed_once():
 
 @pytest.mark.parametrize("images", [2, 3, 50])
 def test_wanted_classes_are_old_ones(images):
-    """Classes 0 to 3 are met, 2 is at hand: each wanted class at most once where there are enough."""
+    """Classes 0 to 3 are known, 2 is present: each wanted class occurs at most once if there are enough."""
     learner = made(recall="adi", n_images=images)
     learner.met[:4] = True
     counts = torch.zeros(6, device="cpu")
@@ -701,7 +701,7 @@ def test_copies_of_an_image_stay_equal_and_are_counted():
     same(found.probs.sum(1), torch.ones(5, dtype=torch.float64))
 
 
-# ---- settings, records, memory, going on
+# ---- settings, records, memory, resuming
 
 
 @pytest.mark.parametrize(
@@ -791,7 +791,7 @@ def test_the_place_where_terms_say_nothing_before_or_after():
 
 
 def test_a_run_whose_recall_diverges_stops_with_a_sentence():
-    """The step of the total variation is larger than what it corrects, so that images grow without end."""
+    """The total-variation step overshoots, so that images grow without bound."""
     with pytest.raises(LearnerError, match="diverged in step .* through the term 'tv'"):
         trained(n_steps=100, image_lr=1e3)
 
@@ -818,7 +818,7 @@ def trained(record=(), per_class=12, **settings):
     "settings", [{}, {"n_images": 12}, {"recall": "adi"}, {"recall": "none"}, {"start": "noise"}]
 )
 def test_tables(settings):
-    """24 images a task are 3 batches; nothing is recalled in the first task."""
+    """24 images per task make 3 batches; the first task recalls nothing."""
     rows = trained("*", **settings)[2]
     assert rows.keys() == arm.ARM.tables.keys()
     for table in rows:
@@ -866,7 +866,7 @@ def test_defaults_are_those_of_table_4():
 
 
 def halves(state=None, start=None, saved=None, **settings):
-    """A learner at the end of the second task, what its trace saved there, its rows and its state before."""
+    """(learner after the second task, states that its trace saved, rows, state before the task)."""
     seed_everything(0)
     learner = arm.ARM(arm.Config(**{"batch_size": 8, "n_images": 8, "n_steps": 2} | settings), (1, 6, 6), 6)
     stream, saved = small_stream(per_class=12), [] if saved is None else saved
@@ -892,7 +892,7 @@ def halves(state=None, start=None, saved=None, **settings):
         {"net": "norm", "lag": 1, "recall": "adi", "bn_loss": 0.1},
     ],
 )
-def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
+def test_a_stopped_task_resumes_exactly(settings):
     whole, saved, rows, start = halves(**settings)
     assert len(saved) == 3 * settings.get("epochs", 1)
     for state in (saved[0], saved[-1]):
@@ -922,7 +922,7 @@ def test_where_a_recall_diverged_is_known_after_a_stop():
     ],
 )
 def test_steps_wait_for_no_value_and_make_tensors_on_their_device(settings):
-    """A task of ten batches brings as many values to the host as one of five."""
+    """A task of ten batches transfers as many values to the host as a task of five."""
     counts = []
     for n in (10, 20):
         config = arm.Config(**{"batch_size": 2, "n_images": 2, "n_steps": 1} | settings)
@@ -937,7 +937,7 @@ def test_steps_wait_for_no_value_and_make_tensors_on_their_device(settings):
 
 
 def test_a_stream_is_learned():
-    """Better than training alone on the same batches, where all but the last task is forgotten."""
+    """Better than plain training on the same batches, which forgets all but the last task."""
     right = []
     for settings in ({"image_lr": 5.0, "n_steps": 5}, {"recall": "none", "distill": 0.0}):
         settings = {"net": "small", "lr": 0.1, "batch_size": 10, "n_images": 10} | settings

@@ -1,4 +1,4 @@
-"""CWR and CWR+: what is held still, what is copied, and the mean-shift by hand."""
+"""CWR and CWR+: what is frozen, what is copied, and the mean-shift by hand."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def stream():
 
 
 def teach(learner, config, stream, tasks, seed=4):
-    """A learner after the first tasks, seeded as `run` does it."""
+    """A learner after the first tasks, seeded as in `run`."""
     seed_everything(seed, 0)
     model = learner(config, stream.shape, stream.classes)
     for task in list(stream)[:tasks]:
@@ -82,7 +82,7 @@ def test_the_first_task_differs_where_the_head_is_trained_otherwise(stream, othe
 @pytest.mark.parametrize("plus", [False, True])
 @pytest.mark.parametrize("net", ["mlp", "resnet18"])
 def test_later_tasks_change_neither_the_body_nor_old_rows(stream, net, plus):
-    """Bit for bit, running statistics of batch normalisation included; Finetune's body does change."""
+    """Bit for bit, including running statistics of batch normalisation; Finetune's body does change."""
     model = teach(CWR, Config(net=net, plus=plus, **FEW), stream, 1)
     still, rows = body(model), (model.cw.clone(), model.cw_bias.clone())
     assert rows[0][:2].all(1).any() and not rows[0][2:].any() and not rows[1][2:].any()
@@ -166,7 +166,7 @@ def test_the_start_of_the_temporary_weights(stream):
 
 
 def fill(model):
-    """Whole numbers as temporary weights, so that means by hand are exact."""
+    """Set whole numbers as temporary weights, so that means by hand are exact."""
     head = model.net.head
     with torch.no_grad():
         head.weight.copy_(torch.arange(head.weight.numel()).view_as(head.weight) % 97 - 30)

@@ -1,4 +1,4 @@
-"""Deep generative replay: the autoencoder against closed forms, a step by hand, what is old and frozen."""
+"""Deep generative replay: the autoencoder against closed forms, a step by hand, the frozen copies."""
 
 import copy
 
@@ -31,7 +31,7 @@ def images(n, shape=SHAPE, seed=0):
 
 
 def plain_sgd(monkeypatch):
-    """Adam's first step is a sign, which hides a gradient's size and turns on its last digit."""
+    """Adam's first step is the sign of the gradient: it hides the size and depends on the last digit."""
     monkeypatch.setattr(torch.optim, "Adam", lambda p, lr, fused: torch.optim.SGD(p, lr))
 
 
@@ -39,7 +39,7 @@ def plain_sgd(monkeypatch):
 
 
 def test_the_size_of_the_usual_generator():
-    """The protocol's code has 1,073,694, as it counts an output layer for classes that is not trained."""
+    """The protocol's code has 1,073,694 parameters: it counts an untrained output layer for classes."""
     learner = DGR(Config(), (1, 28, 28), 10)
     size = sum(p.numel() for p in learner.generator.parameters())
     assert size == 1_069_684 == 1_073_694 - (400 * 10 + 10)
@@ -112,8 +112,8 @@ def test_labels_are_the_old_solver_s_best_among_old_classes():
 
 
 def test_images_and_labels_come_from_before_the_task():
-    """Generator and solver of the replay are those of the task's beginning in each of its steps, while the
-    learner's own move on."""
+    """Every step replays with the generator and solver from the start of the task, while the learner's own
+    change."""
 
     class Spy(DGR):
         def learn(self, task, trace):
@@ -144,7 +144,7 @@ def test_without_replay_it_is_finetuning():
 
 
 def test_the_generator_does_not_touch_the_solver_but_replay_does():
-    """In the first epoch of the first task the images come in the same order whatever the generator draws."""
+    """In the first epoch of the first task, the order of images does not depend on the generator."""
     stream, settings = small_stream(), {"batch_size": 16, "epochs": 1}
     seed_everything(1)
     mine = DGR(Config(**SMALL | settings), SHAPE, CLASSES)

@@ -1,4 +1,4 @@
-"""GEM: the quadratic program against scipy, whole runs against a slow one, the rings of the memory."""
+"""GEM: the quadratic program against scipy, whole runs against a slow version, the rings of the memory."""
 
 import copy
 import dataclasses
@@ -39,7 +39,7 @@ def made(seed=0, **settings):
 
 
 def learned(some, double=False, record=(), seed=1, **settings):
-    """A learner after these tasks and its rows by task."""
+    """A learner after these tasks, and its rows by task."""
     learner, trace, rows = made(**settings), Trace(record, progress=False), []
     learner = learner.double() if double else learner
     for task in some:
@@ -54,7 +54,7 @@ def learned(some, double=False, record=(), seed=1, **settings):
 
 
 def gradients(kind, t, seed, size=200):
-    """Slopes of t past tasks (t, D) and one of a batch (D,) with which many disagree, float64."""
+    """Gradients of t past tasks (t, D) and of a batch (D,) that conflicts with many of them, float64."""
     draw = torch.Generator("cpu").manual_seed(100 * t + seed)
 
     def numbers(*shape):
@@ -99,7 +99,7 @@ def test_the_projection_against_scipy(kind, t, margin):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_solution_is_one_by_its_conditions(kind):
-    """v >= 0, gradient P v + c >= 0, and one of both 0."""
+    """v >= 0, gradient P v + c >= 0, and their product is 0."""
     for seed in range(5):
         g, G = gradients(kind, 9, seed)
         P, c = G @ G.T, G @ g
@@ -112,7 +112,7 @@ def test_the_solution_is_one_by_its_conditions(kind):
 
 
 def test_one_past_task_by_hand():
-    """A-GEM's formula: what points against g_1 is taken away; the margin adds half of g_1 at least."""
+    """A-GEM's formula: remove the component against g_1; the margin adds at least half of g_1."""
     g, G = torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([[0.0, 0.5]], dtype=torch.float64)
     assert project(g, G)[0].tolist() == pytest.approx([1, 0], abs=1e-9)
     assert project(g, G, 0.5)[0].tolist() == pytest.approx([1, 0], abs=1e-9), "v is 4 without it"
@@ -130,7 +130,7 @@ def test_a_gradient_that_hurts_no_task_is_kept_bit_for_bit():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_single_precision_and_many_weights(kind):
-    """More weights than are looked at at a time; what comes of it hurts no task but for rounding."""
+    """More weights than fit one chunk; up to rounding, the result hurts no task."""
     g, G = gradients(kind, 5, 1, size=150_000)
     found, _ = project(g.float(), G.float(), 0.0)
     expected = by_scipy(g.float().double(), G.float().double(), 0.0)
@@ -145,11 +145,11 @@ def test_tasks_without_a_gradient_do_no_harm():
     assert (project(g, G)[0] - project(g, G[[0, 1, 3]])[0]).norm() < 1e-9
 
 
-# ---- whole runs against a slow one
+# ---- whole runs against a slow version
 
 
 class Slow:
-    """The algorithm with lists as memory and scipy for the program."""
+    """The algorithm with lists as memory and scipy for the quadratic program."""
 
     def __init__(self, config):
         self.config, self.net = config, nets.build(config.net, SHAPE, CLASSES).double()
@@ -243,7 +243,7 @@ def test_the_first_task_is_plain_gradient_descent(settings):
 
 
 def test_the_first_step_of_the_second_task_is_another():
-    """A batch of all images, so that a task is a step; by its gradient the past task does not lose."""
+    """One batch holds all images, so a task is one step; to first order, it does not hurt the past task."""
     learner, _ = learned(tasks()[:1], batch_size=100, margin=0.0)
     before, twin, task = copy.deepcopy(learner), copy.deepcopy(learner), tasks()[1]
     past = learner.gradients([remembered(learner, 0)])[0]
@@ -265,7 +265,7 @@ def test_the_first_step_of_the_second_task_is_another():
     assert gain[1] < -0.05 and gain[0] == pytest.approx(0, abs=1e-4)
 
 
-def test_the_order_of_the_batches_does_not_hang_on_what_is_drawn_between():
+def test_the_order_of_the_batches_does_not_depend_on_what_is_drawn_between():
     found = []
     for draws in (0, 3):
         seed_everything(7)
@@ -314,7 +314,7 @@ def test_gradients_of_tasks_are_those_of_their_mean_loss():
     assert all(p.grad is not None for p in learner.parameters()), "those of the last step"
 
 
-# ---- settings, records, going on
+# ---- settings, records, resuming
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_defaults():
 
 
 def test_tables():
-    """14 images a task are 3 batches; 3 places a class."""
+    """14 images per task make 3 batches; 3 places per class."""
     _, rows = learned(tasks(), record="*")
     for task, found in enumerate(rows):
         assert found.keys() == GEM.tables.keys() and found["loss"]["step"].tolist() == [0, 1, 2]
@@ -370,7 +370,7 @@ def test_scores():
 
 
 def second_task(state=None, start=None, **settings):
-    """A learner at the end of the second task, what its trace saved there, its rows and its state before."""
+    """(learner after the second task, states that its trace saved, rows, state before the task)."""
     learner, saved = made(**settings), []
     if start is None:
         learner.learn(tasks()[0], Trace())
@@ -385,7 +385,7 @@ def second_task(state=None, start=None, **settings):
 
 
 @pytest.mark.parametrize("settings", [{}, {"net": "norm", "epochs": 2}])
-def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
+def test_a_stopped_task_resumes_exactly(settings):
     whole, saved, rows, start = second_task(**settings)
     assert len(saved) == 3 * settings.get("epochs", 1)
     for state in saved[:-1]:
@@ -398,7 +398,7 @@ def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
 
 @pytest.mark.parametrize("settings", [{}, {"net": "norm", "centred": True}])
 def test_steps_wait_for_no_value_and_make_tensors_on_their_device(settings):
-    """A task of ten batches brings as many values to the host as one of five: those of its beginning."""
+    """A task of ten batches transfers as many values to the host as a task of five: those at its start."""
     counts = []
     for n in (5, 10):
         learner = made(**settings | {"batch_size": 2})
@@ -412,7 +412,7 @@ def test_steps_wait_for_no_value_and_make_tensors_on_their_device(settings):
 
 @pytest.mark.parametrize("margin", [0.0, 0.5])
 def test_gem_remembers(margin, monkeypatch):
-    """Without the projection the same batches leave nothing but the last task."""
+    """Without the projection, the same batches leave only the last task."""
     right, test = [], small_stream(per_class=100).test
     for guard in (GEM.guard, lambda learner, G: 0):
         monkeypatch.setattr(GEM, "guard", guard)

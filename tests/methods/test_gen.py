@@ -1,4 +1,4 @@
-"""GEN and GEN-MIR: terms and gradients against slow ones, tasks against a run with plain copies."""
+"""GEN and GEN-MIR: terms and gradients against slow versions, tasks against a run with plain copies."""
 
 import copy
 import math
@@ -51,7 +51,7 @@ def same(a, b, tolerance=1e-10):
 
 
 def made(seed=0, **settings):
-    """A learner in double precision whose old networks are others than the present ones, as in a task."""
+    """A learner in double precision whose old networks differ from the present ones, as within a task."""
     seed_everything(seed)
     learner = GEN(Config(**SMALL | settings), SHAPE, CLASSES).double()
     with torch.no_grad():
@@ -65,7 +65,7 @@ def made(seed=0, **settings):
 
 
 def test_sizes_are_those_of_the_authors_generators():
-    """Twice the generator and their classifier make the published 1.14M and 1.08M; ours is smaller."""
+    """Two generators plus their classifier give the published 1.14M and 1.08M; ours is smaller."""
     for hidden, count, published in (((128, 128), 254_068, 1.14), ((128,), 221_044, 1.08)):
         learner = GEN(Config(hidden=hidden), (1, 28, 28), 10)
         assert sum(p.numel() for p in learner.vae.parameters()) == count
@@ -150,7 +150,7 @@ def test_harm_to_the_generator_is_what_a_step_adds_to_the_kl():
 @pytest.mark.parametrize("which", ["net", "vae"])
 @pytest.mark.parametrize("weights", [(0.1, 1.0, 1.0), (2.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 5.0)])
 def test_codes_climb_the_gain(which, weights):
-    """Code after code, with the gain written out and the other codes as they were before the step."""
+    """One code at a time, with the gain written out and the other codes as before the step."""
     names = ("interference", "entropy", "diversity")
     learner = made(
         n_steps=3, batch_size=4, n_images=5, lr=0.01, **MIR, **dict(zip(names, weights, strict=True))
@@ -221,7 +221,7 @@ def tasks_of(count=3, n=20, kind=Doubles):
 
 
 def go(tasks, dtype=torch.float64, record=(), **settings):
-    """A learner after these tasks, and its tables."""
+    """A learner after these tasks, and its trace tables."""
     seed_everything(3)
     learner, trace = GEN(Config(**SMALL | settings), SHAPE, CLASSES).to(dtype), Trace(record, progress=False)
     for task in tasks:
@@ -236,7 +236,7 @@ def go(tasks, dtype=torch.float64, record=(), **settings):
 
 
 class Slow:
-    """The algorithm with copies of both networks; all random numbers in the order in which GEN draws them."""
+    """The algorithm with copies of both networks; random numbers are drawn in the same order as in GEN."""
 
     def __init__(self, config):
         seed_everything(3)
@@ -333,7 +333,7 @@ def test_tasks_are_learned_as_by_the_slow_run(settings):
 
 @pytest.mark.parametrize("net", ["tiny", "norm"])
 def test_without_replay_it_is_plain_training(net):
-    """Bit for bit; and in the first task the generator does not touch the classifier."""
+    """Bit for bit; in the first task, the generator does not affect the classifier."""
     for count, settings in ((3, {"replay": 0.0}), (1, {}), (1, MIR)):
         learner, _ = go(tasks_of(count, kind=ImageSet), torch.float32, net=net, **settings)
         seed_everything(3)
@@ -350,8 +350,8 @@ def test_without_replay_it_is_plain_training(net):
 
 
 def test_replay_and_its_choice_matter_from_the_second_task_on():
-    """A task of one batch and two updates: before the first one both classifiers are the same, and so the
-    replayed images have nothing to say yet."""
+    """A task of one batch and two updates: before the first update both classifiers are equal, so replayed
+    images have no effect yet."""
     for count, updates, equal in ((1, 2, True), (2, 1, True), (2, 2, False)):
         found = [
             go(tasks_of(count, n=8), updates=updates, **kind)[0].net.head.weight
@@ -382,7 +382,7 @@ def test_old_networks_are_those_of_the_end_of_the_last_task():
 
 @pytest.mark.parametrize("settings", [{}, MIR])
 def test_running_statistics_are_those_of_the_updates(settings):
-    """Three batches a task and two updates: one pass each, with replay two; a virtual step leaves no mark."""
+    """Three batches per task, two updates: one pass each, two with replay; a virtual step leaves no trace."""
     learner, _ = go(tasks_of(2), net="norm", **settings)
     assert int(learner.net.norm.num_batches_tracked) == 6 + 12
 
@@ -412,7 +412,7 @@ def test_beta_grows_with_the_images_of_a_task():
     assert seen == [(beta, replays) for replays in (False, True) for beta in (0.4, 0.8, 0.9)]
 
 
-# ---- settings, records, recall, going on
+# ---- settings, records, recall, resuming
 
 
 @pytest.mark.parametrize(
@@ -484,13 +484,13 @@ def test_recall():
 
 def test_nothing_to_recall():
     for learner in (made(), go(tasks_of(1), replay=0.0)[0]):
-        with pytest.raises(LearnerError, match="before the first task, or with replay=0"):
+        with pytest.raises(LearnerError, match="before the first task .*, or with replay=0"):
             learner.recall(3)
     assert go(tasks_of(1), replay=0.0)[0].memory_bytes().keys() == {"weights"}
 
 
 def halves(state=None, start=None, **settings):
-    """A learner at the end of the second task, what its trace saved there, its rows and its state before."""
+    """(learner after the second task, states that its trace saved, rows, state before the task)."""
     seed_everything(0)
     learner, saved = GEN(Config(**SMALL | settings), SHAPE, CLASSES), []
     stream = small_stream(per_class=12)
@@ -509,7 +509,7 @@ def halves(state=None, start=None, **settings):
 @pytest.mark.parametrize(
     "settings", [{}, MIR, {"net": "norm", "epochs": 2, "dropout": 0.3, **MIR}, {"replay": 0.0}]
 )
-def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
+def test_a_stopped_task_resumes_exactly(settings):
     whole, saved, rows, start = halves(**settings)
     assert len(saved) == 3 * settings.get("epochs", 1)
     for state in (saved[0], saved[1], saved[-1]):
@@ -525,7 +525,7 @@ def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
 
 @pytest.mark.parametrize("settings", [{}, {"net": "norm", "dropout": 0.3, **MIR}])
 def test_steps_wait_for_no_value_and_make_tensors_on_their_device(settings):
-    """A task of ten batches brings as many values to the host as one of five."""
+    """A task of ten batches transfers as many values to the host as a task of five."""
     counts = []
     for n in (10, 20):
         learner = GEN(Config(**SMALL | settings | {"batch_size": 2}), SHAPE, CLASSES)
@@ -538,7 +538,7 @@ def test_steps_wait_for_no_value_and_make_tensors_on_their_device(settings):
 
 
 def test_a_stream_is_remembered():
-    """Better than training alone on the same batches, where all but the last task is forgotten."""
+    """Better than plain training on the same batches, which forgets all but the last task."""
     right, stream = [], small_stream(per_class=60)
     ((x, y),) = stream.test.batches(len(stream.test), shuffle=False)
     usual = {

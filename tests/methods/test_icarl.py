@@ -1,4 +1,4 @@
-"""iCaRL: herding, class means and targets against their definitions; the memory; beside finetuning."""
+"""iCaRL: herding, class means and targets against their definitions; the memory; finetuning."""
 
 import math
 
@@ -68,7 +68,7 @@ def test_old_classes_keep_their_first_exemplars():
     "memory, shares", [(20, (10, 5, 3)), (6, (3, 1, 1)), (100, (24, 24, 16)), (1000, (24, 24, 24))]
 )
 def test_the_budget_is_shared_equally(memory, shares):
-    """Every class has the whole part of its share, or all of its 24 images."""
+    """Every class has its share, rounded down, or all of its 24 images."""
     config = Config(**SMALL | {"memory": memory, "epochs": 1})
     learner, result = run(ICaRL, config, small_stream(), record="*", threads=1, progress=False)
     counts = result.trace["memory"]["counts"]
@@ -82,7 +82,7 @@ def test_the_budget_is_shared_equally(memory, shares):
 
 
 def test_exemplars_are_trained_on():
-    """Each epoch of the second task meets its 48 images and the 20 exemplars, one of the third 48 and 20."""
+    """An epoch of the second task has its 48 images and 20 exemplars, as does an epoch of the third."""
     drawn = run(ICaRL, Config(**SMALL), small_stream(), threads=1, progress=False)[1].n_samples
     assert drawn.tolist() == [2 * 48, 2 * (48 + 20), 2 * (48 + 20)]
 
@@ -91,7 +91,7 @@ def test_exemplars_are_trained_on():
 
 
 def test_a_step_by_hand(monkeypatch):
-    """New images and exemplars of the second task in one step: summed over classes, mean over images."""
+    """New images and exemplars of the second task in one step: sum over classes, mean over images."""
     monkeypatch.setattr(torch.optim, "Adam", lambda p, lr, fused: torch.optim.SGD(p, lr))
     stream, learner = small_stream(), build(batch_size=100, epochs=1, lr=0.1)
     learn(learner, stream, [0])
@@ -122,7 +122,7 @@ def test_a_step_by_hand(monkeypatch):
 
 
 def finetune(net, stream, seed, epochs=2):
-    """Plain training with the same loss and nothing against forgetting."""
+    """Plain training with the same loss, without protection against forgetting."""
     for task in stream:
         seed_everything(seed, task.index)
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
@@ -146,7 +146,7 @@ def test_without_its_parts_it_is_finetuning():
 
 @pytest.mark.parametrize("part", ["distil", "replay"])
 def test_each_part_matters_from_the_first_step_of_the_second_task(part):
-    """One batch holds all images, so that the task is one step."""
+    """One batch holds all images, so the task is one step."""
     settings = PLAIN | {"batch_size": 100, "epochs": 1}
     with_it, without = build(**settings | {part: True}), build(**settings)
     for task, expected in ((0, True), (1, False)):
@@ -181,7 +181,7 @@ def test_the_nearest_mean_against_the_definition():
 
 
 def test_scores_of_classes_without_a_mean():
-    """Before any task all are ordered as the network has them; later the new ones come after all others."""
+    """Before any task, the network orders all classes; later, new classes come after all others."""
     learner, x = build(), torch.rand(9, *SHAPE, device="cpu")
     logits = learner(x)
     assert logits.shape == (9, 6) and torch.equal(logits.argsort(1), learner.net(x).argsort(1))

@@ -71,7 +71,7 @@ def test_old_classes_keep_their_first_exemplars():
     "memory, shares", [(20, (10, 5, 3)), (6, (3, 1, 1)), (100, (24, 24, 16)), (1000, (24, 24, 24))]
 )
 def test_the_memory_is_a_total_that_classes_share_equally(memory, shares):
-    """Every class has the whole part of its share, or all of its 24 images; also the bytes kept."""
+    """Every class has its share, rounded down, or all of its 24 images; also the bytes kept."""
     stream, learner = small_stream(), build(memory=memory)
     weights = 4 * sum(p.numel() for p in learner.parameters())
     for t, share in enumerate(shares):
@@ -107,7 +107,7 @@ def test_exemplars_come_behind_the_batch():
 @pytest.mark.parametrize("distil", [True, False])
 def test_updates_by_hand(distil):
     """Two updates on a task of one batch: each sums over classes and averages over images; the old network
-    stays as it was."""
+    is frozen."""
     stream, learner = small_stream(), build(batch_size=100, distil=distil)
     learn(learner, stream, [0])
     twin, old = (nets.build("tiny", SHAPE, CLASSES) for _ in range(2))
@@ -143,7 +143,7 @@ def test_updates_by_hand(distil):
 
 
 def plain(net, stream, tasks, updates=2, epochs=1, seed=1):
-    """Online training with the same loss and nothing against forgetting."""
+    """Online training with the same loss, without protection against forgetting."""
     for task in (stream[t] for t in tasks):
         seed_everything(seed, task.index)
         sgd = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -168,7 +168,7 @@ def test_without_its_parts_it_is_plain_training(net, epochs):
 
 @pytest.mark.parametrize("part", [{"distil": True}, {"replay_size": 5}])
 def test_each_part_matters_from_the_first_step_of_the_second_task(part):
-    """One batch holds all images, so that the task is one step."""
+    """One batch holds all images, so the task is one step."""
     settings = PLAIN | {"batch_size": 100, "updates": 1}
     with_it, without = build(**settings | part), build(**settings)
     for task, expected in ((0, True), (1, False)):
@@ -212,7 +212,7 @@ def test_the_nearest_mean_against_the_definition(net):
 
 
 def test_scores_of_classes_without_a_mean():
-    """Before any task all are ordered as the network has them; later the new ones come after all others."""
+    """Before any task, the network orders all classes; later, new classes come after all others."""
     learner, x = build(), torch.rand(9, *SHAPE, device="cpu")
     logits = learner(x)
     assert logits.shape == (9, 6) and torch.equal(logits.argsort(1), learner.net(x).argsort(1))
@@ -223,7 +223,7 @@ def test_scores_of_classes_without_a_mean():
     assert torch.equal(logits[:, 2:].argsort(1), learner.net(x)[:, 2:].argsort(1))
 
 
-# ---- settings, records, going on
+# ---- settings, records, resuming
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_tables():
 
 
 def halves(state=None, start=None, **settings):
-    """A learner at the end of the second task, what its trace saved there, its rows and its state before."""
+    """(learner after the second task, states that its trace saved, rows, state before the task)."""
     learner, stream, saved = build(**settings), small_stream(), []
     if start is None:
         learner.learn(stream[0], Trace())
@@ -276,7 +276,7 @@ def halves(state=None, start=None, **settings):
 
 
 @pytest.mark.parametrize("settings", [{}, {"net": "norm", "epochs": 2}])
-def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
+def test_a_stopped_task_resumes_exactly(settings):
     whole, saved, rows, start = halves(**settings)
     assert len(saved) == 3 * settings.get("epochs", 1)
     for state in (saved[0], saved[1], saved[-1]):
@@ -290,7 +290,7 @@ def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
 
 @pytest.mark.parametrize("net", ["tiny", "norm"])
 def test_steps_wait_for_no_value_and_make_tensors_on_their_device(net):
-    """Tasks of twice the batches bring as many values to the host."""
+    """Tasks with twice the batches transfer as many values to the host."""
     counts = []
     for per_class in (10, 20):
         stream, learner = small_stream(per_class=per_class), build(net=net, batch_size=4, memory=18)

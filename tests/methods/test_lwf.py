@@ -1,4 +1,4 @@
-"""LwF: both reductions of the distillation term by hand, in a step and in a run; one head and several."""
+"""LwF: both reductions of the distillation term by hand, in a step and in a run; one or several heads."""
 
 import math
 
@@ -25,7 +25,7 @@ def build(seed=0, **settings):
 
 
 def plain_sgd(monkeypatch):
-    """Adam's first step is a sign, which hides a gradient's size."""
+    """Adam's first step is the sign of the gradient, which hides its size."""
     monkeypatch.setattr(torch.optim, "Adam", lambda p, lr, fused: torch.optim.SGD(p, lr))
 
 
@@ -91,7 +91,7 @@ def test_the_mean_is_the_sum_at_a_smaller_weight_while_there_is_one_number_of_cl
 
 
 def test_the_reductions_forget_in_opposite_ways():
-    """With the sum new classes are not said, with the mean old ones are lost: accuracy of the last task."""
+    """The sum loses the new classes and the mean the old ones: accuracy on the last task."""
     last = []
     for reduction in ("sum", "mean"):
         config = Config(

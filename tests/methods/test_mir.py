@@ -1,4 +1,4 @@
-"""MIR against a slow run with lists and copies of the network; which images are drawn, chosen and kept."""
+"""MIR against a slow run with lists and network copies; which images it draws, chooses and keeps."""
 
 import copy
 import dataclasses
@@ -38,7 +38,7 @@ def made(seed=0, **settings):
 
 
 def learned(some, double=False, record=(), seed=1, **settings):
-    """A learner after these tasks and its rows by task."""
+    """A learner after these tasks, and its rows by task."""
     learner, trace, rows = made(**settings), Trace(record, progress=False), []
     learner = learner.double() if double else learner
     for task in some:
@@ -50,7 +50,7 @@ def learned(some, double=False, record=(), seed=1, **settings):
 
 
 def filled(size=12, **settings):
-    """A learner in double precision with `size` images of classes 0 to 5 and the gradients of a batch."""
+    """A learner in double precision with `size` stored images of classes 0 to 5 and a batch's gradients."""
     learner = made(memory=size, **settings).double()
     draw = torch.Generator("cpu").manual_seed(3)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def filled(size=12, **settings):
     return learner
 
 
-# ---- whole runs against a slow one
+# ---- whole runs against a slow version
 
 
 class Slow:
@@ -185,7 +185,7 @@ def test_the_first_task_is_plain_gradient_descent(settings):
 
 @pytest.mark.parametrize("settings", [{}, MOST])
 def test_replay_changes_the_first_step_of_the_second_task(settings):
-    """A batch of all images, so that a task is a step."""
+    """One batch holds all images, so the task is one step."""
     learner, _ = learned(tasks()[:1], batch_size=100, **settings)
     twin = copy.deepcopy(learner)
     task = tasks()[1]
@@ -225,7 +225,7 @@ def test_where_there_is_no_choice_the_most_interfered_are_all():
 @pytest.mark.parametrize("before", ["now", "best"])
 @pytest.mark.parametrize("count", [3, 7, 8])
 def test_the_most_interfered_by_brute_force(before, count):
-    """Each candidate alone, in a copy of the network that has made the step."""
+    """Each candidate alone, in a copy of the network after the step."""
     learner = filled(before=before, lr=0.5, **MOST)
     lowest = torch.linspace(0.5, 3, 12, dtype=torch.float64, device="cpu")
     if before == "best":
@@ -275,7 +275,7 @@ def test_too_few_candidates_count_for_what_they_are():
 
 
 def test_the_virtual_step_leaves_the_network_alone():
-    """Running statistics meet the candidates once, not twice."""
+    """Running statistics see the candidates once, not twice."""
     learner = filled(net="norm", **MOST)
     before = int(learner.net.norm.num_batches_tracked)
     learner.interfered(*learner.memory.sample_below(8, 4))
@@ -306,7 +306,7 @@ def test_what_replaces_an_image_begins_anew():
     torch.testing.assert_close(learner.memory_lowest, expected)
 
 
-# ---- settings, records, going on
+# ---- settings, records, resuming
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_defaults():
 
 @pytest.mark.parametrize("settings", [{}, MOST, {"updates": 2}])
 def test_tables(settings):
-    """14 images a task are 3 batches."""
+    """14 images per task make 3 batches."""
     learner, rows = learned(tasks(), record="*", **settings)
     seen = 0
     for task, found in enumerate(rows):
@@ -377,7 +377,7 @@ def test_scores():
 
 
 def second_task(state=None, start=None, **settings):
-    """A learner at the end of the second task, what its trace saved there, its rows and its state before."""
+    """(learner after the second task, states that its trace saved, rows, state before the task)."""
     learner, saved = made(**settings), []
     if start is None:
         learner.learn(tasks()[0], Trace())
@@ -392,7 +392,7 @@ def second_task(state=None, start=None, **settings):
 
 
 @pytest.mark.parametrize("settings", [{}, MOST, MOST | {"net": "norm", "epochs": 2, "updates": 2}])
-def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
+def test_a_stopped_task_resumes_exactly(settings):
     whole, saved, rows, start = second_task(**settings)
     assert len(saved) == 3 * settings.get("epochs", 1)
     for state in saved[:-1]:
@@ -405,7 +405,7 @@ def test_a_task_that_was_stopped_goes_on_as_if_not(settings):
 
 @pytest.mark.parametrize("settings", [{}, MOST, MOST | {"net": "norm", "updates": 2, "centred": True}])
 def test_steps_wait_for_no_value_and_make_tensors_on_their_device(settings):
-    """A task of ten batches brings as many values to the host as one of five."""
+    """A task of ten batches transfers as many values to the host as a task of five."""
     counts = []
     for n in (5, 10):
         learner = made(**settings | {"batch_size": 2})

@@ -1,4 +1,4 @@
-"""EWC, SI and MAS against slow loops with stored copies, closed forms, autograd and Finetune."""
+"""EWC, SI and MAS against loops with stored copies, closed forms, autograd and Finetune."""
 
 from types import SimpleNamespace
 
@@ -29,7 +29,7 @@ VARIANTS = {
 
 
 def task_of(n=40, first=0, seen=3, classes=4, side=4, seed=0):
-    """A task with the classes [first, seen) of noise, in double precision."""
+    """A task of noise images with the classes [first, seen), in double precision."""
     draw = torch.Generator("cpu").manual_seed(seed)
     images = torch.randint(0, 256, (n, 1, side, side), generator=draw, dtype=torch.uint8, device="cpu")
     labels = torch.randint(first, seen, (n,), generator=draw, device="cpu")
@@ -46,7 +46,7 @@ def tasks_of():
 
 
 def made(name="ewc", net="tiny", classes=4, seed=0, **settings):
-    """A learner in double precision. A network with batch norm has seen images, so that it is not trivial."""
+    """A learner in double precision. A network with batch norm has seen images, so its statistics count."""
     cls, config, usual = VARIANTS[name]
     seed_everything(seed)
     learner = cls(config(net=net, **usual | settings), (1, 4, 4), classes).double()
@@ -63,7 +63,7 @@ def every(task):
 
 
 def slow_fisher(net, task, reading):
-    """Image by image, from the definition: squared gradients of the log-probability of a label."""
+    """Image by image, by definition: squared gradients of the log-probability of a label."""
     total = 0.0
     mode = net.training
     net.eval()
@@ -158,7 +158,7 @@ def test_labels_matter_to_the_empirical_fisher_only():
 
 
 def moved(learner, seed):
-    """Give it random weights; they, and importances of all sizes and some of 0 to go with them, (P,) both."""
+    """Give it random weights; returns them and importances of all sizes, some 0: (P,) each."""
     draw = torch.Generator("cpu").manual_seed(seed)
     size = len(learner.importance)
     theta = torch.randn(size, generator=draw, dtype=torch.float64, device="cpu").to(learner.importance)
@@ -213,7 +213,7 @@ def test_online_importance_and_penalty_by_hand():
 
 
 def test_a_large_strength_does_not_lose_digits():
-    """In single precision, near the minimum, at a strength of 1e8."""
+    """In single precision, near the minimum, at strength 1e8."""
     learner = made(strength=1e8).float()
     theta, fisher = moved(learner, 0)
     learner.consolidate(fisher.float())
@@ -239,7 +239,7 @@ def test_a_large_strength_does_not_lose_digits():
 
 
 def slow_size(net, x, seen):
-    """Absolute gradient of the squared norm, image by image, summed."""
+    """Absolute gradients of the squared norm, summed over images one by one."""
     return sum(gradient_of(net, net(image[None])[0, :seen].square().sum()).abs() for image in x)
 
 
@@ -274,7 +274,7 @@ def test_batches_of_one_image_are_images_but_for_the_number_of_classes():
 
 
 def test_importance_of_a_linear_output_in_closed_form():
-    """One image x, logits s = W x + b: the gradient of ||s||^2 is 2 s x^T, and 2 s in the bias."""
+    """One image x, logits s = W x + b: the gradient of ||s||^2 is 2 s x^T for W and 2 s for b."""
     learner, task = made("mas-per-image", net="linear"), task_of(n=1, seen=4)
     x = every(task)[0]
     s = learner.net(x).detach()
@@ -287,7 +287,7 @@ def test_importance_of_a_linear_output_in_closed_form():
 
 @pytest.mark.parametrize("rate, steps", [(1e-3, 2000), (0.1, 30)])
 def test_path_integral_of_gradient_descent_on_a_parabola(rate, steps):
-    """L = a/2 (w - b)^2: a step takes rate g^2 (1 - rate a / 2) off the loss, and is credited rate g^2."""
+    """L = a/2 (w - b)^2: a step lowers the loss by rate g^2 (1 - rate a / 2), and is credited rate g^2."""
     learner, a, b = made("si"), 2.0, 1.5
     w = torch.nn.Parameter(torch.tensor([-1.0], dtype=torch.float64, device="cpu"))
     path = torch.zeros_like(w.detach())
@@ -332,7 +332,7 @@ def test_the_path_integral_leaves_the_penalty_out():
 
 
 def slow(net, tasks, config, penalty, measure):
-    """Training with autograd's penalty and a stored pair (importance, weights) for each finished task."""
+    """Training with the penalty in autograd and a stored (importance, weights) for each finished task."""
     pairs = []
     for task in tasks:
         optimizer = torch.optim.Adam(net.parameters(), lr=config.lr)
@@ -439,7 +439,7 @@ def test_with_a_strength_of_zero_it_is_finetune(name, net):
 
 
 def two_tasks(name, strength, epochs):
-    """(P,) each: weights after the first and the second task, those of Finetune after it, importance."""
+    """(P,) each: weights after task 1 and task 2, those of Finetune after task 2, importance."""
     cls, config, usual = VARIANTS[name]
     same = {"batch_size": 4, "epochs": epochs}
     learner = cls(config(**usual | same | {"strength": strength}), (1, 6, 6), 6)
@@ -468,14 +468,14 @@ def test_the_penalty_holds_important_weights_in_the_second_task(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_huge_strength_freezes_important_weights(name):
-    """Adam makes steps of the size of the rate at any strength, so that weights tremble in their places."""
+    """Adam takes steps of the size of the rate at any strength, so weights jitter in place."""
     first, held, free, importance = two_tasks(name, strength=1e12, epochs=3)
     top = importance.topk(len(importance) // 20).indices
     assert (held - first)[top].square().mean() < 0.01 * (free - first)[top].square().mean()
     assert (held - first)[top].abs().max() < 4 * 1e-3
 
 
-# ---- settings, records, memory, going on
+# ---- settings, records, memory, resuming
 
 
 @pytest.mark.parametrize(
@@ -528,7 +528,7 @@ def test_bytes_kept_by_kind(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_table_of_losses(name):
-    """With one batch an epoch, the first row of a task is measured at the weights of the task before."""
+    """With one batch per epoch, the first row of a task is measured at the previous task's weights."""
     cls, config, usual = VARIANTS[name]
     _, result = trained(cls, config(**usual, net="tiny", epochs=3, batch_size=48), record="*")
     rows = result.trace["loss"]
@@ -541,7 +541,7 @@ def test_the_table_of_losses(name):
 
 
 def learnt(name, state=None, start=None):
-    """A learner at the end of the second task, what its trace saved there, and its state before."""
+    """(learner after the second task, states that its trace saved, state before the task)."""
     cls, config, usual = VARIANTS[name]
     seed_everything(0)
     learner, stream, saved = cls(config(**usual, net="tiny", epochs=3), (1, 6, 6), 6), small_stream(), []
@@ -559,7 +559,7 @@ def learnt(name, state=None, start=None):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_task_that_was_stopped_goes_on_as_if_not(name):
+def test_a_stopped_task_resumes_exactly(name):
     whole, saved, start = learnt(name)
     assert len(saved) == 3
     for state in saved:
@@ -570,7 +570,7 @@ def test_a_task_that_was_stopped_goes_on_as_if_not(name):
 
 @pytest.mark.parametrize("name, net", [*((name, "tiny") for name in VARIANTS), ("ewc", "norm")])
 def test_steps_wait_for_no_value_and_make_tensors_on_their_device(name, net):
-    """Each epoch brings as many values to the host as one of Finetune, in the first task and the second."""
+    """Each epoch transfers as many values to the host as in Finetune, in the first and the second task."""
     cls, config, usual = VARIANTS[name]
     stream, counts = small_stream(per_class=8), []
     for kind, settings in ((config, {**usual, "net": net}), (finetune.Config, {"net": net})):

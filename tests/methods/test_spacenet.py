@@ -1,4 +1,4 @@
-"""SpaceNet: exact invariants, importance by hand, the method against a plain one, both paths step by step."""
+"""SpaceNet: exact invariants, importance by hand, a plain version, both paths step by step."""
 
 import dataclasses
 import math
@@ -43,7 +43,7 @@ SOME = {"mlp": TINY, "conv": CONV}
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Matrices this small cost more waiting for a second thread than arithmetic."""
+    """With matrices this small, waiting for a second thread costs more than the arithmetic."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -51,7 +51,7 @@ def one_thread():
 
 
 class Watched(SpaceNet):
-    """Keeps what each task began and ended with."""
+    """Stores the state at the start and end of each task."""
 
     def learn(self, task, trace):
         self.before = [*getattr(self, "before", []), self.state()]
@@ -63,7 +63,7 @@ class Watched(SpaceNet):
 
 
 class Readable(Watched):
-    """Trained by the readable path, whatever the network."""
+    """Uses the readable path for every network."""
 
     readable = True
 
@@ -76,7 +76,7 @@ def stream_for(config):
 
 
 def go(config, tasks=None, dtype=torch.float32, seed=0, kind=Watched):
-    """A learner taken through a stream by hand: (learner, Trace)."""
+    """Train a learner on a stream by hand: (learner, Trace)."""
     tasks = tasks or stream_for(config)
     seed_everything(seed)
     learner = kind(config, tasks.shape, tasks.classes).to(dtype)
@@ -90,14 +90,14 @@ def go(config, tasks=None, dtype=torch.float32, seed=0, kind=Watched):
 
 
 def rows(trace, table, **wanted):
-    """The rows of a table as dictionaries, of those with the given values."""
+    """The rows of a table with the given values, as dictionaries."""
     columns = {c: [row for part in parts for row in part] for c, parts in trace.tables.get(table, {}).items()}
     found = [dict(zip(columns, values)) for values in zip(*columns.values())]
     return [row for row in found if all(row[k] == v for k, v in wanted.items())]
 
 
 def full(row, shape):
-    """The mask of a row of the table "masks" for all neurons of the layer."""
+    """The mask over all neurons of the layer, from a row of the table "masks"."""
     mask = torch.zeros(shape, dtype=torch.bool)
     mask[torch.from_numpy(row["targets"])[:, None], torch.from_numpy(row["sources"])] = torch.from_numpy(
         row["mask"]
@@ -113,7 +113,7 @@ def learned(request):
 
 @pytest.fixture
 def events(monkeypatch):
-    """What each Block was before and after each rewiring."""
+    """Each Block before and after each rewiring."""
     seen, rewire = [], Block.rewire
 
     def watched(self, share, targets, sources, growth):
@@ -127,7 +127,7 @@ def events(monkeypatch):
     return seen
 
 
-# ---- what stays as it was
+# ---- what stays unchanged
 
 
 def test_the_connections_of_old_tasks_do_not_move_by_one_bit(learned):
@@ -192,7 +192,7 @@ def test_the_output_layer_and_static_connections_are_never_rewired(learned):
     assert all(then["net.head.weight"].any() for then in static.after)
 
 
-# ---- who may connect
+# ---- which neurons may connect
 
 
 def test_reserved_neurons_are_left_alone(learned):
@@ -284,7 +284,7 @@ def a_block(allowed, wanted, reading="paper"):
 
 
 def test_importance_by_hand():
-    """One linear unit, loss (w x - y)^2 / 2, two steps at rate 0.1, worked out on paper."""
+    """One linear unit, loss (w x - y)^2 / 2, two steps at rate 0.1, computed by hand."""
     for reading, a, inputs in (("paper", 1.076, [0.676, 0.4]), ("code", 1.576, [0.776, 0.8])):
         block = a_block(torch.ones(1, 2, dtype=torch.bool), 2, reading)
         block.values.copy_(torch.tensor([[0.5, -0.25]])[:, :, None])
@@ -361,14 +361,14 @@ def test_start_values_are_one_glorot_draw():
 
 
 def test_without_shared_neurons_old_scores_stay():
-    """Where all chosen neurons are reserved, nothing that a task uses is touched again."""
+    """If all chosen neurons are reserved, later tasks change nothing that a task uses."""
     config = dataclasses.replace(TINY, selected=(2, 2), reserved=(2, 2), connections=(30, 3, 3))
     apart, shared = drift(config), drift(TINY)
     assert max(apart) < 1e-6 and max(shared) > 1e-3
 
 
 def drift(config):
-    """How far the scores of each task's own classes moved from when it was learned to the end."""
+    """How far the scores of each task's classes moved between its end and the end of the stream."""
     tasks, scores = small_stream(), []
     seed_everything(0)
     learner = SpaceNet(config, tasks.shape, tasks.classes)
@@ -393,7 +393,7 @@ def test_places_that_run_out_are_counted_and_never_an_error():
     assert rows(trace, "connections", task=2, layer=0)[0]["allocated"] == 0
 
 
-# ---- the whole method against a plain one
+# ---- the whole method against a plain version
 
 
 @pytest.fixture
@@ -411,7 +411,7 @@ def drawn(monkeypatch):
 
 
 class Plain:
-    """The algorithm on full matrices, by autograd, old weights put back after each step; masks are told."""
+    """The algorithm on full matrices with autograd: restores old weights after each step, takes the masks."""
 
     def __init__(self, learner):
         self.learner, self.config = learner, learner.config
@@ -421,7 +421,7 @@ class Plain:
         self.free = [torch.ones(n, dtype=torch.bool) for n in learner.widths[1:-1]]
 
     def spread(self, l, mask):
-        """A mask of neurons as one of weights."""
+        """Expand a mask of neurons to a mask of weights."""
         block = self.learner.by_pairs(l, self.start[l]).shape[2]
         return mask[:, :, None].expand(-1, -1, block).reshape(self.start[l].shape)
 
@@ -440,7 +440,7 @@ class Plain:
         return x
 
     def task(self, task, images, labels, masks, batches):
-        """masks[epoch][l]: (O, I); batches: indices.   Returns omega of the last epoch, by layer (O, I), and
+        """masks[epoch][l]: (O, I); batches: indices.   Returns omega of the last epoch, (O, I) per layer, and
         the mean loss of each epoch."""
         losses = []
         for l, mask in enumerate(masks[0]):
@@ -539,7 +539,7 @@ def test_the_readable_path_against_the_plain_method_in_float64(name, variant, dr
 
 
 def compare(learner, plain, trace, task, omega, shapes):
-    """Weights and biases after a task, and the importance it ended with."""
+    """Compare weights and biases after a task, and its final importance."""
     state = learner.after[task.index]
     names = {id(p): n for n, p in learner.named_parameters()}
     for l, layer in enumerate(learner.layers):
@@ -553,7 +553,7 @@ def compare(learner, plain, trace, task, omega, shapes):
 
 
 def test_the_code_s_importance_is_a_sum_of_sums():
-    """fan_in and fan_out are cumulative sums of omega's sums."""
+    """fan_in and fan_out are cumulative sums over the sums of omega."""
     block = a_block(torch.ones(3, 5, dtype=torch.bool), 15, "code")
     draw, omega, fan_in, fan_out = (torch.Generator().manual_seed(0), *map(torch.zeros, ((3, 5), 3, 5)))
     for _ in range(4):
@@ -570,7 +570,7 @@ def test_the_code_s_importance_is_a_sum_of_sums():
 
 
 def steps(config, kind, monkeypatch):
-    """What a run in float64 is after each of its steps: [{name: tensor}]; and the random state at its end."""
+    """The states of a float64 run after each step, [{name: tensor}], and its final random state."""
     found = []
     with monkeypatch.context() as patch:
         for backend in (CompactMLP, MaskedNet):
@@ -623,7 +623,7 @@ def test_both_paths_are_equal_step_by_step(variant, monkeypatch):
 
 @pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("settings", [{}, {"rehearsal": True, "importance": "code"}], ids=["paper", "all"])
-def test_what_is_stopped_in_a_task_goes_on_bit_for_bit(name, settings):
+def test_a_task_stopped_at_a_checkpoint_resumes_bit_for_bit(name, settings):
     config, kind = PATHS[name]
     config, saved = dataclasses.replace(config, **settings), []
     tasks = stream_for(config)
@@ -642,7 +642,7 @@ def test_what_is_stopped_in_a_task_goes_on_bit_for_bit(name, settings):
 
 
 def second(learner, task, begun, trace, state=None):
-    """Let a learner learn the second task, from its beginning or from a checkpoint."""
+    """Train a learner on the second task, from its start or from a checkpoint."""
     learner.restore(begun)
     trace.begin(learner, 1, state=state)
     seed_everything(0, 2)
@@ -656,7 +656,7 @@ def same(learner, state):
     )
 
 
-# ---- what it tells
+# ---- what it records
 
 
 def test_activations_are_those_of_the_hidden_layers():
@@ -724,28 +724,28 @@ def test_pixels_by_channel():
     "settings, message",
     [
         ({"reserved": (81, 40)}, "81 of 80 selected neurons cannot be reserved"),
-        ({"reserved": (40,)}, "a number for each of the 2 hidden layers"),
+        ({"reserved": (40,)}, "one number for each of the 2 hidden layers"),
         ({"selected": (401, 80)}, "401 neurons of a hidden layer of 400"),
         ({"selected": (0, 80)}, "0 neurons of a hidden layer"),
         ({"selected": (80,)}, "for each of the 2 hidden layers"),
-        ({"rewire": 1.0}, r"rewire is a share of the connections in \[0, 1\)"),
+        ({"rewire": 1.0}, r"rewire must be a share of the connections in \[0, 1\)"),
         ({"rewire": -0.1}, "not -0.1"),
-        ({"connections": (10_000, 1_640)}, "here 3 layers"),
-        ({"connections": (10_000, 0, 80)}, "1 or more for each layer"),
+        ({"connections": (10_000, 1_640)}, "each of 3 layers"),
+        ({"connections": (10_000, 0, 80)}, "at least 1 for each"),
         ({"connections": (62_721, 1_640, 80)}, "layer 1 has 62,720 places"),
         ({"connections": (10_000, 6_401, 80)}, "layer 2 has 6,400 places"),
         ({"connections": (10_000, 1_640, 801)}, "layer 3 has 800 places"),
-        ({"connections": 1.5}, r"lies in \(0, 1\], not 1.5"),
-        ({"hidden": (0, 400)}, "one unit or more"),
+        ({"connections": 1.5}, r"must lie in \(0, 1\], not 1.5"),
+        ({"hidden": (0, 400)}, "at least one unit"),
         ({"importance": "both"}, "importance must be 'paper' or 'code'"),
         ({"growth": "best"}, "growth must be 'importance' or 'random'"),
         ({"softmax": "none"}, "softmax must be"),
         ({"maps": (32, 32, 64, 64)}, "there is no network 'mlp' with maps"),
         ({"net": "conv"}, "with maps such as"),
         ({"net": "conv", "maps": (8, 8), "hidden": (400,)}, "four numbers of maps"),
-        ({"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}, "3 numbers, the images 1 channels"),
-        ({"mean": (0.1, 0.2)}, "a number for each channel"),
-        ({"std": (0.0,)}, "those of std above 0"),
+        ({"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}, "3 numbers, but the images have 1 channels"),
+        ({"mean": (0.1, 0.2)}, "one number per channel"),
+        ({"std": (0.0,)}, "above 0 for std"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):

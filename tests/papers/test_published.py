@@ -28,7 +28,7 @@ def table():
 
 
 def faults(row):
-    """What is wrong with one row: a list of column names."""
+    """The columns of a row that are wrong: a list of names."""
     number = r"-?\d+(\.\d+)?"
     good = {
         "paper": row["paper"] in PAPERS,
@@ -52,7 +52,7 @@ def faults(row):
 
 
 def one(rows, **wanted):
-    """The value of the single row in which every given column has the given text."""
+    """The value of the only row whose given columns have the given texts."""
     found = [row["value"] for row in rows if all(row[name] == text for name, text in wanted.items())]
     assert len(found) == 1, (wanted, found)
     return float(found[0])

@@ -1,4 +1,4 @@
-"""Figures made by a test are closed after it."""
+"""Close the figures of a test after it."""
 
 import matplotlib.pyplot as plt
 import pytest

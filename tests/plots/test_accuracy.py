@@ -1,4 +1,4 @@
-"""Accuracy plots: matrices, curves, confusion and sweeps show what is computed by hand."""
+"""Accuracy plots: matrices, curves, confusion and sweeps show values computed by hand."""
 
 import numpy as np
 import pytest
@@ -103,7 +103,7 @@ def test_task_follows_one_task_over_methods():
 def test_newest_draws_shares_and_the_true_one():
     groups = several()
     ax = plots.plot_newest(groups)
-    np.testing.assert_allclose(line(ax, "images of that task").get_ydata(), [100, 50, 100 / 3])
+    np.testing.assert_allclose(line(ax, "true share").get_ydata(), [100, 50, 100 / 3])
     wanted = np.mean([[r.newest_share(s) for s in range(3)] for r in groups["er"]], axis=0)
     np.testing.assert_allclose(line(ax, "ER").get_ydata(), 100 * wanted)
 
@@ -119,7 +119,7 @@ def test_tradeoff_pools_seeds_by_setting():
     ]
     np.testing.assert_allclose(np.asarray(drawn.get_ydata(), float), wanted)
     assert line(ax, "Joint").get_linestyle() == "--"
-    with pytest.raises(plots.PlotError, match="no setting 'size': they have memory"):
+    with pytest.raises(plots.PlotError, match="no setting 'size': use one of memory"):
         plots.plot_tradeoff(results, "size")
 
 

@@ -1,4 +1,4 @@
-"""Plots for ARM: recalled images, recall maps, gradients, terms of the objective."""
+"""Plots for ARM: recalled images, recall maps, gradients, and terms of the objective."""
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -104,7 +104,7 @@ def test_gradients_draws_means_deviations_and_what_is_printed():
     ax = plots.plot_gradients(results, "soft", said)
     means = np.array([r.trace["gradients"]["mean"] for r in results])[:, 6:]  # the second half is soft
     deviations = np.array([r.trace["gradients"]["deviation"] for r in results])[:, 6:]
-    for k, label in enumerate(("1: as it began", "2: as recalled")):
+    for k, label in enumerate(("1: starting class", "2: recalled class")):
         own = slice(3 * k, 3 * k + 3)
         np.testing.assert_allclose(line(ax, label).get_ydata(), means[:, own].mean(axis=0))
         bars = [c.lines[2][0].get_segments() for c in ax.containers[:][4 * k : 4 * k + 2]]
@@ -143,19 +143,19 @@ def test_objective_draws_how_each_term_moves_and_with_which_sign():
     }  # no weight on confidence, and the others are of ADI
     total = sum(weight * table[t] for t, weight in signs.items())
     drawn = {one.get_label().partition("  ")[2]: one for one in ax.get_lines() if "  " in one.get_label()}
-    assert list(drawn) == ["sum, minimised", *(plots.TERMS[t][0] for t in signs)]
-    np.testing.assert_allclose(drawn["sum, minimised"].get_ydata(), total - total[0], atol=1e-6)
+    assert list(drawn) == ["sum (minimised)", *(plots.TERMS[t][0] for t in signs)]
+    np.testing.assert_allclose(drawn["sum (minimised)"].get_ydata(), total - total[0], atol=1e-6)
     for t, weight in signs.items():
         np.testing.assert_allclose(
             drawn[plots.TERMS[t][0]].get_ydata(), weight * (table[t] - table[t][0]), atol=1e-6
         )
         assert list(drawn[plots.TERMS[t][0]].get_xdata()) == [0, 1, 2]
     assert drawn["diversity"].get_label().startswith(f"+{16 * table['diversity'][0]:.2f}")
-    assert drawn["divergence of the networks"].get_label().startswith(f"−{2 * table['divergence'][0]:.2f}")
+    assert drawn["divergence between networks"].get_label().startswith(f"−{2 * table['divergence'][0]:.2f}")
     assert ax.get_title() == "ARM, task 2, mean of 4 batches"
     one = plots.plot_objective(result, -1, 2)
     own = np.asarray(result.trace["objective"]["l2"])[10]
-    drawn = next(x for x in one.get_lines() if x.get_label().endswith("  L2 of the pixels"))
+    drawn = next(x for x in one.get_lines() if x.get_label().endswith("  L2 norm of the pixels"))
     np.testing.assert_allclose(drawn.get_ydata(), own - own[0])
     assert one.get_title() == "ARM, task 3, batch 3"
 
@@ -186,7 +186,7 @@ def without(table):
             "2 seeds differ in the number of",
         ),
         (lambda: plots.plot_progress([online(), online(batches=(3, 4, 4))]), "2 seeds differ in the batches"),
-        (lambda: plots.plot_progress(online(), online(sizes=(3, 3), batches=(4, 4))), "other tasks than"),
+        (lambda: plots.plot_progress(online(), online(sizes=(3, 3), batches=(4, 4))), "different tasks"),
         (lambda: plots.plot_progress([online(), online("adi")]), "shows one method, not 2"),
         (lambda: plots.plot_recall_map(without("recall")), "no trace recall/output"),
         (
@@ -195,18 +195,15 @@ def without(table):
         ),
         (lambda: plots.plot_sweep({}), "there is nothing to plot"),
         (lambda: plots.plot_sweep({"arm": {}}), "there is nothing to plot"),
-        (lambda: plots.plot_sweep({"arm": {0: [0.5]}}), "a log scale has no place for 0"),
+        (lambda: plots.plot_sweep({"arm": {0: [0.5]}}), "a log scale cannot show 0"),
         (lambda: plots.plot_sweep({"arm": {1: [50]}}, "weight"), "'arm, weight 1' must have one accuracy"),
         (lambda: plots.plot_recalled(without("images")), "no trace images/task"),
         (lambda: plots.plot_recalled(online(), 3), "3 tasks, numbered from 0: there is no task 3"),
         (lambda: plots.plot_recalled(online(), 1, 2), "task 2 has 2 rows of images, .* no row 2"),
-        (
-            lambda: plots.plot_recalled(online(), 0),
-            "nothing was recalled in task 1: recall begins with task 2",
-        ),
+        (lambda: plots.plot_recalled(online(), 0), "nothing was recalled in task 1: recall begins in task 2"),
         (lambda: plots.plot_outputs({}), "with one network or more"),
         (lambda: plots.plot_gradients(without("gradients")), "no trace gradients/condition"),
-        (lambda: plots.plot_gradients(online(), "easy"), "no condition 'easy' .* there are hard, soft"),
+        (lambda: plots.plot_gradients(online(), "easy"), "no condition 'easy': use one of hard, soft"),
         (lambda: plots.plot_gradients(online(), "hard", [printed("other", 1)]), "none of the published"),
         (lambda: plots.plot_objective(without("objective")), "no trace objective/task"),
         (lambda: plots.plot_objective(online(), -4), "there is no task -4"),
@@ -215,7 +212,7 @@ def without(table):
         (lambda: plots.plot_terms({}), "no terms to plot"),
         (
             lambda: plots.plot_ablation({"a": [0.5]}, score="speed"),
-            "the score is one of accuracy, forgetting",
+            "unknown score 'speed': use accuracy or forgetting",
         ),
         (lambda: plots.plot_ablation({"a": [-3]}, score="forgetting"), r"fractions in \[-1, 1\]"),
     ],

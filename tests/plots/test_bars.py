@@ -1,4 +1,4 @@
-"""Bars and dots: their lengths, intervals and labels are those of the results."""
+"""Bars and dots: their lengths, intervals and labels agree with the results."""
 
 import numpy as np
 import pytest
@@ -73,7 +73,7 @@ def test_families_and_siblings():
 
 
 def bar_rows(ax):
-    """Bars by method in the order drawn, and error bars likewise."""
+    """(bars by method in drawing order, error bars likewise)."""
     return (
         [c for c in ax.containers if type(c).__name__ == "BarContainer"],
         [c for c in ax.containers if type(c).__name__ == "ErrorbarContainer"],
@@ -92,7 +92,7 @@ def test_sizes_stack_what_is_kept_on_the_parameters():
     assert [p.get_facecolor() for p in solid] == [to_rgba(plots.style(m)["color"]) for m in groups]
     assert (hatched[0].get_x(), hatched[0].get_x() + hatched[0].get_width()) == (478_410, 870_410)
     assert [t.get_text() for t in ax.texts] == ["478,410 + 392,000", "59,410"]
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["parameters", "kept beside them"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["parameters", "stored in addition"]
     assert ax.get_xlim()[0] == 10_000 and ax.get_xlim()[1] > 870_410
 
 

@@ -1,4 +1,4 @@
-"""What all plots share: axes, refusals, kinds of intervals, and the stamp."""
+"""Shared by all plots: axes, error messages, kinds of intervals, and the stamp."""
 
 import subprocess
 import sys

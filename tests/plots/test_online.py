@@ -1,4 +1,4 @@
-"""Progress in the course of a stream."""
+"""Plots of progress along a stream."""
 
 import numpy as np
 
@@ -53,5 +53,5 @@ def test_progress_has_a_grey_reference():
 
 
 def test_losses_of_batches_are_not_called_epochs():
-    assert plots.plot_loss(online()).get_xlabel() == "batches, tasks one after another"
-    assert plots.plot_loss(made()).get_xlabel() == "epochs, tasks one after another"
+    assert plots.plot_loss(online()).get_xlabel() == "batches, tasks in sequence"
+    assert plots.plot_loss(made()).get_xlabel() == "epochs, tasks in sequence"

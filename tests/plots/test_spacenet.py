@@ -44,7 +44,7 @@ def test_input_map_is_drawn_from_zero():
     ax = plots.plot_input_map(counts, title="task 1")
     assert np.array_equal(ax.images[0].get_array(), counts) and ax.get_title() == "task 1"
     assert ax.images[0].get_clim() == (0, counts.max())
-    assert ax.images[0].colorbar.ax.get_ylabel() == "connections of a pixel"
+    assert ax.images[0].colorbar.ax.get_ylabel() == "connections per pixel"
     fixed = plots.plot_input_map(counts, vmax=48, colorbar=False)
     assert fixed.images[0].get_clim() == (0, 48) and fixed.images[0].colorbar is None
     assert plots.plot_input_map(np.zeros((2, 2))).images[0].get_clim() == (0, 1)
@@ -86,16 +86,16 @@ def test_plots_of_arrays_draw_on_given_axes_and_change_no_global(plot):
         (lambda: plots.plot_connections(np.ones(3)), r"shape \(targets, sources\), not \(3,\)"),
         (lambda: plots.plot_connections(np.ones((0, 3))), r"not \(0, 3\)"),
         (lambda: plots.plot_input_map(np.ones((1, 3, 3))), r"shape \(H, W\), not \(1, 3, 3\)"),
-        (lambda: plots.plot_activations(np.ones((3, 3)), 3), r"between two images: not \(3, 3\) and 3"),
+        (lambda: plots.plot_activations(np.ones((3, 3)), 3), r"between two images, not \(3, 3\) and 3"),
         (lambda: plots.plot_activations(np.ones((3, 3)), 0), "and 0"),
         (lambda: plots.plot_sizes(several(), {"er": {"parameters": 1}}), "no entry for finetune, joint"),
-        (lambda: plots.plot_sizes(made(), {"er": {"parameters": 0}}), "at least 1 parameter"),
+        (lambda: plots.plot_sizes(made(), {"er": {"parameters": 0}}), "1 parameter or more"),
         (lambda: plots.plot_sizes([]), "there are no results to plot"),
         (lambda: plots.plot_task_bars([made(), made("lwf", sizes=(3, 3))]), "different tasks"),
         (lambda: plots.plot_ablation({}), "there are no variants"),
         (lambda: plots.plot_ablation({"a": []}), "'a' must have one accuracy or more"),
         (lambda: plots.plot_ablation({"a": [73.6]}), r"as fractions in \[0, 1\]"),
-        (lambda: plots.plot_ablation({"a": [0.5]}, baseline="b"), "no variant 'b' to be the baseline"),
+        (lambda: plots.plot_ablation({"a": [0.5]}, baseline="b"), "baseline 'b' is not a variant"),
     ],
 )
 def test_refusals_of_plots_of_arrays(call, says):

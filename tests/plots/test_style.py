@@ -1,4 +1,4 @@
-"""Styles: every method looks different from every other, for the colour-blind too."""
+"""Styles: every method looks different from every other, also to colour-blind readers."""
 
 from itertools import combinations
 
@@ -36,7 +36,7 @@ SIGHT = {
 
 
 def lab(color, sight=None):
-    """CIE L*a*b* of a colour, as seen with a colour blindness."""
+    """CIE L*a*b* of a colour as seen with a colour-vision deficiency."""
     rgb = np.array(to_rgb(color))
     rgb = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     rgb = np.clip(np.array(SIGHT[sight]) @ rgb, 0, 1) if sight else rgb

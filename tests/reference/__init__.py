@@ -1,1 +1,1 @@
-"""The obvious ways: slow second implementations and small networks that several tests compare with."""
+"""Slow, obvious second implementations and small networks that several tests use as references."""

@@ -1,4 +1,4 @@
-"""ARM as it stands in the code of its authors: copies of networks, autograd over everything, M images."""
+"""ARM as in its authors' code: copies of networks, autograd over everything, M images."""
 
 import copy
 
@@ -10,7 +10,7 @@ from clkit.blocks.shared_norm import norms
 
 
 class Reference:
-    """Takes the network of a learner and the images that its recalls begin with; computes all else again."""
+    """Takes the network of a learner and the starting images of its recalls; recomputes everything else."""
 
     def __init__(self, learner):
         self.config, self.net = learner.config, copy.deepcopy(learner.net)
@@ -47,7 +47,7 @@ class Reference:
         return logits, (sum(gaps) / len(gaps) if gaps else 0)
 
     def objective(self, x, found, y):
-        """What the images x (M, C, H, W) for a batch with the labels y (B,) are to minimise."""
+        """The objective that the images x (M, C, H, W) for a batch with labels y (B,) minimise."""
         config = self.config
         (o, gap), (n, _) = self.answer(self.old, x), self.answer(self.net, x)
         p, q = o.softmax(1), n.softmax(1)
@@ -77,7 +77,7 @@ class Reference:
         return J + config.tv * 2 * (x.diff(dim=2).square().mean() + x.diff(dim=3).square().mean())
 
     def step(self, x, y, draws, first_task, lag):
-        """One iteration; draws: an iterator over the RecalledBatches that the learner began with."""
+        """One iteration; draws: an iterator over the RecalledBatches with which the learner starts."""
         config, images = self.config, x[:0]
         if self.t % lag == 0:
             self.old = copy.deepcopy(self.net)

@@ -1,4 +1,4 @@
-"""Memories as lists, and herding by its definition, one candidate at a time."""
+"""Memories as lists, and herding by definition, one candidate at a time."""
 
 import math
 
@@ -7,13 +7,13 @@ import torch
 
 
 class ListReservoir:
-    """Reservoir sampling, image by image: [image as bytes, label, whatever else], `size` at most."""
+    """Reservoir sampling, image by image: [image as bytes, label, anything else], at most `size` entries."""
 
     def __init__(self, size):
         self.size, self.n_seen, self.memory = size, 0, []
 
     def add(self, x, y, extra=None):
-        """Draws as `Reservoir.add` does: one number in double precision for each image of the batch."""
+        """Draws like `Reservoir.add`: one double-precision number per image of the batch."""
         chances = torch.rand(len(y), dtype=torch.float64, device="cpu").tolist()
         for image, label, chance in zip(x, y.tolist(), chances, strict=True):
             new, index = (
@@ -34,7 +34,7 @@ def unit(v):
 
 
 def phi(net, images):
-    """Features of length 1 of images of bytes, one at a time in float64, as lists; the net in eval mode."""
+    """Normalised features of byte images, one at a time in float64, as lists; the net in eval mode."""
     mode = net.training
     net.eval()
     with torch.no_grad():
@@ -44,7 +44,7 @@ def phi(net, images):
 
 
 def herd_by_hand(features, m):
-    """The definition: each time the image that brings the mean closest, each candidate tried."""
+    """By definition: try each candidate and take the image that brings the mean closest."""
     features = [np.array(f, dtype=np.float64) for f in features]
     mu, chosen = np.array(unit((sum(features) / len(features)).tolist())), []
     for k in range(1, min(m, len(features)) + 1):

@@ -26,7 +26,7 @@ class Normed(nn.Module):
 
 @pytest.fixture(autouse=True)
 def small_nets(monkeypatch):
-    """The small networks under names of their own; one thread. Import it into a test file to have it."""
+    """Register the small networks, with one thread. Import this fixture into a test file to use it."""
     monkeypatch.setitem(nets.NETS, "tiny", lambda shape, classes: nets.MLP(shape, classes, (9, 7)))
     monkeypatch.setitem(nets.NETS, "small", lambda shape, classes: nets.MLP(shape, classes, (32,)))
     monkeypatch.setitem(nets.NETS, "linear", lambda shape, classes: nets.MLP(shape, classes, ()))
@@ -39,7 +39,7 @@ def small_nets(monkeypatch):
 
 
 class Doubles(ImageSet):
-    """Images that come in double precision."""
+    """Images in double precision."""
 
     def batches(self, size, **options):
         return [(x.double(), y) for x, y in super().batches(size, **options)]
@@ -51,7 +51,7 @@ def same(a, b):
 
 
 def gradient_of(net, value):
-    """The gradient of a scalar in all parameters as a vector (P,), with zeros where there is none."""
+    """The gradient of a scalar with respect to all parameters as a vector (P,), zero if there is none."""
     found = torch.autograd.grad(value, list(net.parameters()), retain_graph=True, allow_unused=True)
     return torch.cat(
         [torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(net.parameters(), found)]

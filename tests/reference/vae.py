@@ -1,4 +1,4 @@
-"""The terms of a variational autoencoder's loss, image by image, from torch.distributions and definitions."""
+"""The loss terms of a variational autoencoder, image by image, by torch.distributions and definitions."""
 
 import torch
 
@@ -12,7 +12,7 @@ def chain(layers, h):
 
 
 def vae_terms(vae, x, noise):
-    """-log p(x|z) with z from this noise (B, latent), and KL(q(z|x) || N(0, 1)): (B,) each, in nats."""
+    """-log p(x|z) with z from the given noise (B, latent), and KL(q(z|x) || N(0, 1)): (B,) each, in nats."""
     normal, errors, divergences = torch.distributions.Normal, [], []
     for image, eps in zip(x.flatten(1), noise, strict=True):
         mean = chain([*vae.encoder, vae.mean], image)

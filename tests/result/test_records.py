@@ -1,4 +1,4 @@
-"""The committed records belong to the code as it stands, and README.md and RESULTS.md say what they say."""
+"""The committed records match the current code, and README.md and RESULTS.md agree with them."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ RECORDS = sorted((REPO_ROOT / "figures" / "results").glob("*.json"))
 
 
 def row_of(stem):
-    """The table's row that a record belongs to."""
+    """The table row of a record."""
     seeds = load(REPO_ROOT / "figures" / "results" / stem)
     about = seeds[0].about
     plain = json.loads(
@@ -60,7 +60,7 @@ def test_records_are_there():
 def test_the_pages_say_what_the_records_say(path):
     text = path.read_text(encoding="utf-8")
     assert results.BLOCK.search(text)
-    assert results.page(path) == text, "make the tables anew: python -m tools.results"
+    assert results.page(path) == text, "regenerate the tables: python -m tools.results"
 
 
 def test_every_table_stands_on_one_page():

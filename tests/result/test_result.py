@@ -1,8 +1,9 @@
-"""Scores against matrices worked out by hand and plain loops; records come back whole or not at all."""
+"""Scores against hand-computed matrices and plain loops; records load completely or not at all."""
 
 import hashlib
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def make(sizes, labels, predictions, aware=None, rank=None, seen=None, seed=0, **more):
-    """A Result out of plain lists."""
+    """A Result from plain lists."""
     labels, predictions = np.array(labels, np.int16), np.array(predictions, np.int16)
     stages = len(predictions)
     seen = np.cumsum(sizes)[:stages] if seen is None else np.array(seen)
@@ -68,6 +69,38 @@ def make(sizes, labels, predictions, aware=None, rank=None, seen=None, seed=0, *
         seen=seen,
         **{**facts, **more},
     )
+
+
+# ---- shown
+
+
+def test_a_result_is_shown_in_one_line_and_as_a_table():
+    """Task 1: two of two right at first, one of two at the end; task 2: one of two."""
+    r = make((2, 2), [0, 1, 2, 3], [[0, 1, -1, -1], [0, 2, 2, 1]])
+    line = "<Result finetune/made, smoke, seed 0, 2 tasks: average accuracy 50.0 %, forgetting 50.0 points>"
+    assert repr(r) == str(r) == line and repr([r]) == f"[{line}]"
+    rows = dict(re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td></tr>', r._repr_html_()))
+    assert rows == {
+        "method": "finetune",
+        "benchmark": "made",
+        "data": "made",
+        "size": "smoke",
+        "seed": "0",
+        "tasks": "2, of 2, 2 classes",
+        "average accuracy": "50.0 %",
+        "forgetting": "50.0 points",
+    }
+    assert r._repr_html_().startswith("<table><caption>Result of finetune on made</caption>")
+
+
+def test_a_result_that_says_little_of_itself_is_shown_too():
+    r = make((2,), [0, 1], [[0, 0]])
+    r.about = {"experiment": "a<b/c&d"}
+    line = "<Result a<b/c&d, own, seed unknown, 1 task: average accuracy 50.0 %, forgetting none: one stage>"
+    assert repr(r) == line
+    assert "a&lt;b" in r._repr_html_() and "c&amp;d" in r._repr_html_() and "<b" not in r._repr_html_()
+    r.about = {}
+    assert repr(r).startswith("<Result unnamed/unnamed, own")
 
 
 # ---- worked out by hand
@@ -145,7 +178,7 @@ def test_the_task_of_an_image_follows_from_its_class():
 
 
 def random_result(seed, sizes, images=60, merged=False):
-    """Random answers of every kind; unless merged, a stage per task."""
+    """Random answers of every kind; one stage per task unless merged."""
     draw = np.random.default_rng(seed)
     classes = sum(sizes)
     labels = np.concatenate([np.arange(classes), draw.integers(0, classes, images - classes)])
@@ -160,7 +193,7 @@ def random_result(seed, sizes, images=60, merged=False):
 
 
 def share(pairs):
-    """Share of pairs that are equal, NaN for none."""
+    """Share of equal pairs, NaN without pairs."""
     pairs = list(pairs)
     return sum(a == b for a, b in pairs) / len(pairs) if pairs else NAN
 
@@ -280,7 +313,7 @@ def test_the_two_averages_differ_when_tasks_differ_in_size():
 
 
 def test_a_task_s_accuracy_may_be_the_mean_of_its_classes():
-    """Three images of class 0, one of class 1: two and one right, then one and one."""
+    """Three images of class 0, one of class 1; right are first two and one, then one and one."""
     r = make(
         (2, 1),
         [0, 0, 0, 1, 2],
@@ -298,7 +331,7 @@ def test_a_task_s_accuracy_may_be_the_mean_of_its_classes():
     assert summary([r])["average_accuracy_class_means"]["mean"] == pytest.approx(5 / 6)
     with pytest.raises(ResultError, match="task_mean must be 'images' or 'classes', not 'tasks'"):
         r.accuracy("tasks")
-    with pytest.raises(ResultError, match="over='images' takes no means of tasks"):
+    with pytest.raises(ResultError, match="over='images' does not average tasks"):
         r.average("images", "classes")
 
 
@@ -325,7 +358,7 @@ def test_joint_training_has_one_stage_and_a_score_for_each_task(sizes):
 
 
 def test_the_newest_share_of_joint_training_is_that_of_the_last_task_s_classes():
-    """So that it can be read beside the others: near the classes' share where nothing is preferred."""
+    """This makes it comparable with the others: near the share of the classes without a preference."""
     r = random_result(2, (2, 3, 1), merged=True)
     assert r.newest_share() == np.mean(r.predictions[-1] == 5)
 
@@ -334,7 +367,7 @@ def test_the_newest_share_of_joint_training_is_that_of_the_last_task_s_classes()
 
 
 def test_a_learner_without_scores_for_classes_to_come():
-    """A growing head: no task-aware answer before a task is learned, so no forward transfer."""
+    """A growing head gives no task-aware answer before a task is learned, so no forward transfer."""
     r = make(
         (1, 1),
         [0, 0, 1, 1],
@@ -486,7 +519,7 @@ def same(a, b):
 
 @pytest.fixture
 def record(tmp_path):
-    """A record of two seeds, with traces that are ragged, of text, and empty in parts."""
+    """A record of two seeds whose traces are ragged, contain text, and are partly empty."""
     seeds = [random_result(0, (2, 3)), random_result(1, (2, 3))]
     seeds[0].trace, seeds[0].groups = TRACE, ["zwei", "zwei", "drei", "drei", "größer"]
     seeds[1].memory_bytes = {"weights": np.array([1, 2]), "teachers": np.array([0, 8])}
@@ -502,7 +535,7 @@ def test_a_record_comes_back_whole(record):
 
 
 def test_a_stem_may_hold_dots(record):
-    """lr-0.001: what follows the dot is part of the name and not a file ending."""
+    """In lr-0.001, the part after the dot belongs to the name and is not a suffix."""
     seeds, path = record
     for a, b in zip(seeds, load(path.parent / "finetune_made_smoke_lr-0.001"), strict=True):
         same(a, b)
@@ -532,7 +565,7 @@ def test_traces_pack_into_plain_arrays():
 
 def test_an_absent_record_is_said(tmp_path, record):
     with pytest.raises(
-        ResultError, match=r"there is no result at .*other\.json: a record is a \.json and an \.npz"
+        ResultError, match=r"there is no result at .*other\.json: a record is a \.json and an \.npz file"
     ):
         load(tmp_path / "other")
     _, path = record
@@ -574,7 +607,7 @@ def test_arrays_that_are_not_as_they_were_written_are_refused(record, damage):
     broken = path.with_suffix(".npz")
     broken.write_bytes(damage(broken.read_bytes()))
     with pytest.raises(
-        ResultError, match=r"npz is not the file that .*json was written with .*: delete both and run"
+        ResultError, match=r"npz is not the file that .*json was written with .*: delete both files and run"
     ):
         load(path)
 
@@ -594,7 +627,7 @@ def test_a_kill_between_the_two_files_is_noticed_and_mended_by_writing_again(rec
     monkeypatch.setattr(record_module, "write_atomically", killed)
     with pytest.raises(KeyboardInterrupt):
         save(other, path.with_suffix(""))
-    with pytest.raises(ResultError, match="a writing was cut short"):
+    with pytest.raises(ResultError, match="writing was interrupted"):
         load(path)
     monkeypatch.setattr(record_module, "write_atomically", write)
     save(other, path.with_suffix(""))
@@ -605,7 +638,7 @@ def test_no_seed_of_a_record_is_lost_unasked(record):
     seeds, path = record
     before = path.read_bytes(), path.with_suffix(".npz").read_bytes()
     with pytest.raises(
-        ResultError, match="has the seeds 0, which would be lost: run these as well, write to another"
+        ResultError, match="has the seeds 0, which would be lost: run these seeds too, write to another"
     ):
         save(seeds[1:], path.with_suffix(""))
     with pytest.raises(ResultError, match="has the seeds 0, 1, which"):
@@ -634,7 +667,7 @@ def test_a_seed_stands_in_a_record_once(tmp_path):
 def test_another_format_is_refused(record):
     _, path = record
     path.write_text(path.read_text("utf-8").replace('"format": 2', '"format": 99'), encoding="utf-8")
-    with pytest.raises(ResultError, match="has record format 99, this clkit reads 2: run it again"):
+    with pytest.raises(ResultError, match="has record format 99, but this clkit reads 2: run it again"):
         load(path)
 
 
@@ -705,7 +738,7 @@ def test_what_differs_between_seeds_is_said_per_seed(tmp_path):
 
 
 class Bomb:
-    """Code that a pickle would run."""
+    """Code that unpickling would run."""
 
     def __reduce__(self):
         return (pytest.fail, ("a pickle was read",))

@@ -1,8 +1,8 @@
-"""Kill runs at random instants and let them go on: the end must be that of a run never killed, bit for bit.
+"""Kill runs at random moments and resume them: the end must equal that of an undisturbed run, bit for bit.
 
 ``make soak``, or ``python -m tests.soak [--kills N] [--seed S] [SUBJECT ...]``. Subjects are the methods,
-each with its smallest experiment, and the fake learners of tests/fakes.py. Every attempt is a process of its
-own that is killed with SIGKILL after a random part of the time an undisturbed run takes.
+each with its smallest experiment, and the fake learners of tests/fakes.py. Every attempt is a separate
+process, killed with SIGKILL after a random part of the time of an undisturbed run.
 """
 
 import multiprocessing
@@ -29,7 +29,7 @@ def smallest(method):
 
 
 def attempt(subject, folder, every):
-    """Run a subject in a folder, or go on with it; (learner, Result)."""
+    """Run a subject in a folder, or resume it; returns (learner, Result)."""
     if subject in FAKES:
         what = FAKES[subject], Config(), small_stream(per_class=48, single_pass=subject == "online")
     else:
@@ -45,7 +45,7 @@ def _child(subject, folder, every, ready):
 
 
 class Killer:
-    """Starts attempts from one warm process (so that none spends its life importing torch) and kills them."""
+    """Starts attempts from one warm process (so that they need not import torch) and kills them."""
 
     def __init__(self, seed):
         self.context = multiprocessing.get_context("forkserver")
@@ -69,9 +69,9 @@ class Killer:
         return killed, time.perf_counter() - begin
 
     def soak(self, subject, folder, kills):
-        """Kill a run up to `kills` times, several rounds if it gets to its end; returns what happened.
+        """Kill a run up to `kills` times, in several rounds if it finishes earlier; returns what happened.
 
-        Raises AssertionError if an end differs from that of the run that was never killed.
+        Raises AssertionError if a final state differs from that of the undisturbed run.
         """
         folder = Path(folder)
         _, seconds = self.go(subject, folder / "whole", 1e9)

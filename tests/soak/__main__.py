@@ -8,7 +8,7 @@ from tests.soak import SUBJECTS, Killer
 
 
 def main():
-    """Kill, compare, report; exit status 1 at the first difference."""
+    """Kill, compare and report; returns exit status 1 at the first difference."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.soak", description="Kill runs at random instants and compare."
     )

@@ -1,9 +1,9 @@
-"""What the exercises of the notebooks call: a worked example to count by hand, solutions, and checkers.
+"""Exercises of the notebooks: a worked example to count by hand, solutions, and checkers.
 
-A checker takes what the reader wrote and returns a Verdict, which a notebook shows as a sentence. It never
-raises: a stub that raises NotImplementedError, an error inside the reader's function and a wrong answer are
-all answered in words, and the usual mistakes are recognised by the number they lead to.
-``show.source(exercises.forgetting_solution)`` displays a solution.
+A checker takes the reader's answer and returns a Verdict, which is true or false and displays as a sentence.
+It never raises: a stub, an error in the reader's function and a wrong answer all give a message, and common
+mistakes are recognised by their values. ``grade({"average": check_average(average), ...})`` makes a table of
+a whole submission. ``show.source(exercises.forgetting_solution)`` displays a solution.
 """
 
 # ruff: noqa: F401  (names for the notebooks)
@@ -17,19 +17,15 @@ from clkit.book.exercises.nb01 import (
     reservoir_solution,
     worked_example,
 )
-from clkit.book.exercises.nb02 import (
-    check_fisher,
-    check_herding,
-    check_stronger,
-    fisher_solution,
-    herding_solution,
-)
-from clkit.book.exercises.nb03 import check_grow, check_room, grow_solution, one_by_one
-from clkit.book.exercises.nb04 import (
+from clkit.book.exercises.nb02 import check_fisher, check_stronger, fisher_solution
+from clkit.book.exercises.nb03 import check_herding, herding_solution
+from clkit.book.exercises.nb03_memory import check_exemplars
+from clkit.book.exercises.nb04 import check_grow, check_room, grow_solution, one_by_one
+from clkit.book.exercises.nb05 import (
     check_divergence,
     check_diversity,
     check_recalled,
     divergence_solution,
     diversity_solution,
 )
-from clkit.book.exercises.verdict import Verdict
+from clkit.book.exercises.verdict import Grades, Verdict, grade

@@ -1,201 +1,126 @@
-"""Exercises of notebook 04: what is recalled, diversity, and the divergence of two networks."""
+"""Exercises of notebook 04: how many tasks fit, and where connections grow."""
 
 import numpy as np
 
-from clkit.book.exercises.verdict import AnswerError, check_term, checker, guesses, off
+from clkit.book.exercises.functions import FunctionCheck
+from clkit.book.exercises.verdict import AnswerError, checker, guesses
+
+
+def one_by_one(preset="teach", seed=0):
+    """A Result of SpaceNet on the enlarged digits in ten tasks of one class each."""
+    from clkit import data, experiments
+    from clkit.data.stream import Stream
+    from clkit.engine.run import run
+
+    found = experiments.experiment("spacenet/split-mnist", preset)
+    stream = Stream(*data.load("digits28"), (1,) * 10, **found.stream_row.stream)
+    about = {"experiment": "spacenet/digits one by one", "method": "spacenet", "preset": preset}
+    options = {"seed": seed, "record": ("neurons",), "threads": experiments.THREADS, "about": about}
+    return run(found.learner, found.config, stream, **options)[1]
 
 
 @checker
-def check_recalled(prediction, result, tolerance=0.1):
-    """What the old network takes the images for that were recalled during the last task.
+def check_room(prediction, result):
+    """Which task first finds too few free neurons, and how many it finds.
 
-    prediction: {"old": percent taken for a class of earlier tasks, "present": for one of the last task};
-    result: of ARM, with the trace table "images"; tolerance: how far off may be right, a fraction.
+    prediction: {"task": from 1, "neurons": of a hidden layer}; result: with the trace table "neurons".
     """
-    guess = guesses(prediction, ("old", "present"), "two numbers, in percent,")
-    measured = _taken_for(result)
-    wrong = off(guess, measured, tolerance, telling=[max(guess.values())])
-    of_last = result.classes_per_task[-1]
-    last, even = " or ".join(result.names[-of_last:]), of_last / sum(result.classes_per_task)
-    said = (
-        f"Measured: {100 * measured['old']:.1f} % are taken for a class of earlier tasks, "
-        f"{100 * measured['present']:.1f} % for {last}."
-    )
-    if not wrong:
-        return (
-            f"{said} The old network has never learned {last}, and would hardly have named them in the "
-            "images as they began, either. What the steps are for is to make its answers certain, and to "
-            "spread them over the classes that it knows."
-        )
-    why = "The old network is a copy from before the last task: which classes had it learned by then?"
-    present = guess["present"] / 100
-    more = "present" in wrong and present > measured["present"]
-    if sum(guess.values()) > 100.1:  # rounded numbers may add up to a little more
-        why = "An image is taken for one class only: together the two are at most 100 %."
-    elif more and abs(present - even) <= 0.05:
-        why = (
-            "You gave every task the same share. Diversity asks for even shares, but the two terms that are "
-            "not local drive the images away from the present classes, which the old network has never "
-            "learned."
-        )
-    elif more and present >= 0.5:
-        why = (
-            f"They *begin* as images of {last}. But it is the old network that answers, which has never "
-            "learned these, and the objective drives the images away from them."
-        )
+    task, neurons = guesses(prediction, ("task", "neurons"), "a whole number").values()
+    config, rows = result.about["config"], result.trace["neurons"]
+    wanted, kept, units = config["selected"][0], config["reserved"][0], config["hidden"][0]
+    found = [len(chosen) for layer, chosen in zip(rows["layer"], rows["chosen"]) if layer == 0]
+    first = next((t for t, n in enumerate(found, 1) if n < wanted), None)
+    if first is None:
+        raise AnswerError(f"In this run every task found the {wanted} free neurons that it needed.")
+    there = found[first - 1]
+    said = f"Task {first} is the first that does not find {wanted} free neurons: it finds {there}."
+    if (task, neurons) == (first, there):
+        return f"{said} Before task `t` there are `{units} - {kept} * (t - 1)`."
+    if task == first:
+        why = f"The task is right. Each of the {first - 1} before it reserved {kept} of {units} neurons."
+    elif task == first - 1:
+        why = f"Task {first - 1} still finds {found[first - 2]}, which is enough."
+    elif task in (units // wanted, units // wanted + 1):
+        why = f"You took all {wanted} chosen neurons. Only {kept} are reserved; the others become free again."
+    elif task in (units // kept, units // kept + 1):
+        why = f"There is room to *reserve* for {units // kept} tasks, but a task first *chooses* {wanted}."
+    else:
+        why = f"How many of the {units} are free before task 1, before task 2, before task 3?"
     raise AnswerError(f"{said} {why}")
 
 
-def _taken_for(result):
-    """{"old", "present": shares of the images recalled in the last task}."""
-    rows = result.trace.get("images")
-    mine = np.flatnonzero(np.asarray(rows["task"]) == result.tasks - 1) if rows else []
-    counts = np.concatenate([np.zeros(0), *(rows["counts"][i] for i in mine)])  # (n,) of all rows
-    if not counts.any():
-        raise AnswerError("This run recalled nothing in its last task, or did not keep the table `images`.")
-    taken = np.concatenate([rows["probs"][i] for i in mine]).argmax(axis=1)  # (n,)
-    first, end = sum(result.classes_per_task[:-1]), sum(result.classes_per_task)
-    share = np.bincount(taken, weights=counts, minlength=end) / counts.sum()  # (K,)
-    return {"old": share[:first].sum(), "present": share[first:end].sum()}
+def grow_solution(omega, source, taken, k):
+    """Where k connections grow: bool (O, I), True at the k places with the largest product (eq. 4 and 5).
 
-
-# ---- terms of the objective
-
-
-def diversity_solution(logits):
-    """Minus the entropy of the mean output, a number, of logits (B, K) before the softmax."""
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))  # (B, K), at most 1
-    mean = (p / p.sum(axis=1, keepdims=True)).mean(axis=0)  # (K,)
-    return float((mean * np.log(np.maximum(mean, 1e-16))).sum())  # 0 log 0 is 0
-
-
-def _softmax(logits, axis=1):
-    return np.exp(logits - np.logaddexp.reduce(logits, axis=axis, keepdims=True))
-
-
-def _minus_entropy(p):
-    return (p * np.log(np.maximum(p, 1e-16))).sum(axis=-1)
-
-
-_DIVERSITY_COMMON_MISTAKES = {
-    "That is the softmax of the mean logits. Take the softmax of each image first, then the mean: otherwise "
-    "one image with large logits speaks for all.":
-        lambda logits: _minus_entropy(_softmax(logits.mean(axis=0), axis=0)),
-    "That is the mean of the entropies: how undecided single images are. Take the mean output first, then "
-    "its entropy: each image may be sure of a class of its own.":
-        lambda logits: _minus_entropy(_softmax(logits)).mean(),
-    "The sign is turned round: this is the entropy. It is to be *minimised*, so it is minus the entropy.":
-        lambda logits: -diversity_solution(logits),
-    "These are bits, logarithms to the base 2. Everywhere here logarithms are natural: `np.log`.":
-        lambda logits: diversity_solution(logits) / np.log(2),
-    "There is no softmax in it: logits are not probabilities yet.":
-        lambda logits: _minus_entropy(logits.mean(axis=0)),
-    "The softmax runs over the classes of an image, `axis=1`, and the mean over the images, `axis=0`.":
-        lambda logits: _minus_entropy(_softmax(logits, axis=0).mean(axis=0)),
-    "You divided by the sum of the whole matrix. Each image has a softmax of its own: divide by the sum of "
-    "its row, `.sum(axis=1, keepdims=True)`.":
-        lambda logits: _minus_entropy(_softmax(logits, axis=None).mean(axis=0)),
-    "You took a mean over the classes at the end. An entropy is a sum over them.":
-        lambda logits: diversity_solution(logits) / logits.shape[1]}  # fmt: skip
-
-
-def _arrays(*logits, kind=float):
-    return tuple(np.array(s, dtype=kind) for s in logits)
-
-
-_MEAN_ON_PAPER = "Write the mean output of these images out on paper, then its entropy."
-_DIVERSITY_CASES = [
-    (_arrays([[10, 0], [0, 2]]), _MEAN_ON_PAPER),
-    (_arrays([[3, -1, 0.5], [0, 2, 2], [-4, 1, 0], [1, 1, 1]]), _MEAN_ON_PAPER),
-    (
-        _arrays([[1000, 0], [0, 1000]]),
-        "The exponential of 1000 is too large for a number. Take the largest logit of each image off its "
-        "logits first: the softmax stays the same.",
-    ),
-    (
-        _arrays([[0, -800], [0, -800]]),
-        "A class has the probability 0 here, and 0 times the logarithm of 0 is `nan`: it should count 0. "
-        "Raise the mean to a tiny number, `np.maximum(mean, 1e-16)`, before you take the logarithm.",
-    ),
-]
-
-
-@checker
-def check_diversity(function):
-    """Check a function like `diversity_solution`."""
-    missing = "take the mean over the images, then the sum over the classes."
-    check_term(function, diversity_solution, _DIVERSITY_COMMON_MISTAKES, _DIVERSITY_CASES, missing)
-    return (
-        "0 where all images surely show one class, and least, minus the logarithm of $K$, where they share "
-        "the classes evenly. Each may be as certain as it likes."
-    )
-
-
-def divergence_solution(old, new):
-    """Arithmetic-geometric divergence (B,) of the outputs p and q of two networks.
-
-    old, new: (B, K), their logits before the softmax.
+    omega: (O, I), importance of the connections, 0 without a connection.   source: (I,), importance of the
+    source neurons.   taken: (O, I), True where nothing may grow.
     """
-    log_p = old - np.logaddexp.reduce(old, axis=1, keepdims=True)  # (B, K)
-    log_q = new - np.logaddexp.reduce(new, axis=1, keepdims=True)  # (B, K)
-    log_m = np.logaddexp(log_p, log_q) - np.log(2)  # m = (p + q) / 2
-    return (np.exp(log_m) * (log_m - (log_p + log_q) / 2)).sum(axis=1)
+    target = omega.sum(axis=1)  # (O,), importance that enters each neuron
+    gain = np.where(taken, -np.inf, np.outer(target, source))  # (O, I)
+    grown = np.zeros_like(taken)
+    grown.flat[np.argsort(-gain, axis=None)[:k]] = True
+    return grown
 
 
-def _from_outputs(measure):
-    """measure(p, q), summed over the classes, as a function of the logits of both networks."""
-    return lambda old, new: measure(_softmax(old), _softmax(new)).sum(axis=1)
+def _largest(gain, taken, k):
+    """True at the k places with the largest gain among those not taken."""
+    grown = np.zeros(taken.shape, dtype=bool)
+    grown.flat[np.argsort(-np.where(taken, -np.inf, gain), axis=None, kind="stable")[:k]] = True
+    return grown
 
 
-_DIVERGENCE_COMMON_MISTAKES = {
-    "That is the Jensen-Shannon divergence, KL(p || m) and KL(q || m). It never exceeds ln 2 = 0.693, and is "
-    "nearly flat where the networks disagree most. Turn both round: KL(m || p) and KL(m || q).":
-        _from_outputs(lambda p, q: (p * np.log(2 * p / (p + q)) + q * np.log(2 * q / (p + q))) / 2),
-    "That is KL(p || q), which weighs by the old network alone. Compare both with their middle m.":
-        _from_outputs(lambda p, q: p * np.log(p / q)),
-    "That is KL(q || p), which weighs by the new network alone. Compare both with their middle m.":
-        _from_outputs(lambda p, q: q * np.log(q / p)),
-    "That is the mean of KL(p || q) and KL(q || p). Compare both with their middle m, not with one another.":
-        _from_outputs(lambda p, q: (p - q) * np.log(p / q) / 2),
-    "That is KL(m || p) alone: the new network must count as much as the old one.":
-        _from_outputs(lambda p, q: (p + q) / 2 * np.log((p + q) / 2 / p)),
-    "That is KL(m || q) alone: the old network must count as much as the new one.":
-        _from_outputs(lambda p, q: (p + q) / 2 * np.log((p + q) / 2 / q)),
-    "That is twice as much: take the *mean* of KL(m || p) and KL(m || q), with the factor 1/2.":
-        lambda old, new: 2 * divergence_solution(old, new),
-    "Your m is p + q. The factor 1/2 is missing: m is their middle, (p + q) / 2.":
-        _from_outputs(lambda p, q: (p + q) * np.log((p + q) / np.sqrt(p * q))),
-    "Your m is p + q under the logarithm. The factor 1/2 is missing: m is their middle, (p + q) / 2.":
-        _from_outputs(lambda p, q: (p + q) / 2 * np.log((p + q) / np.sqrt(p * q))),
-    "The square root is missing: the geometric mean of p and q is `np.sqrt(p * q)`.":
-        _from_outputs(lambda p, q: (p + q) / 2 * np.log((p + q) / 2 / (p * q))),
-    "The sign is turned round: a divergence is never negative.":
-        lambda old, new: -divergence_solution(old, new),
-    "These are bits, logarithms to the base 2. Everywhere here logarithms are natural: `np.log`.":
-        lambda old, new: divergence_solution(old, new) / np.log(2),
-    "There is no softmax in it: logits are not probabilities yet.":
-        lambda p, q: ((p + q) / 2 * np.log((p + q) / 2 / np.sqrt(p * q))).sum(axis=1)}  # fmt: skip
-_ONE_ON_PAPER = "Write p, q and m of this one image out on paper, then compare."
-# The last case is in single precision, as networks compute.
-_DIVERGENCE_CASES = [
-    (_arrays([[6, 1], [2, 1], [1, 3]], [[1, 6], [1, 1], [1, 3]]), _ONE_ON_PAPER),
-    (_arrays([[1, -2, 0.5], [0, 4, -1]], [[-1, 0, 2.5], [3, 1, 0]]), _ONE_ON_PAPER),
-    (
-        _arrays([[200, 0, 0], [0, 0, 200]], [[0, 200, 0], [0, 0, 200]], kind=np.float32),
-        "Where logits are 200 apart, exponentials are too large or too small for a number, and the logarithm "
-        "of 0 is lost; a small constant in place of the 0 sets a bound to D. Stay with logarithms: log p is "
-        "`old - np.logaddexp.reduce(old, axis=1, keepdims=True)`, log m is `np.logaddexp(log_p, log_q) - "
-        "np.log(2)`.",
-    ),
-]
+def _by(gain):
+    """Growth where gain(omega, source) is largest."""
+    return lambda omega, source, taken, k: _largest(gain(omega, source), taken, k)
 
 
-@checker
-def check_divergence(function):
-    """Check a function like `divergence_solution`."""
-    missing = "take the sum over the classes, `axis=1`, and leave the images apart."
-    check_term(function, divergence_solution, _DIVERGENCE_COMMON_MISTAKES, _DIVERGENCE_CASES, missing)
-    return (
-        "0 where the networks agree, the same both ways round, and without an upper bound: however far apart "
-        "they are, going further still pays."
-    )
+def _product(omega, source):
+    return np.outer(omega.sum(axis=1), source)
+
+
+def _random_layer(targets, sources, k):
+    random = np.random.default_rng(3)
+    there = random.random((targets, sources)) < 0.3
+    taken = there | (random.random(there.shape) < 0.1)
+    return there * random.random(there.shape), random.random(sources), taken, k
+
+
+# A layer where each mistake gives different places. Where a row or column ties, k is the number of its free
+# places, so that it does not matter how a sort breaks the tie.
+_OMEGA = np.array([[9, 0, 0, 0, 0], [3, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 8, 9, 0, 0], [0, 0, 8, 0, 2.0]])
+_SMALL_LAYER = (_OMEGA, np.array([5.0, 9, 8, 4, 1]), _OMEGA > 0, 3)
+
+check_grow = FunctionCheck(
+    grow_solution,
+    "The largest products among the free places: new connections grow between neurons that are already "
+    "important, so connections gather there.",
+    [_SMALL_LAYER, _random_layer(4, 9, 4), _random_layer(30, 20, 40)],
+    {
+        "You summed over the wrong axis: row `o` of `omega` holds what comes *into* neuron `o`.":
+            _by(lambda omega, source: np.outer(omega.sum(axis=0), source)),
+        "You swapped the two ends: rows are targets, columns are sources.":
+            _by(lambda omega, source: np.outer(source, omega.sum(axis=1)).reshape(omega.shape)),
+        "You added the two importances. Equation 5 multiplies them: both ends must matter.":
+            _by(lambda omega, source: omega.sum(axis=1)[:, None] + source),
+        "You took the *smallest* products. Connections grow where the product is largest.":
+            _by(lambda omega, source: -_product(omega, source)),
+        "You looked at the target neurons only. Multiply by the importance of the source as well.":
+            _by(lambda omega, source: np.repeat(omega.sum(axis=1)[:, None], len(source), axis=1)),
+        "You looked at the source neurons only. Multiply by the importance of the target as well.":
+            _by(lambda omega, source: np.repeat(source[None], len(omega), axis=0)),
+        "You took the largest connection into a neuron. Its importance is the *sum* of its row.":
+            _by(lambda omega, source: np.outer(omega.max(axis=1), source)),
+        "You counted the connections into each target neuron. Add up their importances.":
+            _by(lambda omega, source: np.outer((omega > 0).sum(axis=1), source)),
+        "Some of your places are already taken. Rule them out with `np.where(taken, -np.inf, ...)`.":
+            lambda omega, source, taken, k: _largest(_product(omega, source), 0 * taken, k),
+        "You return the old places as well. Return only the new ones.":
+            lambda omega, source, taken, k: taken | _largest(_product(omega, source), taken, k),
+        "You return the products. Return True at the `k` largest that are free, False elsewhere.":
+            lambda omega, source, taken, k: _product(omega, source),
+        "You return the indices of the places. Return a matrix that is True there.":
+            lambda omega, source, taken, k: np.flatnonzero(_largest(_product(omega, source), taken, k)),
+    },
+    "Compute the matrix of products, rule out taken places, and grow at exactly the `k` largest.",
+    "Return a boolean matrix of the shape of `taken`, True where a connection grows.",
+)  # fmt: skip

@@ -1,12 +1,16 @@
-"""The answer to an exercise, and what checkers share: calling what the reader wrote, predictions, arrays."""
+"""The verdict on an answer, the grades of a submission, and how checkers read answers."""
 
 import functools
-import math
+import itertools
+import reprlib
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
 
-NAN = float("nan")
+from clkit.errors import ClkitError
+
+LARGEST = 1000  # entries along one axis of an answer; no exercise asks for more
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,11 @@ class Verdict:
 
 
 class AnswerError(Exception):
-    """Raised within a checker: what to tell a reader whose answer is not right yet."""
+    """Raised within a checker, with the message for a reader whose answer is not right yet."""
 
 
 def checker(check):
-    """Let a check, which says what is right or raises AnswerError, give a Verdict."""
+    """Wrap a check, which returns a message or raises AnswerError: return a Verdict and never raise."""
 
     @functools.wraps(check)
     def checked(*args, **options):
@@ -39,146 +43,141 @@ def checker(check):
             return Verdict(True, check(*args, **options))
         except AnswerError as why:
             return Verdict(False, str(why))
+        except Exception as error:  # an answer in a form that no check foresees
+            why = f"The checker cannot read this answer ({type(error).__name__})"
+            return Verdict(False, f"{why}: compare its form with the one that the exercise asks for.")
 
     return checked
 
 
-# ---- what the reader wrote
+# ---- grades
 
 
-def call(function, *arguments):
-    """What a function returns; AnswerError if it is a stub or raises."""
-    name = getattr(function, "__name__", "your function")
+@dataclass(frozen=True)
+class Grades:
+    """The verdicts on a submission, {exercise: Verdict}; a notebook shows them as a table."""
+
+    verdicts: dict
+
+    @property
+    def right(self):
+        """The number of right answers."""
+        return sum(map(bool, self.verdicts.values()))
+
+    def __repr__(self):
+        rows = [f"{name}: {verdict!r}" for name, verdict in self.verdicts.items()]
+        return "\n".join([*rows, f"{self.right} of {len(rows)} right"])
+
+    def _repr_markdown_(self):
+        rows = "| exercise | verdict | why |\n| --- | --- | --- |\n"
+        for name, verdict in self.verdicts.items():
+            why = " ".join(verdict.message.replace("|", "\\|").split())
+            rows += f"| {name} | {'✅ right' if verdict else '✏️ not yet'} | {why} |\n"
+        return f"{rows}\n**{self.right} of {len(self.verdicts)} right**"
+
+
+def grade(verdicts):
+    """Grades of a submission.   verdicts: {exercise: Verdict}, as in {"average": check_average(average)}."""
+    if not all(isinstance(verdict, Verdict) for verdict in verdicts.values()):
+        raise ClkitError("grade needs the Verdict of a checker for each exercise: {name: check_...(answer)}")
+    return Grades(dict(verdicts))
+
+
+# ---- values and functions
+
+_REPR = reprlib.Repr()
+_REPR.maxother = _REPR.maxstring = 60
+
+
+def text(value, write=_REPR.repr):
+    """write(value) on one line; the type if it raises, as a reader's __repr__ may."""
     try:
-        return function(*arguments)
-    except NotImplementedError:
-        todo = "put your own lines in the place of `raise NotImplementedError`, then run the cell again."
-        why = f"`{name}` is still empty: {todo}"
-    except Exception as error:  # whatever a reader's code may raise
-        why = f"`{name}` stopped with {type(error).__name__}: {error}"
-    raise AnswerError(why)
-
-
-def array(value):
-    """As an array of floats; None where it is no such thing."""
-    try:
-        return np.asarray(... if value is None else value, dtype=float)  # numpy reads None as NaN
-    except (TypeError, ValueError):
-        return None
-
-
-def number(value):
-    """A float, or None where the value is no single number."""
-    got = array(value)
-    return float(got) if got is not None and got.ndim == 0 else None
+        return " ".join(write(value).split())
+    except Exception:
+        return f"an object of type {type(value).__name__}"
 
 
 def short(value):
     """A value as code, in at most 60 characters."""
-    text = " ".join(repr(value).split())
-    return f"`{text if len(text) <= 60 else text[:57] + '...'}`"
+    said = text(value)
+    return f"`{said if len(said) <= 60 else said[:57] + '...'}`"
 
 
-def hint(mistakes, arguments, got, same, otherwise):
-    """What to tell of the first of the mistakes, {what to tell: function}, that gives what the reader got."""
-    return next((told for told, mistake in mistakes.items() if same(got, mistake(*arguments))), otherwise)
+def call(function, *arguments):
+    """The return value of a function; AnswerError if it is a stub, raises, or is not a function."""
+    if not callable(function):
+        raise AnswerError(f"Give the name of your function, without parentheses, not {short(function)}.")
+    name = text(function, lambda f: f.__name__)
+    try:
+        return function(*arguments)
+    except NotImplementedError:
+        todo = "replace `raise NotImplementedError` with your own lines, then run the cell again."
+        why = f"`{name}` is still empty: {todo}"
+    except (Exception, SystemExit) as error:  # whatever a reader's code may raise
+        why = f"`{name}` stopped with {type(error).__name__}: {text(error, str)}"
+    raise AnswerError(why)
+
+
+def numbers(value):
+    """The value as an array of floats, from a number, an array, a tensor, or lists of these up to two deep.
+
+    AnswerError says why it cannot be read, as the end of a sentence.
+    """
+    if value is None:
+        raise AnswerError("did you forget `return`?")
+    try:
+        array = np.asarray(_plain(value))
+        if array.dtype.kind in "biufO" and max(array.shape, default=0) <= LARGEST:
+            return array.astype(float)
+    except Exception:  # numpy and the reader's objects have many ways to refuse
+        pass
+    raise AnswerError("it is too long, has rows of different lengths, or holds something other than numbers.")
+
+
+def _plain(value, depth=2):
+    """The value without tensors, generators and the like, so that numpy can read it."""
+    if hasattr(value, "detach"):  # a torch tensor of any type; it may require a gradient
+        value = value.detach().cpu().to_dense()
+        return value.double() if value.is_floating_point() and value.numel() <= LARGEST**2 else value
+    if hasattr(value, "__array__") or not np.iterable(value) or isinstance(value, str) or not depth:
+        return value
+    rows = list(itertools.islice(value, LARGEST + 1))  # a generator may never end
+    if len(rows) > LARGEST or isinstance(value, Mapping | Set):
+        raise ValueError("too long, or without an order")
+    return [_plain(row, depth - 1) for row in rows]
 
 
 # ---- predictions
 
 
 def guesses(prediction, keys, wanted, unit=""):
-    """{key: number} that a reader predicts; AnswerError where one is missing.   wanted: what to put there."""
-    given = prediction if isinstance(prediction, dict) else {}
-    found = {key: number(given.get(key)) for key in keys}
-    missing = [str(key) for key, guess in found.items() if guess is None]
+    """{key: number} that a reader predicts; AnswerError if one is missing.   wanted: what to put there."""
+    given = prediction if isinstance(prediction, Mapping) else {}
+    found = {key: _number(given.get(key)) for key in keys}
+    missing = " and ".join(str(key) for key, guess in found.items() if guess is None)
     if missing:
-        where = f" for {' and '.join(missing)} {unit}" if unit else ""
-        raise AnswerError(f"Predict before you look: put {wanted} in the place of the dots{where}.")
+        where = f"{missing} {unit}".strip()
+        raise AnswerError(f"Predict before you look: put {wanted} in place of the dots for {where}.")
     return found
 
 
-def off(guess, measured, tolerance, telling=None):
-    """Keys of the guesses, in percent, that are further than the tolerance from the fractions measured.
+def _number(value):
+    """A float, or None if the value is not a single number; "35 %" is also accepted."""
+    try:
+        return float(value.strip().removesuffix("%")) if isinstance(value, str) else numbers(value).item()
+    except (AnswerError, ValueError):
+        return None
 
-    AnswerError if a number looks like a fraction: one of those guesses, or of what else is telling.
+
+def off(guess, measured, tolerance=0.05):
+    """Keys of the percentages that differ by more than the tolerance from the fractions measured.
+
+    AnswerError if the guesses are not percentages.
     """
-    wrong = [key for key, m in measured.items() if not abs(guess[key] / 100 - m) <= tolerance]
-    telling = [guess[key] for key in wrong] if telling is None else telling
-    if wrong and any(0 < g <= 1 for g in telling):
-        raise AnswerError("Give percentages, such as 35, not fractions such as 0.35.")
+    if not all(0 <= g <= 100 for g in guess.values()):
+        raise AnswerError("A percentage is a number from 0 to 100.")
+    wrong = [key for key, m in measured.items() if abs(guess[key] / 100 - m) > tolerance + 1e-9]
+    fits = any(0 < guess[key] <= 1 and abs(guess[key] - measured[key]) <= tolerance for key in wrong)
+    if wrong and (fits or 0 < max(guess.values()) <= 1):
+        raise AnswerError("Give percentages, such as 35, not fractions, such as 0.35.")
     return wrong
-
-
-# ---- functions of an accuracy matrix
-
-# In the first one each mistake leads to a number of its own; the others refuse answers made for one matrix.
-MATRICES = (
-    np.array([[0.50, NAN, NAN], [0.90, 0.80, NAN], [0.20, 0.60, 1.00]]),
-    np.array([[1.00, NAN], [0.25, 0.75]]),
-    np.array([[0.9, NAN, NAN, NAN], [0.7, 1.0, NAN, NAN], [0.8, 0.5, 0.7, NAN], [0.6, 0.4, 0.1, 0.9]]),
-)
-
-
-def check_score(function, solution, mistakes, matrices=MATRICES):
-    """AnswerError that says why, if a function of an accuracy matrix does not agree with the solution.
-
-    mistakes: {what to tell the reader: function that makes this mistake}.
-    """
-    for a in matrices:
-        value, right = call(function, a.copy()), solution(a)
-        got = number(value)
-        if got is None:
-            advice = "did you forget `return`?" if value is None else "take the mean over the tasks."
-            raise AnswerError(f"One number should come back, and it is {short(value)}: {advice}")
-        if not _same(got, right):
-            otherwise = "Write the formula out for this matrix on paper, then compare."
-            why = hint(mistakes, (a,), got, _same, otherwise)
-            rows = "; ".join(" ".join("–" if math.isnan(v) else f"{v:.2f}" for v in row) for row in a)
-            wrong = f"For the matrix with the rows ({rows}) you give {got:.4g}, and it is {right:.4g}."
-            raise AnswerError(f"{wrong} {why}")
-
-
-def _same(a, b):
-    return math.isclose(a, b, abs_tol=1e-9) or (math.isnan(a) and math.isnan(b))
-
-
-# ---- functions of logits
-
-
-def check_term(function, solution, mistakes, cases, missing):
-    """AnswerError that says why, if a function of logits does not agree with the solution.
-
-    mistakes: {what to tell the reader: function that makes this mistake}, told apart by the first case.
-    cases: [(arguments, each (B, K), what to tell if the value is wrong and not by one of these mistakes)].
-    missing: what to tell if the shape is wrong.
-    """
-    for n, (logits, otherwise) in enumerate(cases):
-        right = np.asarray(solution(*logits))
-        with np.errstate(all="ignore"):  # the hint says more than a warning
-            got = _shaped(call(function, *(s.copy() for s in logits)), right.shape, missing)
-        if not _close(got, right):
-            why = hint({} if n else mistakes, logits, got, _close, otherwise)
-            at = int(np.argmax(~np.isclose(got, right, 1e-5, 1e-6)))
-            told = " and ".join(_rows(s[at : at + 1] if right.ndim else s) for s in logits)
-            wrong = f"For the logits {told} you give {got.flat[at]:.6g}, and it is {right.flat[at]:.6g}."
-            raise AnswerError(f"{wrong} {why}")
-
-
-def _shaped(value, shape, missing):
-    """The value as an array of this shape."""
-    got = array(value)
-    if got is not None and got.shape == shape:
-        return got
-    wanted = f"An array of shape {shape}" if shape else "One number"
-    came = short(value) if got is None or got.ndim == 0 else f"an array of shape {got.shape}"
-    advice = "did you forget `return`?" if value is None else missing
-    raise AnswerError(f"{wanted} should come back, and it is {came}: {advice}")
-
-
-def _rows(logits):
-    return f"({'; '.join(' '.join(f'{v:.4g}' for v in row) for row in logits)})"
-
-
-def _close(a, b):
-    return np.allclose(a, b, rtol=1e-5, atol=1e-6)  # room for a small constant under a logarithm

@@ -49,8 +49,9 @@ def _recall(found, step, image, names):
     if step < last:
         outputs = dict(zip(("old network", "new network"), found["outputs"][step, :, image]))
     probs = found["probs"] if step == last else found["outputs"][step, 0]  # (n, K)
-    board = [["images", "images"], ["outputs", "terms"]]
-    axes = plt.subplot_mosaic(board, figsize=(11, 6.6), height_ratios=(1, 1.1), layout="constrained")[1]
+    board = [["images"] * 2, ["outputs"] * 2, ["terms", "."]]  # the legend of the terms stands in the gap
+    look = {"figsize": (7.4, 7.6), "height_ratios": (1.1, 0.8, 1), "width_ratios": (1, 0.85)}
+    figure, axes = plt.subplot_mosaic(board, **look, layout="constrained")
     above = axes["images"]
     images, start, origins = found["steps"][step], found["start"], found["origins"]
     plots.plot_pairs(images, start, probs, origins, found["multiplicity"], names=names, ax=above)
@@ -58,7 +59,11 @@ def _recall(found, step, image, names):
     above.texts[image].set(weight="bold", color="#D55E00")
     bars = plots.plot_outputs(outputs, names=names, ax=axes["outputs"])
     bars.set_xlabel(f"class of image {image + 1}", color="#D55E00")
-    plots.plot_terms(found["terms"], at=step, ax=axes["terms"])
+    legend = plots.plot_terms(found["terms"], at=step, ax=axes["terms"]).get_legend()
+    legend.set_in_layout(False)  # it would narrow the panels above too
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    legend.set_in_layout(True)  # the saved picture holds all of it
     return View(above, _about_recall(found, step, image, names, outputs))
 
 

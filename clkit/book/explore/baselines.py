@@ -54,7 +54,7 @@ def forgetting_view(results, task=0):
     return View(ax, f"{what}: {'; '.join(said)}.")
 
 
-def images_view(images, which=0, columns=8):
+def images_view(images, which=0, columns=7):
     """Samples of one superclass of an ImageSet, a row a class; without superclasses, of ten classes."""
     blocks = _blocks(images)
     title, classes = blocks[which % len(blocks)]
@@ -117,7 +117,7 @@ def forgetting_explorer(results):
     return common.explorer(lambda task: forgetting_view(groups, task - 1), task=task)
 
 
-def images_explorer(images, columns=8):
+def images_explorer(images, columns=7):
     """A slider over the superclasses of an ImageSet (or ten classes at a time) around `images_view`."""
     which = common.slider("classes" if images.groups is None else "family", len(_blocks(images)))
     return common.explorer(lambda which: images_view(images, which - 1, columns), which=which)

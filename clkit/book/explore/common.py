@@ -7,9 +7,11 @@ anything, and the pictures of an explorer carry their text with them.
 """
 
 from clkit import plots
-from clkit.book.show import as_html
+from clkit.book.show import as_png, png_as_html
 from clkit.errors import ClkitError
 from clkit.result import interval
+
+HINT = "An interactive view: run this cell in JupyterLab to use it."
 
 
 class ExploreError(ClkitError):
@@ -67,11 +69,11 @@ def slider(name, last, first=1):
     return IntSlider(value=first, min=first, max=last, description=name, **options)
 
 
-def choice(name, options):
-    """A list to choose from; options: [(label, value)]."""
+def choice(name, options, at=0):
+    """A list to choose from; options: [(label, value)].   at: number of the one chosen first."""
     from ipywidgets import Dropdown
 
-    return Dropdown(options=options, value=options[0][1], description=name)
+    return Dropdown(options=options, index=at, description=name)  # a value may be None
 
 
 def choice_of(groups):
@@ -79,20 +81,43 @@ def choice_of(groups):
     return choice("method", [(plots.style(method)["label"], method) for method in groups])
 
 
+class Explorer:
+    """Controls around a picture in JupyterLab; elsewhere the picture alone, or its text.
+
+    view: function(**values) that gives a View.   controls: {name of a value: widget}. Whenever one of them
+    changes, the picture and the text below it do; no picture is drawn twice.
+    """
+
+    def __init__(self, view, controls):
+        from ipywidgets import HTML, HBox, Layout, VBox
+
+        self.view, self.controls, self.screen, self._drawn = view, controls, HTML(), {}
+        shown = [c for c in controls.values() if len(getattr(c, "options", (1, 2))) > 1]
+        self.box = VBox([HBox(shown, layout=Layout(flex_flow="row wrap")), self.screen])
+        for control in controls.values():
+            control.observe(self._show, names="value")
+        self._show()
+
+    def picture(self):
+        """(PNG, its metadata) of the place where the controls stand."""
+        place = tuple((name, control.value) for name, control in self.controls.items())
+        if place not in self._drawn:
+            self._drawn[place] = as_png(self.view(**dict(place)))
+        return self._drawn[place]
+
+    def _show(self, _=None):
+        self.screen.value = png_as_html(*self.picture())
+
+    def _repr_mimebundle_(self, **_):
+        # The picture is for places without widgets: the exported book, a notebook that is not trusted yet.
+        image, look = self.picture()
+        shown = {"image/png": image, "text/plain": repr(self)}
+        return self.box._repr_mimebundle_() | shown, {"image/png": look}
+
+    def __repr__(self):
+        return f"{self.picture()[1]['alt']}\n{HINT}"
+
+
 def explorer(view, **controls):
-    """Widgets that call view(**values) whenever one of them changes; the picture is HTML with its text."""
-    from ipywidgets import HTML, HBox, Layout, VBox
-
-    screen, drawn = HTML(), {}
-
-    def draw(_=None):
-        place = tuple((name, c.value) for name, c in controls.items())
-        if place not in drawn:
-            drawn[place] = as_html(view(**dict(place)))
-        screen.value = drawn[place]
-
-    for control in controls.values():
-        control.observe(draw, names="value")
-    draw()
-    shown = [c for c in controls.values() if len(getattr(c, "options", (1, 2))) > 1]
-    return VBox([HBox(shown, layout=Layout(flex_flow="row wrap")), screen])
+    """Widgets that call view(**values) whenever one of them changes."""
+    return Explorer(view, controls)

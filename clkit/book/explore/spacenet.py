@@ -39,9 +39,9 @@ def sparse_view(results, task=0, epoch=-1, layer=0, seed=None):
     """`connections_view` and `input_map_view` side by side; without the map where inputs are not pixels."""
     result = _masked(results, seed)
     shape = _pixels(result, task, epoch, strict=False)
-    parts, width = ((1.5, 1), 10.5) if shape else ((1,), 6.5)
+    parts, width = ((1.5, 1), 7.4) if shape else ((1,), 6.5)
     figure, axes = plt.subplots(
-        1, len(parts), figsize=(width, 4.4), squeeze=False, layout="constrained", width_ratios=parts
+        1, len(parts), figsize=(width, 3.9), squeeze=False, layout="constrained", width_ratios=parts
     )
     ax, text = _connections(result, task, epoch, layer, axes[0, 0])
     if shape:
@@ -130,7 +130,7 @@ def sparse_explorer(results):
         lambda task, epoch, layer, method, seed: sparse_view(groups[method], task - 1, epoch, layer, seed),
         task=common.slider("task", min(r.tasks for r in every)),
         epoch=_epochs([("at allocation" if e == 0 else str(e), e) for e in events]),
-        layer=common.choice("layer", [(_between(n, layers[-1]), n) for n in layers]),
+        layer=common.choice("layer", [(_between(n, layers[-1]), n) for n in layers], min(1, len(layers) - 1)),
         method=common.choice_of(groups),
         seed=common.choice("seed", [(str(s), s) for s in seeds] or [("first", None)]),
     )

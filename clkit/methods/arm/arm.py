@@ -1,8 +1,8 @@
-"""ARM: automatic recall machines, replay of images that the classifier itself brings forth (Ji et al. 2020).
+"""ARM: automatic recall machines, replay of images that the classifier itself produces (Ji et al. 2020).
 
     python -m clkit run arm/mnist-5k-5 --preset paper     # about 1 minute a seed: 55 % (paper 56.3)
 
-Beside it: papers/arm.py (settings), plots/arm.py, figures/arm.py, book/explore/arm.py; here terms.py, fast.py
+Beside it: papers/arm.py (settings), plots/arm.py, figures/arm/, book/explore/arm.py; here terms.py, fast.py
 
     ARM(stream): theta' <- the network; for each batch B of N images, each seen once:       algorithm 1
         at the start of a task: theta <- theta'                       lines 10, 11  ARM.update_teacher
@@ -22,43 +22,43 @@ Beside it: papers/arm.py (settings), plots/arm.py, figures/arm.py, book/explore/
 recall="adi" is the authors' adaptive DeepInversion (Yin et al. 2020) in the same loop: D, L2 and TV with a
 wanted old class for each image (`wanted_class`), and the distance between the batch statistics of X and the
 running ones (`bn_loss`). recall="none" is distillation on B alone (LwF online), and with distill=0 plain
-training. Everything is written as something to minimise, as in the code, and with plain autograd; `learn`
-takes the same steps by fast.py (closed forms, copies of an image computed once). Tests hold both equal.
+training. Every term here is minimised, as in the authors' code, with plain autograd; `learn` takes the same
+steps by fast.py (closed forms, copies of an image computed once). Tests hold both equal.
 
-Details the paper leaves open, or the authors' code does otherwise
-1. D. The paper says Jensen-Shannon. The code calls the divergence with its arguments the other way round:
-   KL(m || p) + KL(m || q) over 2 with m = (p + q) / 2, which has no upper bound and so keeps its gradient
+Details that the paper leaves open, or that the authors' code does differently
+1. D. The paper says Jensen-Shannon. The code calls the divergence with its arguments exchanged:
+   (KL(m || p) + KL(m || q)) / 2 with m = (p + q) / 2, which has no upper bound and so keeps its gradient
    where the two networks disagree most. divergence="ag" (arithmetic-geometric) is the code's and the default,
-   "js" the paper's, "ce" the ablation. Computed from logarithms: the code's form has NaN gradients once a
-   probability is 0 in both networks.
-2. The pixel step is a plain one. No clamp to [0, 1], no noise, no momentum; images leave [0, 1] widely. All
-   terms are means over M, so a larger M makes smaller steps (eta_1 / M a pixel).
-3. M > N. The code draws with replacement, and copies of one image stay equal for all S steps: there are at
-   most N different ones. For M <= N it draws without replacement (the paper: with); M = N is the batch.
-4. Losses of line 9. The code has a mean over X and another one over B; the paper divides by M + N
-   (reduction="union"). Targets are the whole softmax of theta, of classes to come as well; nothing is masked.
-5. Batch normalisation. Both networks use the statistics of the images at hand, theta too, and all passes,
-   those on recalled images as well, enter the running statistics that tests use (norm="update"). The first
+   "js" the paper's, "ce" the ablation. It is computed from logarithms: the code's form has NaN gradients once
+   a probability is 0 in both networks.
+2. The pixel step is plain gradient descent. No clamp to [0, 1], no noise, no momentum; images go far beyond
+   [0, 1]. All terms are means over M, so a larger M makes smaller steps (eta_1 / M for each pixel).
+3. M > N. The code draws with replacement, and copies of one image stay equal for all S steps: at most N
+   images differ. For M <= N it draws without replacement (the paper: with); M = N is the batch.
+4. Losses of line 9. The code takes a mean over X and another over B; the paper divides by M + N
+   (reduction="union"). Targets are the whole softmax of theta, future classes included; nothing is masked.
+5. Batch normalisation. Both networks use the statistics of the current images, theta too, and all passes,
+   those on recalled images included, enter the running statistics that tests use (norm="update"). The first
    such layer averages over all passes, the others have the usual momentum (stem_average). norm="batch":
    recall and replay leave running statistics alone; norm="running": they use them.
-6. Recall more than once a batch (repeats > 1). The code never resets the gradients between and goes on
-   with the images as they are: the step k takes g_1 + ... + g_k (repeat="accumulate"). "zeroed" resets the
-   gradients; "afresh" also begins with images drawn anew, as algorithm 1 would.
-7. Batch classes are those of the batch, not of the task: a class of the task that a batch lacks counts as
-   one to be recalled.
+6. Several recalls for each batch (repeats > 1). The code does not reset the gradients in between and goes on
+   with the same images: step k uses g_1 + ... + g_k (repeat="accumulate"). "zeroed" resets the gradients;
+   "afresh" also starts from newly drawn images, as algorithm 1 would.
+7. Batch classes are those of the batch, not of the task: a class of the task that is missing from a batch
+   counts as one to be recalled.
 8. Several passes over a task (epochs > 1) go through its batches in the same order each time (code).
 9. Nothing is recalled in the first task, whatever the lag (code). A lag counts batches from the start of
    a task.
-10. Diversity takes the mean of the probabilities of theta, raised to 2.2e-16 where it is less. The L2 norm is
+10. Diversity uses the mean of the probabilities of theta, raised to 2.2e-16 where it is less. The L2 norm is
     not squared and is divided by the number of pixels.
-11. Accuracy of a task. In the code it is the mean of the accuracies of the task's classes, here as everywhere
-    in this package the share of its images; the two differ where classes have different numbers of test
+11. Accuracy of a task. In the code it is the mean of the accuracies of the task's classes. Here, as in all of
+    this package, it is the share of its images. The two differ where classes have different numbers of test
     images (MNIST), by a few tenths of a point.
 
 Records: "loss" (step, loss, replay, distill), "progress" (step), "recall" (step, output, low, high),
-"objective" (step and the terms), "images" (step, start, recalled, origins, counts, probs); `tables` says
-what they hold. Keeps between tasks: the weights, and theta, a copy of the network (not with lag=1, where
-theta is never older than a step).
+"objective" (step and the terms), "images" (step, start, recalled, origins, counts, probs); see `tables`.
+Keeps between tasks: the weights, and theta, a copy of the network (not with lag=1, where theta is never older
+than a step).
 """
 
 import math
@@ -90,7 +90,7 @@ TERMS = ("divergence", "local_old", "local_new", "diversity", "confidence", "l2"
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults: MNIST-5k-5 (table 4; what stands in the code alone is marked so)."""
+    """Defaults: MNIST-5k-5 (table 4; values found only in the code are marked so)."""
 
     net: str = "mlp"            # network: mlp, convnet, resnet18, ... (clkit.blocks.nets)
     recall: Literal["arm", "adi", "none"] = "arm"   # what is recalled; "adi": adaptive DeepInversion
@@ -110,7 +110,7 @@ class Config:
     replay: float = 1.0         # lambda_0 of the recalled images
     distill: float = 1.0        # lambda_0 of the batch itself; 0: no distillation
     reduction: Literal["means", "union"] = "means"  # of these two losses: of each (code), of all (paper)
-    lag: int | None = None      # T: batches between copies of the network; None: one a task; 1: unit lag
+    lag: int | None = None      # T: batches between copies of the network; None: one per task; 1: unit lag
     start: Literal["batch", "noise"] = "batch"      # images begin as copies from the batch, or as noise
     repeats: int = 1            # how often a batch is recalled and replayed
     repeat: Literal["accumulate", "zeroed", "afresh"] = "accumulate"    # if more (code; paper: afresh)
@@ -136,32 +136,33 @@ class ARM(Learner):
     """Automatic recall machines, adaptive DeepInversion and plain distillation, online."""
 
     tables = {
-        "loss": "one row a batch: step, loss (cross-entropy), replay and distill (weighted; 0 where none)",
-        "progress": "one row each fifth of a task, before the batch: step; a place for probes",
-        "recall": "one row a batch: step, output (K,) mean output of the old network for what was recalled, "
-                  "low and high, the range of its pixels; NaN where nothing was recalled",
-        "objective": "one row a batch: step, and the mean of each term in each of the S steps (S,), without "
-                     "its weight: divergence, local_old and local_new (log-probability), diversity (minus "
-                     "the entropy), confidence, l2, tv, target, bn_loss; 0 for a term without weight, NaN "
-                     "where nothing was recalled",
-        "images": "one row each fifth of a task: step, start (n, C, H, W), recalled (n, C, H, W), origins "
-                  "(n,) class of the image it began as, -1 for noise, counts (n,) how many of the M images "
-                  "each is, probs (n, K) of the old network; n is 0 where nothing was recalled"}
+        "loss": "one row per batch: step, loss (cross-entropy), replay and distill (weighted; 0 if none)",
+        "progress": "one row every fifth of a task, before the batch: step; a place for probes",
+        "recall": "one row per batch: step, output (K,), mean output of the old network for the recalled "
+                  "images, low and high, the range of their pixels; NaN if nothing was recalled",
+        "objective": "one row per batch: step, and the mean of each term in each of the S steps (S,), "
+                     "without its weight: divergence, local_old and local_new (log-probability), "
+                     "diversity (minus the entropy), confidence, l2, tv, target, bn_loss; 0 for a term "
+                     "without weight, NaN if nothing was recalled",
+        "images": "one row every fifth of a task: step, start (n, C, H, W), recalled (n, C, H, W), origins "
+                  "(n,), class of the start image, -1 for noise, counts (n,), how many of the M images each "
+                  "stands for, probs (n, K) of the old network; n is 0 if nothing was recalled"}
     memory_kinds = {"old.": "teachers"}
     readable = False            # True: compute by the methods of this class, not by fast.py
 
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)
         if len(self.shape) != 3 or min(self.shape[1:]) < 2:
-            raise LearnerError(f"images have the shape (C, H, W) with 2 x 2 pixels or more, not {self.shape}")
+            raise LearnerError(f"images must have the shape (C, H, W), with at least 2 x 2 pixels, "
+                               f"not {self.shape}")
         self.net = network(config, shape, classes)
         kept = config.lag != 1 and (config.recall != "none" or config.distill > 0)
         self.old = teacher(self.net, persistent=kept)
         if config.recall == "adi" and config.bn_loss and not norms(self.net):
-            raise LearnerError(f"the network {config.net!r} has no batch normalisation whose statistics "
-                               "could be compared: set bn_loss to 0")
+            raise LearnerError(f"the network {config.net!r} has no batch normalisation, whose statistics "
+                               "bn_loss compares: set bn_loss to 0")
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64, device="cpu"))
-        if config.recall == "adi":                      # classes of which an image has come
+        if config.recall == "adi":                      # classes seen in a batch
             self.register_buffer("met", torch.zeros(classes, dtype=torch.bool, device="cpu"))
 
     def learn(self, task, trace):
@@ -188,11 +189,11 @@ class ARM(Learner):
         self.seen.fill_(task.seen)
 
     def path(self, old=None):
-        """Whose fit, start_images, optimize_images and replay compute: fast.py's, or with `readable` ours."""
+        """The object that takes the steps: fast.py's, or self if `readable`."""
         return self if self.readable else fast.Fast(self, self.old if old is None else old)
 
     def weights(self):
-        """What the terms are multiplied by, {name: number} in the order of TERMS; D is maximised."""
+        """The weights of the terms, {name: number} in the order of TERMS; D is maximised."""
         return {n: getattr(self.config, n) for n in TERMS} | {"divergence": -self.config.divergence_weight}
 
     @torch.no_grad()
@@ -227,7 +228,7 @@ class ARM(Learner):
         return recalled, losses
 
     def start_images(self, x, y):
-        """The M images (M, C, H, W) with which a recall for x (N, C, H, W), y (N,) begins (line 6)."""
+        """The M images (M, C, H, W) that a recall for x (N, C, H, W), y (N,) starts from (line 6)."""
         config, index, (N, M) = self.config, None, (len(x), self.config.n_images)
         if config.start == "noise":
             x, origins = torch.rand(M, *self.shape, dtype=x.dtype, device=x.device), y.new_full((M,), -1)
@@ -257,7 +258,7 @@ class ARM(Learner):
         """The terms that have a weight, as means over the images of a RecalledBatch: {name: scalar}.
 
         logits: (2, M, K) of the old and the new network for images (M, C, H, W). With a further first
-        dimension S, for S steps, each term is (S,). `bn_loss` hangs on more than these: see `objective`.
+        dimension S, for S steps, each term is (S,). `bn_loss` needs more than these: see `objective`.
         """
         log_p, log_q = logits.log_softmax(-1).unbind(-3)                        # (M, K) each
         share, here = recalled.image_weights, recalled.class_weights            # (M,) 1 / M, (K,)
@@ -273,7 +274,7 @@ class ARM(Learner):
         return {n: term for n, term in terms.items() if n == "divergence" or getattr(self.config, n)}
 
     def objective(self, x, recalled, old):
-        """What the images x (M, C, H, W) of a RecalledBatch are to minimise: minus eq. 9.
+        """The objective that the images x (M, C, H, W) of a RecalledBatch minimise: minus eq. 8.
 
         Returns the scalar, its terms {name: scalar} and the logits (2, M, K) of the old and the new network.
         """
@@ -339,10 +340,10 @@ class ARM(Learner):
                              values=values, probs=weight.new_zeros(0, self.classes))
 
     def recall_for(self, x, y):
-        """What the learner as it is recalls for a batch x (N, C, H, W), y (N,): a RecalledBatch.
+        """What the learner in its present state recalls for a batch x (N, C, H, W), y (N,): a RecalledBatch.
 
-        `old` is the network before the last task, `net` the present one. Nothing is learned; running
-        statistics stay as they are. LearnerError before the first task is over.
+        `old` is the network before the last task, `net` the present one. Nothing is learned, and running
+        statistics do not change. LearnerError before the first task is over.
         """
         self._check(x)
         self._check_recall()
@@ -350,9 +351,9 @@ class ARM(Learner):
         return self._look(path, path.start_images(x, y), self.old)
 
     def recall(self, n):
-        """n images (n, C, H, W) that begin as noise, and the classes (n,) that the network sees in them.
+        """n images (n, C, H, W) that start as noise, and the classes (n,) that the network sees in them.
 
-        Both networks are the present one and no class is at hand, as at the first instant of a next task.
+        Both networks are the present one and no class is present, as just before the next task starts.
         LearnerError before the first task is over.
         """
         self._check_recall()
@@ -369,7 +370,7 @@ class ARM(Learner):
 
     @torch.no_grad()
     def _look(self, path, recalled, old):
-        """An optimisation of the images that leaves no mark."""
+        """An optimisation of the images that changes nothing in the learner."""
         mode = "running" if self.config.norm == "running" else "batch"
         recalled = path.optimize_images(recalled, old, mode)
         with bn_mode(self, mode=mode, multiplicity=recalled.multiplicity):
@@ -382,7 +383,7 @@ class ARM(Learner):
 
     def _check_recall(self):
         if self.config.recall == "none":
-            raise LearnerError("with recall='none' no images are recalled: take 'arm' or 'adi'")
+            raise LearnerError("with recall='none' no images are recalled: set recall to 'arm' or 'adi'")
         if not self.seen:
             raise LearnerError("nothing can be recalled before the first task has been learned: call learn() "
                                "first")
@@ -393,10 +394,10 @@ class ARM(Learner):
 
 
 class Stationary(Learner):
-    """Plain training on all classes at once, each image once: what the same budget gives without tasks."""
+    """Plain training on all classes at once, each image once: the same budget without tasks."""
 
     joint = stores_images = True
-    tables = {"loss": "one row a batch: step, loss (cross-entropy)"}
+    tables = {"loss": "one row per batch: step, loss (cross-entropy)"}
 
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)

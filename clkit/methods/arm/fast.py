@@ -1,14 +1,14 @@
 """The steps of ARM in less time: gradients in closed form, copies of an image computed once.
 
-`Fast` has the fit, start_images, optimize_images and replay of ARM in arm.py, which is the text to read;
-tests hold both equal, step by step in double precision. Three things make the difference.
+`Fast` has the fit, start_images, optimize_images and replay of ARM. Read arm.py instead: tests hold both
+equal, step by step in double precision. Three things save time.
     ClosedForm   the gradient of the objective in the logits and in the pixels, written out
-    ByHand       the products of a fully connected network both ways; autograd takes longer than they do
+    ByHand       forward and backward products of a fully connected network, without the cost of autograd
     multiplicity M > N images drawn from a batch of N are at most N different ones: each is computed once,
                  with the number of its copies in the means, in batch normalisation and in its step
 
-In an optimisation each image moves down its own part of the means, so that gradients here are over the share
-of an image: an image that stands for ten copies moves as each of them would.
+Each image descends its own part of the means, so gradients here are divided by the share of an image: an
+image that stands for ten copies moves as each of them would.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from clkit.methods.arm.terms import LEAST
 
 
 class Fast:
-    """The steps of a learner, and the old network that it compares with."""
+    """The steps of a learner, with the old network that it compares with."""
 
     def __init__(self, learner, old):
         config = self.config = learner.config
@@ -116,7 +116,7 @@ class ClosedForm:
         self.columns, self.shape = neighbours(width, channels * height, device), None
 
     def begin(self, recalled):
-        """From now on the images of this RecalledBatch."""
+        """Prepare for the images of this RecalledBatch."""
         self.weights, self.target, dtype = recalled.image_weights, recalled.target, recalled.images.dtype
         here = recalled.class_weights.sum()             # 1, or 0 where no class is at hand
         self.of_probs = (self.mix + self.pure - torch.diag(self.local) * here).to(dtype)        # (2, 2)
@@ -162,8 +162,8 @@ class ClosedForm:
 class ThroughSoftmax:
     """J of ClosedForm: a gradient in probabilities (..., K) to one in their logits, by torch's own kernel.
 
-    shape, dtype, device: of the gradients. The graph of a softmax is made once; when it is gone through
-    backwards, the probabilities that it has saved are those that are given then.
+    shape, dtype, device: of the gradients. The graph of a softmax is made once; each backward pass through it
+    uses the probabilities given for that call.
     """
 
     def __init__(self, shape, dtype, device):
@@ -186,7 +186,7 @@ def neighbours(n, others, device):
 # ---- both networks at once: logits, gradients back to the pixels, steps of the new one
 
 class SoftTargetBatch(NamedTuple):
-    """Images that the new network is to answer as given, for one step."""
+    """Images, and the outputs that one step trains the new network towards."""
 
     x: torch.Tensor                     # (B, C, H, W)
     target: torch.Tensor | None         # (B, K) probabilities
@@ -195,7 +195,7 @@ class SoftTargetBatch(NamedTuple):
 
 
 class ByHand:
-    """Old and new fully connected network without autograd, which would take longer than the arithmetic."""
+    """Old and new fully connected network without autograd, which costs more than the arithmetic."""
 
     gap = None
 

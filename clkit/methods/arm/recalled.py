@@ -1,4 +1,4 @@
-"""Recalled images of one batch: what is known of them, their rows in a trace, and whether they are finite."""
+"""Images recalled for one batch: their data, their rows in a trace, and a check that they are finite."""
 
 import math
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class RecalledBatch(NamedTuple):
 
     @property
     def image_weights(self):
-        """What each image counts in a mean, 1 in all: (n,)."""
+        """Weight of each image in a mean, (n,); they sum to 1."""
         if self.multiplicity is None:
             return self.images.new_full((len(self.images),), 1 / max(1, len(self.images)))
         return self.multiplicity / self.multiplicity.sum()
@@ -34,7 +34,7 @@ class RecalledBatch(NamedTuple):
 def report(recalled, terms, step, images, trace):
     """Rows of the tables "recall" and "objective", and if `images` also of "images", for a RecalledBatch.
 
-    terms: names of the columns of its values. Of no image at all the numbers are NaN.
+    terms: names of the columns of its values. Without images the numbers are NaN.
     """
     n, x = len(recalled.images), recalled.images
     if trace.wants("recall"):
@@ -50,7 +50,7 @@ def report(recalled, terms, step, images, trace):
 
 
 class NonFiniteGuard:
-    """Batch, step and term of the first recall that was not finite.
+    """Finds the batch, step and term of the first recall that was not finite.
 
     weights: {term: its weight}, in the order of the columns of `values`.
     """
@@ -60,10 +60,10 @@ class NonFiniteGuard:
         self.found = torch.full((3,), -1, device=device)
 
     def look(self, step, values, images):
-        """values: (S, terms) by step of the optimisation for batch number `step`; images: what came of it.
+        """Check batch number `step`; values: (S, terms) by step of its optimisation; images: its result.
 
-        The step that did it is the last one with finite terms, through its largest term; if there is none,
-        the first one, through its first term that is not finite.
+        The step to blame is the last one with finite terms, and in it the largest term; if there is none, it
+        is the first step, and in it the first term that is not finite.
         """
         bad = ~values.isfinite()                                                # (S, terms)
         good = (~bad.any(1)).cumprod(0).sum()           # how many steps began with finite terms
@@ -86,5 +86,5 @@ class NonFiniteGuard:
         return {"found": self.found}
 
     def load_state_dict(self, state):
-        """Take over a `state_dict`."""
+        """Restore a `state_dict`."""
         self.found = state["found"].to(self.found.device)

@@ -1,4 +1,4 @@
-"""The terms of ARM's objective (equations 8 and 9), as something to minimise; D is maximised.
+"""The terms of ARM's objective (equations 8 and 9), written so that all but D are minimised.
 
 M images, K classes; p and log_p are the old network's output, q and log_q the new one's.
 """
@@ -11,7 +11,7 @@ LEAST = torch.finfo(torch.float64).eps                 # of a mean probability (
 
 
 def divergence(log_p, log_q, kind="ag"):
-    """How far the outputs of two networks lie apart (D of eq. 7): log-probabilities (M, K) each -> (M,).
+    """Distance between the outputs of two networks (D of eq. 7): log-probabilities (M, K) each -> (M,).
 
     With m the middle of p and q: "ag" is the mean of KL(m || p) and KL(m || q), "js" that of KL(p || m) and
     KL(q || m), "ce" the cross-entropy of q under p.
@@ -35,7 +35,7 @@ def away_from_batch_classes(log_p, class_weights):
 def diversity(p, image_weights):
     """Minus the entropy of the mean output (lambda_3), p (M, K): a scalar.
 
-    image_weights: (M,) what each image counts in the mean, 1 in all.
+    image_weights: (M,) weight of each image in the mean; they sum to 1.
     """
     mean = (image_weights[:, None] * p).sum(-2)                                 # (K,)
     return -torch.special.entr(mean.clamp(min=LEAST)).sum(-1)
@@ -58,5 +58,5 @@ def tv(x):
 
 
 def wanted_class(log_p, target):
-    """Cross-entropy with the class each image is to show (adi), log_p (M, K), target (M,): (M,)."""
+    """Cross-entropy with the class that each image should show (adi), log_p (M, K), target (M,): (M,)."""
     return -log_p.gather(-1, target.expand(log_p.shape[:-1])[..., None])[..., 0]

@@ -1,1 +1,1 @@
-"""The baselines that learn a task in epochs, a file a method."""
+"""The baselines that learn each task in epochs, one file per method."""

@@ -1,6 +1,6 @@
-"""DGR: deep generative replay, old images from a generator, labelled by the old solver (Shin et al. 2017).
+"""DGR: deep generative replay of images from a generator, labelled by the old solver (Shin et al. 2017).
 
-    python -m clkit run dgr/split-mnist --preset paper      # 90.99 +- 2.69 %, 15 minutes a seed
+    python -m clkit run dgr/split-mnist --preset paper      # 90.99 +- 2.69 %, 15 minutes per seed
     python -m clkit run dgr/split-fashion --preset paper    # 75.36 % (one seed), 13 minutes
 
     DGR(tasks): for each task t = 1, 2, ...:
@@ -13,21 +13,21 @@
 
 Details the paper leaves open
 1. The paper's generator is a GAN and is trained before the solver. We follow the protocol of van de Ven and
-   Tolias (2019): a variational autoencoder that learns in the same steps as the solver, and 1/t as the share
-   of the new task, in both objectives.
-2. Both terms of L are divided by the number of pixels, as there.
-3. A replayed image is the mean of each pixel as the decoder gives it; no pixel is drawn. Its label is hard:
-   the old solver's best among the old classes.
-4. The layer of the log variance has no bias, as in the code of that protocol. There the generator counts
-   4,010 parameters more on MNIST: an output layer for classes, which is not trained. We leave it out.
-5. New and replayed images pass the networks together, which matters for batch normalisation only.
-6. Adam is new for each task and the last batch of an epoch is the smaller rest, as for Finetune. There Adam
-   goes on from task to task, and a task has 2,000 steps of full batches.
-7. With replay_size=0 there is no generator, and this is Finetune.
+   Tolias (2019): a variational autoencoder that learns in the same steps as the solver, with 1/t as the
+   weight of the new task in both objectives.
+2. Both terms of L are divided by the number of pixels, as in that protocol.
+3. A replayed image consists of the pixel means that the decoder returns; no pixel is sampled. Its label is
+   hard: the old class with the highest output of the old solver.
+4. The log-variance layer has no bias, as in the code of that protocol. The generator there has 4,010 more
+   parameters on MNIST: an output layer for classes, which is not trained. We leave it out.
+5. New and replayed images pass through the networks together, which matters for batch normalisation only.
+6. Each task starts with a new Adam, and the last batch of an epoch is the smaller remainder, as in Finetune.
+   In that protocol Adam continues from task to task, and a task has 2,000 steps of full batches.
+7. With replay_size=0 there is no generator, and the method is Finetune.
 
 Records: table "loss" (epoch, loss, new, replayed, generator: both objectives; means over the epoch).
 Keeps between tasks: the weights of both networks, and the number of classes seen (8 bytes). The old copies
-live during a task only.
+exist only during a task.
 """
 
 from dataclasses import dataclass
@@ -49,10 +49,10 @@ class Config:
 
     net: str = "mlp"            # network of the solver: mlp, convnet or resnet18 (clkit.blocks.nets)
     latent: int = 100           # size of z
-    hidden: tuple = (400, 400)  # units of the hidden layers of the encoder; the decoder has them in reverse
-    replay_size: int = 128      # generated images in a step; 0: no generator
+    hidden: tuple = (400, 400)  # units of the encoder's hidden layers, reversed in the decoder
+    replay_size: int = 128      # generated images per step; 0: no generator
     epochs: int = 20            # passes over the images of a task
-    batch_size: int = 128       # new images in a step
+    batch_size: int = 128       # new images per step
     lr: float = 1e-3            # learning rate of Adam, for both networks
 
     def __post_init__(self):
@@ -60,7 +60,7 @@ class Config:
 
 
 def vae_losses(vae, x):
-    """L of each image, per pixel: x (B, C, H, W) -> (B,). Draws one z for each image."""
+    """L of each image, per pixel: x (B, C, H, W) -> (B,). Draws one z per image."""
     mean, log_variance = vae(x)                                                 # (B, latent)
     deviation = (log_variance / 2).exp()                                        # (B, latent)
     error = vae.error(x, mean, deviation)                                       # (B,)
@@ -70,7 +70,7 @@ def vae_losses(vae, x):
 class DGR(Learner):
     """Deep generative replay."""
 
-    tables = {"loss": "one row an epoch: epoch, loss (the solver's), new, replayed (its terms), generator"}
+    tables = {"loss": "one row per epoch: epoch, loss (of the solver), new, replayed (its terms), generator"}
     memory_kinds = {"generator": "generators"}
 
     def __init__(self, config, shape, classes):
@@ -107,7 +107,7 @@ class DGR(Learner):
         self.seen.fill_(task.seen)
 
     def replayed(self, generator, solver, known):
-        """`replay_size` images (R, C, H, W) of `generator` and their labels (R,) < known from `solver`."""
+        """`replay_size` images (R, C, H, W) from `generator`, and their labels (R,) < known from `solver`."""
         x = generator.sample(self.config.replay_size)                           # (R, C, H, W)
         return x, solver(x)[:, :known].argmax(1)
 
@@ -115,7 +115,8 @@ class DGR(Learner):
     def recall(self, n):
         """n images (n, C, H, W) in [0, 1] from the generator, and the solver's labels for them (n,)."""
         if self.generator is None or not self.seen:
-            raise LearnerError("there is nothing to recall before the first task, or with replay_size=0")
+            raise LearnerError("nothing can be recalled before the first task has been learned, or with "
+                               "replay_size=0: call learn() first, with replay_size above 0")
         x = self.generator.sample(n)                                            # (n, C, H, W)
         with eval_mode(self):
             return x, self.net(x)[:, :int(self.seen)].argmax(1)
@@ -125,9 +126,9 @@ class DGR(Learner):
 
 
 def weighed(losses, fresh, share):
-    """The mean loss of new images, that of replayed ones, and the two weighed by share and 1 - share.
+    """Mean losses of new and of replayed images, and their sum with the weights share and 1 - share.
 
-    losses (B,): the first `fresh` are of new images, the others of replayed ones, of which there may be none.
+    losses (B,): the first `fresh` belong to new images, the rest, if any, to replayed ones.
     """
     new = losses[:fresh].mean()
     if fresh == len(losses):

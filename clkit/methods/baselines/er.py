@@ -1,6 +1,6 @@
 """ER: experience replay from a small memory of images, filled by reservoir sampling (Chaudhry et al. 2019).
 
-    python -m clkit run er/split-mnist --preset paper                   # 84.65 +- 0.98 %, 1 minute a seed
+    python -m clkit run er/split-mnist --preset paper                   # 84.65 +- 0.98 %, 1 minute per seed
     python -m clkit run er/split-mnist --preset paper --set memory=50   # 48.29 +- 1.63 %, 1 minute
 
     ER(tasks): for each task t, for each batch B_n of D_t:
@@ -9,14 +9,14 @@
         in the first pass over D_t: M <- reservoir(M, B_n)   appendix, algorithm 3    Reservoir.add
 
 Details the paper leaves open
-1. The paper is online: one pass, so an image meets the reservoir once. With several epochs we let it meet the
-   reservoir in the first one only; otherwise images of tasks with more epochs would crowd out others.
-2. The batch from memory is drawn with replacement. In the very first batch there is no memory yet, and no
-   replay.
-3. The two batches are averaged as one, so an image from memory weighs as much as a new one.
+1. The paper is online: it makes one pass, so an image is offered to the reservoir once. With several epochs
+   we offer it in the first one only; otherwise images of tasks with more epochs would crowd out others.
+2. The batch from memory is drawn with replacement. At the very first batch the memory is empty, and nothing
+   is replayed.
+3. The loss is averaged over both batches as one, so an image from memory weighs as much as a new one.
 4. The softmax covers the classes seen so far.
 
-Records: "loss" (epoch, loss: mean over the epoch), "memory" (counts); `tables` says what they hold.
+Records: "loss" (epoch, loss: mean over the epoch), "memory" (counts); `tables` describes them.
 Keeps between tasks: the weights and `memory` images as bytes.
 """
 
@@ -33,13 +33,13 @@ REVISION = 1
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults: replay batch as large as the new one, as in the paper; network and budget as for Finetune."""
+    """Defaults: replay batch as large as the new one, as in the paper; network and budget as in Finetune."""
 
-    memory: int = 500           # images kept, of all classes together
-    replay_size: int = 128      # images drawn from the memory for each step
+    memory: int = 500           # images kept, over all classes
+    replay_size: int = 128      # images drawn from the memory per step
     net: str = "mlp"            # network: mlp, convnet or resnet18 (clkit.blocks.nets)
     epochs: int = 20            # passes over the images of a task
-    batch_size: int = 128       # new images in a step
+    batch_size: int = 128       # new images per step
     lr: float = 1e-3            # learning rate of Adam
 
     def __post_init__(self):
@@ -50,8 +50,8 @@ class ER(Learner):
     """Experience replay with a reservoir."""
 
     stores_images = True
-    tables = {"loss": "one row an epoch: epoch, loss",
-              "memory": "one row a task: counts (K,), images of each class in the memory"}
+    tables = {"loss": "one row per epoch: epoch, loss",
+              "memory": "one row per task: counts (K,), images of each class in the memory"}
     memory_kinds = {"memory.": "exemplars"}
 
     def __init__(self, config, shape, classes):

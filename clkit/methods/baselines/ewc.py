@@ -1,6 +1,6 @@
 """EWC: elastic weight consolidation (Kirkpatrick et al. 2017), and its online form (Schwarz et al. 2018).
 
-    python -m clkit run ewc/split-mnist --preset paper      # 20.12 +- 0.31 %, 3 minutes a seed
+    python -m clkit run ewc/split-mnist --preset paper      # 20.12 +- 0.31 %, 3 minutes per seed
     python -m clkit run ewc/split-fashion --preset paper    # 19.96 +- 0.02 %, 4 minutes
 
     EWC(tasks): for each task t:
@@ -12,26 +12,28 @@
                                                                                              EWC.consolidate
 
 Details the papers leave open
-1. The label y in F. "predicted": the class the network itself finds likeliest, as in van de Ven and Tolias
-   (2019). "expected": all classes, each with the probability the network gives it, which is the Fisher
-   information. "label": the true one (the empirical Fisher). Where training images are fitted well, the three
-   are small in different ways: choose the strength anew when you change it.
-2. F is of single images, never of batches: the square of a mean gradient is something else. In a fully
-   connected network the gradient of one image is delta h^T, its square delta^2 (h^2)^T, so that F takes one
-   product of matrices a layer (`sum_over_images_mlp`); other networks go image by image (`sum_over_images`).
-   We divide by the number of images.
-3. F is measured in eval mode, over the softmax of the classes seen, on all images of the task or on
+1. The label y in F. "predicted": the class that the network itself finds most likely, as in van de Ven and
+   Tolias (2019). "expected": all classes, each weighted by the probability that the network gives it, which
+   is the Fisher information. "label": the true label (the empirical Fisher). Where the network fits the
+   training images well, the three are small in different ways: choose the strength again when you change this
+   setting.
+2. F averages the squares of single images' gradients, never of a batch's: the square of a mean gradient is a
+   different quantity. In a fully connected network the gradient of one image is delta h^T and its square
+   delta^2 (h^2)^T, so that F takes one matrix product per layer (`sum_over_images_mlp`); other networks are
+   processed image by image (`sum_over_images`). We divide by the number of images.
+3. F is measured in eval mode, with the softmax over the classes seen, on all images of the task or on
    fisher_images of them drawn at random.
 4. The sum over old tasks is one quadratic: sum_i F_i (theta - theta*_i)^2 = A (theta - m)^2 + rest, with A =
    sum_i F_i and m = sum_i F_i theta*_i / A. The paper keeps a pair F_i, theta*_i for every task; we keep A, m
-   and the number `rest`: same value, same gradient, and the cost does not grow with the tasks. We do not form
-   A theta - sum_i F_i theta*_i, whose rounding errors, times a lambda of 1e8, are no longer small.
+   and the number `rest`: the value and the gradient are the same, and the cost does not grow with the number
+   of tasks. We do not form A theta - sum_i F_i theta*_i, because a lambda of 1e8 amplifies its rounding
+   errors until they matter.
 5. The gradient of the penalty is added to that of the loss by hand, after backward().
-6. Biases, and the outputs of classes to come, are parameters like any other (theirs is F = 0).
+6. Biases, and the outputs of classes to come, are parameters like any other (F = 0 for those outputs).
 
 Records: table "loss" (epoch, loss, new, penalty: means over the epoch of the objective and its two terms).
-Keeps between tasks: the weights and, for each of them, its importance and its centre m; online the importance
-only, since theta* is then what the weights are when the next task begins.
+Keeps between tasks: the weights and, for each of them, its importance and its centre m; the online form only
+the importance, since theta* then equals the weights at the start of the next task.
 """
 
 from dataclasses import dataclass
@@ -54,13 +56,13 @@ class Config:
     """Defaults: split MNIST in van de Ven and Tolias (2019), where online EWC has strength 1e9."""
 
     net: str = "mlp"            # network: mlp, convnet or resnet18 (clkit.blocks.nets)
-    online: bool = False        # one term with a memory that fades, instead of one a task
+    online: bool = False        # one term, with a memory that fades, instead of one per task
     strength: float = 1e8       # lambda; at 0 this is Finetune
-    gamma: float = 0.8          # online only: what a task leaves of the importance of those before it
-    fisher: Literal["predicted", "expected", "label"] = "predicted"     # label in the Fisher information
-    fisher_images: int | None = None  # images it is measured on, drawn at random; None: all of the task
+    gamma: float = 0.8          # online only: share of the earlier importance that a task keeps
+    fisher: Literal["predicted", "expected", "label"] = "predicted"     # label in F (detail 1)
+    fisher_images: int | None = None  # images used to measure F, drawn at random; None: all of the task
     epochs: int = 20            # passes over the images of a task
-    batch_size: int = 128       # images in a step
+    batch_size: int = 128       # images per step
     lr: float = 1e-3            # learning rate of Adam
 
     def __post_init__(self):
@@ -68,9 +70,9 @@ class Config:
 
 
 class EWC(Learner):
-    """Elastic weight consolidation, with one term a task or online."""
+    """Elastic weight consolidation, with one term per task or online."""
 
-    tables = {"loss": "one row an epoch: epoch, loss, new (cross-entropy), penalty"}
+    tables = {"loss": "one row per epoch: epoch, loss, new (cross-entropy), penalty"}
     memory_kinds = {"importance": "importance", "rest": "importance", "centre": "teachers"}
 
     def __init__(self, config, shape, classes):
@@ -80,7 +82,7 @@ class EWC(Learner):
         centre = torch.zeros(0 if config.online else size, device="cpu")
         self.register_buffer("importance", torch.zeros(size, device="cpu"))     # (P,) A, online F~
         self.register_buffer("centre", centre)                                  # (P,) m
-        self.register_buffer("rest", torch.zeros((), device="cpu"))             # of the sum where theta = m
+        self.register_buffer("rest", torch.zeros((), device="cpu"))             # the sum at theta = m
 
     def learn(self, task, trace):
         config, (quadratic, factor) = self.config, self.penalty()
@@ -107,7 +109,7 @@ class EWC(Learner):
         return QuadraticPenalty(self.net, self.importance, self.centre, self.rest), self.config.strength / 2
 
     def fisher(self, task):
-        """The diagonal of the Fisher information of the task's images, (P,)."""
+        """The diagonal of the Fisher information on the task's images, (P,)."""
         images = task.train
         if self.config.fisher_images is not None:
             pick = torch.randperm(len(images), device=images.device)[:self.config.fisher_images]
@@ -117,8 +119,8 @@ class EWC(Learner):
     def errors(self, logits, y):
         """Gradients of -log p in the logits, for each label that counts: logits (B, K), y (B,) -> (R, B, K).
 
-        Where all classes count, each gradient is scaled by the root of its class's probability, so that the
-        squares add up to the expectation.
+        If all classes count, each gradient is scaled by the square root of its class's probability, so that
+        the squares add up to the expectation.
         """
         p, classes = F.softmax(logits, 1), logits.shape[1]
         if self.config.fisher == "expected":
@@ -129,7 +131,7 @@ class EWC(Learner):
 
     @torch.no_grad()
     def consolidate(self, fisher):
-        """Take the weights as they are, with their Fisher information (P,), into the penalty to come."""
+        """Add the present weights, with their Fisher information (P,), to the penalty of later tasks."""
         if self.config.online:
             self.importance = self.config.gamma * self.importance + fisher
             return

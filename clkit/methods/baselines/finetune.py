@@ -1,6 +1,6 @@
-"""Finetune, Joint, Cumulative: the lower bound and the two upper bounds that every table is read between.
+"""Finetune, Joint, Cumulative: the lower bound and the two upper bounds that frame every table of results.
 
-    python -m clkit run finetune/split-mnist --preset paper     # 19.93 +- 0.03 %, 1 minute a seed
+    python -m clkit run finetune/split-mnist --preset paper     # 19.93 +- 0.03 %, 1 minute per seed
     python -m clkit run joint/split-mnist --preset paper        # 98.08 +- 0.23 %, 1 minute
     python -m clkit run cumulative/split-mnist --preset paper   # 97.96 +- 0.27 %, 3 minutes
 
@@ -9,16 +9,17 @@
     CUMULATIVE(tasks): for each task t: minimise cross-entropy on the union of D_1..D_t  Cumulative.learn, fit
 
 Details that papers leave open
-1. The softmax covers the classes seen so far, never those to come.
-2. A new optimizer for every task: Adam's moments of the last task would push the first steps of the next.
-3. "Joint" is a word for two things. Here Joint sees all classes at once and has a single learning stage;
-   Cumulative goes through the stages and keeps all images, and starts anew from fresh weights at each stage
+1. The softmax covers the classes seen so far, never future ones.
+2. Each task starts with a new optimizer: Adam's moments from the last task would bias the first steps of the
+   next.
+3. "Joint" is used for two things. Here Joint sees all classes at once and has a single learning stage;
+   Cumulative goes through the stages, keeps all images, and restarts from its initial weights at each stage
    unless `restart` is False.
-4. Budgets: an epoch of Joint over all classes has as many steps as an epoch of each task of Finetune
+4. Budgets: an epoch of Joint over all classes has as many steps as one epoch of every task of Finetune taken
    together.
 
 Records: table "loss" (epoch, loss: mean cross-entropy of the epoch).
-Keeps between tasks: the weights; Cumulative also every image seen, as bytes.
+Keeps between tasks: the weights; Cumulative also keeps every image seen, as bytes.
 """
 
 import copy
@@ -38,17 +39,17 @@ class Config:
     """Defaults: the usual protocol for split MNIST (van de Ven and Tolias 2019, section 4), in epochs."""
 
     net: str = "mlp"            # network: mlp, convnet or resnet18 (clkit.blocks.nets)
-    epochs: int = 20            # passes over the images of a task; 20 are 1,760 to 1,980 steps on split MNIST
-    batch_size: int = 128       # images in a step
+    epochs: int = 20            # passes over a task's images; on split MNIST 20 take 1,760 to 1,980 steps
+    batch_size: int = 128       # images per step
     lr: float = 1e-3            # learning rate of Adam, betas 0.9 and 0.999
-    restart: bool = True        # Cumulative only: begin each stage from the weights of the very beginning
+    restart: bool = True        # Cumulative only: start each stage from the initial weights
 
     def __post_init__(self):
         check_config(self, above_0="lr")
 
 
 def fit(net, images, seen, config, trace):
-    """Minimise the cross-entropy over the first `seen` classes by Adam: learning without protection."""
+    """Minimise the cross-entropy over the first `seen` classes with Adam, unprotected against forgetting."""
     optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, fused=True)
     for epoch in trace.epochs("classifier", config.epochs, optimizer):
         total, batches = 0.0, images.batches(config.batch_size)
@@ -62,9 +63,9 @@ def fit(net, images, seen, config, trace):
 
 
 class Finetune(Learner):
-    """Train on each task in turn and do nothing against forgetting."""
+    """Train on each task in turn, with no protection against forgetting."""
 
-    tables = {"loss": "one row an epoch: epoch, loss"}
+    tables = {"loss": "one row per epoch: epoch, loss"}
 
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)
@@ -82,7 +83,7 @@ class Joint(Learner):
 
     stores_images = True
     joint = True
-    tables = {"loss": "one row an epoch: epoch, loss"}
+    tables = {"loss": "one row per epoch: epoch, loss"}
 
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)
@@ -99,7 +100,7 @@ class Cumulative(Learner):
     """Keep every image and train on all of them whenever a task arrives."""
 
     stores_images = True
-    tables = {"loss": "one row an epoch: epoch, loss"}
+    tables = {"loss": "one row per epoch: epoch, loss"}
     memory_kinds = {"memory_": "exemplars", "start.": "teachers"}
 
     def __init__(self, config, shape, classes):

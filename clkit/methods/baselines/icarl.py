@@ -1,6 +1,6 @@
-"""iCaRL: exemplars by herding, distillation, and the nearest class mean as classifier (Rebuffi et al. 2017).
+"""iCaRL: herded exemplars, distillation, and the nearest class mean as classifier (Rebuffi et al. 2017).
 
-    python -m clkit run icarl/split-mnist --preset paper      # 93.34 +- 0.26 %, 4 minutes a seed
+    python -m clkit run icarl/split-mnist --preset paper      # 93.34 +- 0.26 %, 4 minutes per seed
     python -m clkit run icarl/split-fashion --preset paper    # 78.89 +- 2.08 %, 5 minutes
 
     ICARL(tasks): for each task t:
@@ -8,31 +8,32 @@
         D <- D_t and all exemplars                                        algorithm 3   ICaRL.learn
         minimise BCE(targets, sigmoid of the network's outputs) on D      algorithm 3   sigmoid_targets
         m <- K / classes seen            exemplars of each class          algorithm 2   HerdedExemplars.add
-        of each old class keep the first m exemplars                      algorithm 5   HerdedExemplars.add
-        of each new class take m, one by one, so that their mean
+        keep the first m exemplars of each old class                      algorithm 5   HerdedExemplars.add
+        choose m of each new class, one by one, so that their mean
         stays closest to the mean of the class                            algorithm 4   herd
     CLASSIFY(x): argmin over classes y of || phi(x) - mu_y ||             algorithm 1   HerdedExemplars.logits
         phi: features of length 1;  mu_y: mean of phi over the exemplars of y, scaled to length 1
 
 Details the paper leaves open
 1. Network, optimizer and loss are those of the protocol of van de Ven and Tolias (2019), whose numbers on
-   split MNIST are the usual ones. The loss is summed over the classes seen and averaged over images. Targets
-   of new classes are 1 or 0, those of old classes sigmoid(Theta*(x) / T) with T = 2, for new images and
-   exemplars alike; the outputs that are trained are not divided by T. The paper has T = 1.
-2. The paper computes the old network's outputs once, before training; we do it per batch, which is the same
-   without augmentation.
-3. The mean that herding aims at has length 1 too; the running mean of those chosen is not scaled. An image
-   is chosen once only.
-4. m is rounded down, and a class with fewer images gives all it has. What is left of the budget stays unused.
-5. The class means are those of the exemplars in the network as it is when the task is over. A score is minus
-   the squared distance, in [-4, 0]. Classes without exemplars rank below, in (-6, -5), in the order of the
+   split MNIST are the ones usually quoted. The loss is summed over the classes seen and averaged over images.
+   Targets of new classes are 1 or 0, and those of old classes sigmoid(Theta*(x) / T) with T = 2, for new
+   images and exemplars alike; the trained outputs are not divided by T. The paper has T = 1.
+2. The paper computes the old network's outputs once, before training; we compute them per batch, which is
+   equivalent without augmentation.
+3. The mean that herding approximates also has length 1; the running mean of the chosen images is not scaled.
+   Each image is chosen at most once.
+4. m is rounded down, and a class with fewer images contributes all of them. The rest of the budget stays
+   unused.
+5. The class means are those of the exemplars in the network at the end of the task. A score is minus the
+   squared distance, in [-4, 0]. Classes without exemplars rank below, in (-6, -5), in the order of the
    network's own outputs.
-6. Exemplars are ordinary training images: an epoch meets each once, like a new image.
+6. Exemplars are ordinary training images: an epoch uses each once, like a new image.
 
-Records: "loss" (epoch, loss: the objective, new, old; means over the epoch), "memory" (counts); `tables` says
-what they hold.
-Keeps between tasks: the weights, the exemplars as bytes, sorted by class and in the order of choice, and the
-class means. The old network lives during a task only.
+Records: "loss" (epoch, loss: the objective, new, old; means over the epoch), "memory" (counts); `tables`
+describes them.
+Keeps between tasks: the weights, the exemplars as bytes, sorted by class and in order of choice, and the
+class means. The old network exists only during a task.
 """
 
 from dataclasses import dataclass
@@ -54,14 +55,14 @@ REVISION = 1
 class Config:
     """Defaults: the protocol of van de Ven and Tolias (2019) for split MNIST, in epochs."""
 
-    memory: int = 2000          # K, exemplars of all classes together
+    memory: int = 2000          # K, exemplars over all classes
     classifier: Literal["mean", "network"] = "mean"     # nearest mean of exemplars, or the network's outputs
     distil: bool = True         # targets of old classes from the old network; False: from the labels
     replay: bool = True         # whether exemplars take part in training
     temperature: float = 2.0    # T, divides the old network's outputs; the paper has 1
     net: str = "mlp"            # network: mlp, convnet or resnet18 (clkit.blocks.nets)
     epochs: int = 20            # passes over the images of a task and the exemplars
-    batch_size: int = 128       # images in a step, new ones and exemplars together
+    batch_size: int = 128       # images per step, new ones and exemplars together
     lr: float = 1e-3            # learning rate of Adam
 
     def __post_init__(self):
@@ -72,8 +73,8 @@ class ICaRL(Learner):
     """Incremental classifier and representation learning."""
 
     stores_images = True
-    tables = {"loss": "one row an epoch: epoch, loss, new, old (parts of new and of old classes)",
-              "memory": "one row a task: counts (K,), exemplars of each class"}
+    tables = {"loss": "one row per epoch: epoch, loss, new, old (the parts of new and of old classes)",
+              "memory": "one row per task: counts (K,), exemplars of each class"}
     memory_kinds = {"memory.means": "features", "memory.": "exemplars"}
 
     def __init__(self, config, shape, classes):

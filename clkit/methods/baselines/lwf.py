@@ -1,6 +1,6 @@
-"""LwF: learning without forgetting, by distillation from the network as it was (Li and Hoiem 2018).
+"""LwF: learning without forgetting, by distillation from the network before the task (Li and Hoiem 2018).
 
-    python -m clkit run lwf/split-mnist --preset paper             # 20.53 +- 0.30 %, 1 minute a seed
+    python -m clkit run lwf/split-mnist --preset paper             # 20.53 +- 0.30 %, 1 minute per seed
     python -m clkit run lwf-multihead/split-mnist --preset paper   # 50.92 +- 2.86 %, 1 minute
     ... lwf/split-mnist --preset paper --set reduction=mean        # the loss behind quoted numbers (detail 6)
 
@@ -12,31 +12,31 @@
 
 Details the paper leaves open
 1. The paper is task-incremental: every task has its own outputs and softmax, and the task of a test image is
-   known. heads="multi" is that method: a = 1, b = weight, the distillation terms of the old heads summed.
-   heads="single" is its class-incremental form as in van de Ven and Tolias (2019): one softmax over all
-   classes seen, in the distillation term as well, where the teacher gives the new classes probability 0. Both
-   are scored both ways; where the task of an image is not known, the logits of the multi-head network are
-   compared across heads as they are.
+   known. heads="multi" is that method, with a = 1, b = weight and the distillation terms of the old heads
+   summed. heads="single" is its class-incremental form as in van de Ven and Tolias (2019), with one softmax
+   over all classes seen, also in the distillation term, where the teacher gives the new classes probability
+   0. Both forms are scored both ways; if the task of an image is unknown, the logits of the multi-head
+   network are compared across heads as they are.
 2. With balance=True the terms are weighted as in van de Ven and Tolias: at task t = 1, 2, ... a = 1/t and b =
-   weight (1 - 1/t), so that the past counts for more the longer it is. balance=False is the paper's sum.
-   With T = 2 the optimum of the two terms leaves a new image's class with less than half of the probability:
-   task-aware, this LwF is right; where the task is not known it answers with old classes. It forgets nothing,
-   and says nothing new.
+   weight (1 - 1/t), so that the past counts more as tasks accumulate. balance=False is the paper's sum. With
+   T = 2 the optimum of the two terms gives a new image's class less than half of the probability. If the task
+   is known, this LwF still predicts the right class; if not, it predicts old classes. It forgets nothing, but
+   never predicts a new class.
 3. Factor T^2: Hinton et al. have it, Li and Hoiem do not mention it. With T = 2, weight = 0.25 gives the
    unscaled form.
-4. The paper recalls f*(x) once per task, before training; we compute it per batch, which is the same without
-   augmentation.
-5. The warm-up (only new outputs learn) helps little without pretraining and is off by default; set
-   warmup_epochs.
-6. The numbers for split MNIST that papers quote (23.85 in SpaceNet's table 2) go back to the code of van de
-   Ven and Tolias as it was before its commit 26f00db of May 2019. There the distillation term was a mean over
-   the classes seen, where a cross-entropy is a sum. reduction="mean" is that loss: it divides the term by the
-   number of its outputs, 4 to 10 on split MNIST, so that the past counts for less the more classes there are.
-   This LwF forgets the opposite way: it learns the new classes and loses the old ones.
+4. The paper records f*(x) once per task, before training; we compute it per batch, which is equivalent
+   without augmentation.
+5. The warm-up (only new outputs learn) helps little without pretraining and is off by default; warmup_epochs
+   turns it on.
+6. The numbers for split MNIST that papers quote (23.85 in SpaceNet's table 2) come from the code of van de
+   Ven and Tolias before its commit 26f00db of May 2019. There the distillation term was a mean over the
+   classes seen, whereas a cross-entropy is a sum. reduction="mean" is that loss: it divides the term by the
+   number of its outputs, 4 to 10 on split MNIST, so that the past counts less the more classes there are.
+   This LwF fails in the opposite way: it learns the new classes and loses the old ones.
 
 Records: table "loss" (epoch, loss, new, old: means over the epoch of the objective and its two terms).
-Keeps between tasks: the weights, and how many classes each task brought (8 bytes a task). The teacher lives
-during a task only.
+Keeps between tasks: the weights, and the number of classes seen after each task (8 bytes per task). The
+teacher exists only during a task.
 """
 
 from dataclasses import dataclass
@@ -58,14 +58,14 @@ class Config:
     """Defaults: temperature and weight of the paper (section 3); network and budget as for Finetune."""
 
     net: str = "mlp"            # network: mlp, convnet or resnet18 (clkit.blocks.nets)
-    heads: Literal["single", "multi"] = "single"    # one softmax over all classes seen, or one a task (paper)
-    balance: bool = True        # weigh new and old by the number of tasks; False: the paper's plain sum
-    weight: float = 1.0         # lambda_o, of the distillation term; at 0 this is Finetune
+    heads: Literal["single", "multi"] = "single"    # one softmax over all classes seen; one per task (paper)
+    balance: bool = True        # weight new and old by the number of tasks; False: the paper's plain sum
+    weight: float = 1.0         # lambda_o, weight of the distillation term; at 0 this is Finetune
     temperature: float = 2.0    # T
     reduction: Literal["sum", "mean"] = "sum"   # of the distillation term over classes (detail 6)
     warmup_epochs: int = 0      # epochs in which only the new outputs learn
     epochs: int = 20            # passes over the images of a task
-    batch_size: int = 128       # images in a step
+    batch_size: int = 128       # images per step
     lr: float = 1e-3            # learning rate of Adam
 
     def __post_init__(self):
@@ -75,7 +75,7 @@ class Config:
 class LwF(Learner):
     """Learning without forgetting."""
 
-    tables = {"loss": "one row an epoch: epoch, loss, new (cross-entropy), old (distillation)"}
+    tables = {"loss": "one row per epoch: epoch, loss, new (cross-entropy), old (distillation)"}
 
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)
@@ -119,14 +119,14 @@ class LwF(Learner):
         return [slice(a, b) for a, b in pairwise([0, *self.ends.tolist()])]
 
     def task_loss(self, logits, y, task):
-        """Cross-entropy among the classes seen or, with several heads, its own; logits (B, K), y (B,)."""
+        """Cross-entropy over the classes seen or, with several heads, the task's; logits (B, K), y (B,)."""
         first = task.first if self.config.heads == "multi" else 0
         return F.cross_entropy(logits[:, first:task.seen], y - first)
 
     def old_loss(self, logits, before, heads):
-        """Distillation from the outputs `before` of the teacher; both (B, K) or more.
+        """Distillation from the teacher's outputs `before`; logits (B, seen), before (B, K).
 
-        Several old heads are summed; in a single one the student's softmax covers the new classes too.
+        Several old heads are summed; with a single one the student's softmax also covers the new classes.
         """
         temperature, reduction = self.config.temperature, self.config.reduction
         if self.config.heads == "single":
@@ -134,7 +134,7 @@ class LwF(Learner):
         return sum(distillation(logits[:, h], before[:, h], temperature, reduction) for h in heads)
 
     def warm_up(self, task, heads, trace):
-        """Train the outputs of the new classes with everything else held still."""
+        """Train the outputs of the new classes with everything else frozen."""
         head = self.net.head
         optimizer = torch.optim.Adam(head.parameters(), lr=self.config.lr, fused=True)
         for _ in trace.epochs("warm-up", self.config.warmup_epochs, optimizer):
@@ -145,7 +145,7 @@ class LwF(Learner):
                 optimizer.zero_grad()
                 loss.backward()
                 for p in head.parameters():
-                    p.grad[:task.first] = 0                                     # old rows stay what they were
+                    p.grad[:task.first] = 0                                     # old rows stay unchanged
                 optimizer.step()
 
     def forward(self, x):

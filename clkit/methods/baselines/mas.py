@@ -1,6 +1,6 @@
-"""MAS: memory aware synapses, importance as what a weight does to the outputs (Aljundi et al. 2018).
+"""MAS: memory aware synapses, importance as a weight's effect on the outputs (Aljundi et al. 2018).
 
-    python -m clkit run mas/split-mnist --preset paper      # 19.58 +- 0.09 %, 1 minute a seed
+    python -m clkit run mas/split-mnist --preset paper      # 19.58 +- 0.09 %, 1 minute per seed
     python -m clkit run mas/split-fashion --preset paper    # 19.93 +- 0.01 %, 1 minute
 
     MAS(tasks): for each task t:
@@ -10,26 +10,27 @@
         Omega <- Omega + mean over D_t of |d ||f(x)||^2 / d theta|   (no labels)   MAS.sensitivity
 
 Details the paper leaves open
-1. per_image=True is the paper's mean: the gradient of the squared norm of the outputs (a sum over classes) of
-   one image, its absolute value, then the mean over images. per_image=False is what Hsu et al. (2018) do: the
-   gradient of the mean of the squared outputs, over the images of a batch and over the classes seen, its
-   absolute value, then the mean over batches, in which a smaller last one counts as much as the others. The
-   gradients of a batch cancel in part, and the number of classes divides them: each way has its own strength.
+1. per_image=True is the paper's mean: the gradient of the squared norm of one image's outputs (a sum over
+   classes), its absolute value, then the mean over images. per_image=False follows Hsu et al. (2018): the
+   gradient of the mean squared output, over the images of a batch and over the classes seen, its absolute
+   value, then the mean over batches, in which a smaller last batch counts as much as the others. The
+   gradients within a batch partly cancel, and the number of classes divides them, so each version needs its
+   own strength.
 2. In a fully connected network the gradient of one image is delta h^T and its absolute value |delta| |h|^T,
-   so that the paper's mean takes one product of matrices a layer (`sum_over_images_mlp`). Other networks go
-   image by image (`sum_over_images`).
-3. Only the outputs of the classes seen count. Outputs are taken before the softmax, in eval mode.
-4. Omega is summed over tasks and theta* is that of the last one (as in Hsu et al.).
-5. The batches of per_image=False are drawn anew once the task is learnt: in stored order they may hold one
-   class each, whose gradients cancel less.
+   so that the paper's mean takes one matrix product per layer (`sum_over_images_mlp`). Other networks are
+   processed image by image (`sum_over_images`).
+3. Only the outputs of the classes seen count. They are taken before the softmax, in eval mode.
+4. Omega is summed over tasks, and theta* is that of the last one (as in Hsu et al.).
+5. The batches of per_image=False are drawn again after the task has been learned: in stored order a batch may
+   hold a single class, whose gradients cancel less.
 6. The penalty has no factor 1/2: its gradient is 2 lambda Omega (theta - theta*). It is added to that of the
    loss by hand, after backward().
-7. The defaults are those of Hsu et al. for split MNIST, but their images are not ours: they pad each to 32x32
-   pixels and scale them by mean and standard deviation; we take 28x28 pixels in [0, 1]. So their network has
-   more inputs, and lambda = 1 does not mean quite the same.
+7. The defaults are those of Hsu et al. for split MNIST, but their images differ from ours: they pad each to
+   32x32 pixels and scale them by mean and standard deviation; we use 28x28 pixels in [0, 1]. So their network
+   has more inputs, and lambda = 1 does not mean quite the same.
 
 Records: table "loss" (epoch, loss, new, penalty: means over the epoch of the objective and its two terms).
-Keeps between tasks: the weights and the importance of each. theta* is what they are when a task begins.
+Keeps between tasks: the weights and the importance of each. theta* equals the weights at the start of a task.
 """
 
 from dataclasses import dataclass
@@ -48,13 +49,13 @@ REVISION = 1
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults: split MNIST in Hsu et al. (2018), but for their images (detail 7)."""
+    """Defaults: split MNIST in Hsu et al. (2018), except for the images (detail 7)."""
 
     net: str = "mlp"            # network: mlp, convnet or resnet18 (clkit.blocks.nets)
     strength: float = 1.0       # lambda; at 0 this is Finetune
-    per_image: bool = False     # importance of single images, as in the paper; False: of batches (detail 1)
+    per_image: bool = False     # importance from single images (paper); False: from batches (detail 1)
     epochs: int = 4             # passes over the images of a task
-    batch_size: int = 128       # images in a step, and in a batch that importance is measured on
+    batch_size: int = 128       # images per step, and per batch when importance is measured
     lr: float = 1e-3            # learning rate of Adam
 
     def __post_init__(self):
@@ -64,7 +65,7 @@ class Config:
 class MAS(Learner):
     """Memory aware synapses."""
 
-    tables = {"loss": "one row an epoch: epoch, loss, new (cross-entropy), penalty"}
+    tables = {"loss": "one row per epoch: epoch, loss, new (cross-entropy), penalty"}
     memory_kinds = {"importance": "importance"}
 
     def __init__(self, config, shape, classes):
@@ -92,7 +93,7 @@ class MAS(Learner):
         self.importance = self.importance + self.sensitivity(task)
 
     def sensitivity(self, task):
-        """How much each weight matters to the outputs for the task's images, (P,)."""
+        """How much each weight affects the outputs for the task's images, (P,)."""
         mode = self.net.training
         self.net.eval()
         found = self.of_images(task) if self.config.per_image else self.of_batches(task)

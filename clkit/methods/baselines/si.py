@@ -1,6 +1,6 @@
-"""SI: synaptic intelligence, importance gathered along the path of training (Zenke, Poole and Ganguli 2017).
+"""SI: synaptic intelligence, importance accumulated along the training path (Zenke, Poole and Ganguli 2017).
 
-    python -m clkit run si/split-mnist --preset paper       # 20.00 +- 0.17 %, 4 minutes a seed
+    python -m clkit run si/split-mnist --preset paper       # 20.00 +- 0.17 %, 4 minutes per seed
     python -m clkit run si/split-fashion --preset paper     # 19.96 +- 0.02 %, 4 minutes
 
     SI(tasks): for each task t:
@@ -12,20 +12,20 @@
         Omega <- Omega + omega / ((theta - theta~)^2 + xi)                      eq. 5        SI.learn
 
 Details the paper leaves open
-1. The gradient g is that of the loss without the penalty, as the paper defines omega, although the step
-   follows both. The code of van de Ven and Tolias (2019), whose strength is our default, takes the gradient
-   of the two together.
-2. The change of theta is what the optimizer really did, with its momentum, not a rate times g. So a weight
-   can be carried uphill, and omega and even Omega can be negative; we leave them as they are, as eq. 5 and
-   van de Ven and Tolias do. The authors' own code sets a negative Omega to 0.
-3. With small batches the noise of g enters twice, in g and in the step it causes, so that sum omega is larger
-   than the decrease of the loss.
+1. The gradient g is that of the loss without the penalty, as in the paper's definition of omega, although the
+   step follows both. The code of van de Ven and Tolias (2019), whose strength is our default, uses the
+   gradient of their sum.
+2. The change of theta is what the optimizer actually did, with its momentum, not a learning rate times g. So
+   a weight can be carried uphill, and omega and even Omega can be negative; we leave them as they are, as eq.
+   5 and van de Ven and Tolias do. The authors' own code sets a negative Omega to 0.
+3. With small batches the noise in g enters twice, in g and in the step that it causes, so that the sum of
+   omega exceeds the decrease of the loss.
 4. The penalty has no factor 1/2: its gradient is 2 c Omega (theta - theta~). It is added to that of the loss
    by hand, after backward().
 
 Records: table "loss" (epoch, loss, new, penalty: means over the epoch of the objective and its two terms).
-Keeps between tasks: the weights and the importance of each. theta~ is what they are when a task begins, and
-omega lives during a task only.
+Keeps between tasks: the weights and the importance of each. theta~ equals the weights at the start of a task,
+and omega exists only during a task.
 """
 
 from dataclasses import dataclass
@@ -47,9 +47,9 @@ class Config:
 
     net: str = "mlp"            # network: mlp, convnet or resnet18 (clkit.blocks.nets)
     strength: float = 0.5       # c; at 0 this is Finetune
-    damping: float = 0.1        # xi, bounds the importance of a weight that hardly moved
+    damping: float = 0.1        # xi, limits the importance of a weight that hardly moved
     epochs: int = 20            # passes over the images of a task
-    batch_size: int = 128       # images in a step
+    batch_size: int = 128       # images per step
     lr: float = 1e-3            # learning rate of Adam
 
     def __post_init__(self):
@@ -59,7 +59,7 @@ class Config:
 class SI(Learner):
     """Synaptic intelligence."""
 
-    tables = {"loss": "one row an epoch: epoch, loss, new (cross-entropy), penalty"}
+    tables = {"loss": "one row per epoch: epoch, loss, new (cross-entropy), penalty"}
     memory_kinds = {"importance": "importance", "path": "importance"}
 
     def __init__(self, config, shape, classes):
@@ -74,7 +74,7 @@ class SI(Learner):
         start = parameters_to_vector(parameters).detach()                       # (P,) theta~
         self.path = torch.zeros_like(start)
         path = split_like(self.path, parameters)
-        before = [(torch.empty_like(p), torch.empty_like(p)) for p in parameters]  # written anew at each step
+        before = [(torch.empty_like(p), torch.empty_like(p)) for p in parameters]  # overwritten at each step
         quadratic = QuadraticPenalty(self.net, self.importance, start)
         pulled = task.first > 0 and self.config.strength > 0
         optimizer = torch.optim.Adam(self.net.parameters(), lr=self.config.lr, fused=True)
@@ -99,7 +99,7 @@ class SI(Learner):
     @staticmethod
     @torch.no_grad()
     def note(parameters, before):
-        """Write values and gradients of the parameters into before: [(value, gradient), ...]."""
+        """Copy values and gradients of the parameters into `before`: [(value, gradient), ...]."""
         for parameter, (value, gradient) in zip(parameters, before):
             value.copy_(parameter)
             gradient.copy_(parameter.grad)
@@ -107,9 +107,9 @@ class SI(Learner):
     @staticmethod
     @torch.no_grad()
     def follow(parameters, before, path):
-        """Credit each weight with what its step took off the loss, to first order; `before` is used up.
+        """Credit each weight with the decrease of the loss in its step, to first order; overwrites `before`.
 
-        path: views of omega in the parameters' shapes, which grow by what is credited.
+        path: views of omega in the parameters' shapes, to which the credit is added.
         """
         for parameter, (value, gradient), credit in zip(parameters, before, path):
             credit.addcmul_(gradient, value.sub_(parameter))

@@ -1,1 +1,1 @@
-"""The baselines that learn online, a batch at a time, a file a method."""
+"""The baselines that learn online, one batch at a time; one file per method."""

@@ -1,6 +1,6 @@
-"""GEN and GEN-MIR: online generative replay, of random or most interfered images (Aljundi et al. 2019a).
+"""GEN and GEN-MIR: online generative replay of random or most interfered images (Aljundi et al. 2019a).
 
-    python -m clkit run gen/mnist-5k-5 --preset paper       # 74.97 +- 5.35 %, 1 minute a seed
+    python -m clkit run gen/mnist-5k-5 --preset paper       # 74.97 +- 5.35 %, 1 minute per seed
     python -m clkit run gen-mir/mnist-5k-5 --preset paper   # 75.54 +- 5.76 %, 2 minutes
 
     GEN(stream): for each batch x, y of N images, each seen once:                          Shin et al. 2017
@@ -12,35 +12,35 @@
         at the end of a task: the old generator and classifier <- the present ones         GEN.update_teachers
     L = -log p(x|z) + beta KL(q(z|x) || N(0, 1)), z ~ q(z|x)                               vae_losses
 
-    X = decoder(z), z ~ N(0, 1); this is all for choose="random". choose="interfered", for either network:
+    X = decoder(z), z ~ N(0, 1); choose="random" ends here. choose="interfered", for either network:
         after <- the network after a virtual step on x, y alone                            step_down
         `n_steps` times: z <- z + d gain / dz                                              GEN.ascend
     gain = interference (classifier: CE of the outputs of `after` with the old ones;       GEN.harm_to_net
                          generator: KL of q under `after` minus under the old one)         GEN.harm_to_vae
          - entropy H(old outputs) + diversity (mean squared distance to other codes)       apart
 
-Details the paper leaves open, or the authors' code does otherwise
+Details the paper leaves open, or the authors' code handles otherwise
 1. Sizes. The generator for MNIST is the code's, 784-128-128-50 and back: 254,068 parameters. Two of them and
-   the old classifier are 986,546. The published 1.14M has the code's classifier, a hidden layer of 400 with
-   gates and dropout (636,020); ours is a network of clkit.blocks.nets. For GEN-MIR (hidden=(128,),
-   dropout=0.4) it is 920,498 and 1.08M. Images of any shape are flattened.
-2. All updates of a batch replay the same images (code). Their weight is that of both networks (code).
-3. The virtual step is on the batch at hand, as in the text. The code takes the gradients that the last update
-   of the batch before left, replay included. Its size is `lr` for the generator too (code).
-4. All codes climb together, each by the gradient of its own gain over N. In the code groups of N climb one
-   after the other, away from the codes of the groups before. The text asks for a least distance instead.
-5. The code also has the reconstruction in the generator's interference, and the length of z in both gains;
-   their weights for MNIST are 0, and we leave them out. For the classifier the text has a KL in place of the
-   CE, whose gradient goes through both networks (code).
-6. Codes that are not all finite are replaced by those they began as (code: by other random ones).
-7. The classifiers' outputs are those for all classes, those to come as well; nothing is masked. The code
-   raises the probabilities in CE(X, Y) to 1e-5.
-8. beta grows with the images of a task (code). The KL is in closed form, where the code draws; the encoder
-   gives a log variance, where the code has a softplus.
-9. Adam is new for each task; in the code it goes on. Several passes go through a task in the same order.
+   the old classifier have 986,546. The published 1.14M includes the code's classifier, a hidden layer of 400
+   with gates and dropout (636,020); ours is a network of clkit.blocks.nets. For GEN-MIR (hidden=(128,),
+   dropout=0.4) the numbers are 920,498 and 1.08M. Images of any shape are flattened.
+2. All updates for a batch replay the same images (code). One replay weight serves both networks (code).
+3. The virtual step uses the current batch, as in the text. The code uses the gradients left by the last
+   update for the batch before, replay included. The step size is `lr` for the generator too (code).
+4. All codes climb together, each by the gradient of its own gain over N. In the code, groups of N climb one
+   after the other, away from the codes of the groups before. The text demands a least distance instead.
+5. The code also includes the reconstruction in the generator's interference, and the length of z in both
+   gains; their weights for MNIST are 0, and we leave them out. For the classifier the text has a KL where we
+   have the CE, whose gradient flows through both networks (code).
+6. If any code is not finite, all return to their start values (code: new random ones).
+7. The classifiers' outputs cover all classes, including future ones; nothing is masked. The code raises the
+   probabilities in CE(X, Y) to at least 1e-5.
+8. beta grows with the number of images of a task (code). The KL is in closed form, where the code samples;
+   the encoder returns a log variance, where the code has a softplus.
+9. Each task starts with a new Adam; in the code it continues. Several passes over a task use the same order.
 10. Old networks use running statistics and no dropout (code).
 
-Records: "loss" (step, loss, replay, vae), "replay" (step, classes); `tables` says what they hold.
+Records: "loss" (step, loss, replay, vae), "replay" (step, classes); `tables` describes them.
 Keeps between tasks: the weights, the generator, and old copies of both networks; no images. With replay=0
 there is no generator, and this is plain training.
 """
@@ -65,49 +65,49 @@ REVISION = 1
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults: GEN on MNIST-5k-5, as in the authors' script that reproduces their results."""
+    """Defaults: GEN on MNIST-5k-5, as in the authors' script for their published results."""
 
     net: str = "mlp"            # network of the classifier: mlp, convnet, resnet18, ... (clkit.blocks.nets)
-    choose: Literal["random", "interfered"] = "random"  # which images: of GEN, or of GEN-MIR
-    n_images: int = 40          # M: generated images for a batch; 100 for GEN-MIR
+    choose: Literal["random", "interfered"] = "random"  # images of GEN, or of GEN-MIR
+    n_images: int = 40          # M: generated images per batch; 100 for GEN-MIR
     replay: float = 3.0         # weight of their losses; 0: no generator
-    updates: int = 15           # steps of each network for a batch
+    updates: int = 15           # steps of each network per batch
     latent: int = 50            # size of z
-    hidden: tuple = (128, 128)  # units of the hidden layers of the encoder; the decoder has them in reverse
-    dropout: float = 0.0        # of hidden units of the generator in training; 0.4 for GEN-MIR
+    hidden: tuple = (128, 128)  # units of the encoder's hidden layers, reversed in the decoder
+    dropout: float = 0.0        # for hidden units of the generator in training; 0.4 for GEN-MIR
     beta: float = 1.0           # weight of the KL in the generator's loss
-    warmup: int = 1000          # images of a task until it would be 1: it grows from 0
-    n_steps: int = 10           # steps of the codes (interfered)
-    interference: float = 0.1   # weights of the gain (interfered)
+    warmup: int = 1000          # images of a task over which beta would grow from 0 to 1
+    n_steps: int = 10           # gradient steps of the codes (interfered)
+    interference: float = 0.1   # weights of the gain's terms (interfered)
     entropy: float = 1.0
     diversity: float = 1.0
     epochs: int = 1             # passes over the images of a task
-    batch_size: int = 10        # N: images in a batch
+    batch_size: int = 10        # N: images per batch
     lr: float = 0.01            # learning rate of the classifier: gradient descent without momentum
     vae_lr: float = 1e-3        # learning rate of the generator: Adam
 
     def __post_init__(self):
         check_config(self, above_0="lr vae_lr", up_to_1="dropout")
         if self.dropout == 1:
-            raise LearnerError("dropout must be below 1, or nothing is left")
+            raise LearnerError("dropout=1 removes every unit: it must be below 1")
 
 
 def vae_losses(vae, x, beta):
-    """L of each image, x (B, C, H, W): (B,), in nats. Draws one z for each image."""
+    """L of each image, x (B, C, H, W): (B,), in nats. Draws one z per image."""
     mean, log_variance = vae(x)                                                 # (B, latent)
     error = vae.error(x, mean, (log_variance / 2).exp())                        # (B,)
     return error + beta * divergence(mean, log_variance)
 
 
 def divergence(mean, log_variance):
-    """KL(q || N(0, 1)) of the normal distributions q that the encoder gives, (B, latent) each: (B,)."""
+    """KL(q || N(0, 1)) of the encoder's normal distributions q, (B, latent) each: (B,)."""
     return kl_to_normal(mean, log_variance.exp(), log_variance)
 
 
 def apart(z):
-    """Mean square of the way from the mean of all other codes, z (n, latent): (n,); 0 for a single code.
+    """Mean squared difference from the mean of all other codes, z (n, latent): (n,); 0 for a single code.
 
-    Its gradient is that of the mean squared distance to the other codes, which stay where they are.
+    Its gradient is that of the mean squared distance to the other codes, which are held fixed.
     """
     others = (z.sum(0) - z).detach() / max(1, len(z) - 1)                       # (n, latent)
     return (z - others).square().mean(1) * (len(z) > 1)
@@ -116,10 +116,10 @@ def apart(z):
 class GEN(Learner):
     """Online generative replay with a variational autoencoder."""
 
-    tables = {"loss": "one row a batch, means over its updates: step, loss (cross-entropy), replay (that of "
-                      "generated images, weighted; 0 where none), vae (the generator's whole loss)",
-              "replay": "one row a batch: step, classes (K,) mean output of the old classifier for the "
-                        "images generated for the classifier; NaN where none"}
+    tables = {"loss": "one row per batch, means over its updates: step, loss (cross-entropy), replay (of "
+                      "generated images, weighted; 0 if none), vae (the generator's whole loss)",
+              "replay": "one row per batch: step, classes (K,), mean output of the old classifier for the "
+                        "images generated for the classifier; NaN if none"}
     memory_kinds = {"old_": "teachers", "vae.": "generators"}
 
     def __init__(self, config, shape, classes):
@@ -150,7 +150,7 @@ class GEN(Learner):
         self.seen.fill_(task.seen)
 
     def update(self, optimizer, losses):
-        """`updates` steps on the sum of losses(), (n,); the mean of each before its step, (n,)."""
+        """`updates` steps on the sum of losses(), (n,); returns the mean of each before its step, (n,)."""
         total = 0.0
         for _ in range(self.config.updates):
             parts = losses()
@@ -161,7 +161,7 @@ class GEN(Learner):
         return total / self.config.updates
 
     def fit_vae(self, optimizer, x, beta, replays):
-        """Train the generator on a batch x (B, C, H, W); its loss."""
+        """Train the generator on a batch x (B, C, H, W); returns its loss."""
         weight = x.new_full((len(x),), 1 / len(x))                              # (B,) of each image
         if replays:
             old = self.images(self.harm_to_vae, x, beta)                        # (M, C, H, W)
@@ -172,7 +172,7 @@ class GEN(Learner):
     def fit_net(self, optimizer, x, y, replays):
         """Train the classifier on a batch x (B, C, H, W), y (B,).
 
-        Returns the losses of the batch and of generated images, weighted, and the mean old output (K,).
+        Returns the loss of the batch, the weighted loss of generated images, and the mean old output (K,).
         """
         if not replays:
             loss, = self.update(optimizer, lambda: F.cross_entropy(self.net(x), y)[None])
@@ -186,7 +186,7 @@ class GEN(Learner):
         return loss, replay, probs.mean(0)
 
     def images(self, harm, *batch):
-        """M images of the old generator (M, C, H, W): random ones, or those to which the batch harms most."""
+        """M images (M, C, H, W) of the old generator: random ones, or those that the batch harms most."""
         z = self.old_vae.codes(self.config.n_images)                            # (M, latent)
         if self.config.choose == "interfered":
             z = self.ascend(z, harm(*batch))
@@ -194,9 +194,9 @@ class GEN(Learner):
             return self.old_vae.decode(z)
 
     def harm_to_net(self, x, y):
-        """The interference of the classifier through a virtual step on x (B, C, H, W), y (B,).
+        """The interference of a virtual step on x (B, C, H, W), y (B,) with the classifier.
 
-        A function of images (n, C, H, W) and the old outputs for them (n, K) with the result (n,).
+        Returns a function: images (n, C, H, W), old outputs for them (n, K) -> (n,).
         """
         tensors = tensors_of(self.net)
         loss = F.cross_entropy(functional_call(self.net, tensors, (x,)), y)
@@ -213,7 +213,7 @@ class GEN(Learner):
                                    - divergence(*self.old_vae(old)))
 
     def ascend(self, start, harm):
-        """Codes (n, latent) of more gain than those they begin as; harm: as `harm_to_net` returns it."""
+        """Move codes (n, latent) from `start` up the gain; harm: as `harm_to_net` returns it."""
         config, z = self.config, start
         for _ in range(config.n_steps):
             z = z.detach().requires_grad_()
@@ -226,7 +226,7 @@ class GEN(Learner):
         return torch.where(z.isfinite().all(), z, start).detach()
 
     def update_teachers(self):
-        """Make the old networks copies of the present ones."""
+        """Copy the present networks into the old ones."""
         self.old_net.load_state_dict(self.net.state_dict())
         self.old_vae.load_state_dict(self.vae.state_dict())
 
@@ -234,7 +234,8 @@ class GEN(Learner):
     def recall(self, n):
         """n images (n, C, H, W) in [0, 1] from the generator, and the classifier's labels for them (n,)."""
         if self.vae is None or not self.seen:
-            raise LearnerError("there is nothing to recall before the first task, or with replay=0")
+            raise LearnerError("nothing can be recalled before the first task has been learned, or with "
+                               "replay=0: call learn() first, with replay above 0")
         z = self.vae.codes(n)                                                   # (n, latent)
         with eval_mode(self):
             x = self.vae.decode(z)

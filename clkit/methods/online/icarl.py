@@ -1,34 +1,34 @@
-"""iCaRL online: exemplars, distillation and nearest class means, a batch at a time (Rebuffi et al. 2017).
+"""iCaRL online: exemplars, distillation and nearest class means, one batch at a time (Rebuffi et al. 2017).
 
-    python -m clkit run icarl-online/mnist-5k-5 --preset paper   # 77.66 +- 1.93 %, 0.1 minutes a seed
+    python -m clkit run icarl-online/mnist-5k-5 --preset paper   # 77.66 +- 1.93 %, 0.1 minutes per seed
 
-A baseline of Aljundi et al. 2019a and Ji et al. 2020.
+A baseline in Aljundi et al. 2019a and Ji et al. 2020.
 
     OnlineICaRL(stream): for each task t:
         Theta* <- Theta                  the network before the task                       frozen
         for each batch B of N images, each seen once:
-            `updates` times, from the second task on with R exemplars drawn anew:          with_exemplars
+            `updates` times, from the second task on with R newly drawn exemplars:         with_exemplars
                 step on  BCE(targets, sigmoid of the network's outputs)                    loss
         m <- K / classes seen            exemplars of each class          algorithm 2   HerdedExemplars.add
-        of each old class keep the first m exemplars                      algorithm 5   HerdedExemplars.add
-        of each new class take m, one by one, so that their mean
+        keep the first m exemplars of each old class                      algorithm 5   HerdedExemplars.add
+        choose m of each new class, one by one, so that their mean
         stays closest to the mean of the class                            algorithm 4   herd
     CLASSIFY(x): argmin over classes y of || phi(x) - mu_y ||             algorithm 1   HerdedExemplars.logits
         phi: features of length 1;  mu_y: mean of phi over the exemplars of y, scaled to length 1
 
 Details the papers leave open
-1. Herding looks at all images of a task once more when the task is over, with the network as it then is: a
-   further pass, without training, that other online methods here do without.
-2. The papers give of this baseline only the memory, a total over all classes, and the five updates, and the
-   code of Aljundi et al. lacks it. Ours draws as many exemplars as new images for each update, with
-   replacement.
+1. Herding looks at all images of a task once more at the end of the task, with the network as it then is: an
+   extra pass, without training, that other online methods here do not need.
+2. For this baseline the papers give only the memory, a total over all classes, and the five updates, and the
+   code of Aljundi et al. does not include it. Ours draws as many exemplars as new images for each update,
+   with replacement.
 3. Targets, loss, herding, class means and scores are those of iCaRL in epochs: details 1, 3, 4 and 5 of
    baselines/icarl.py.
-4. New images and exemplars pass the network together, which matters for batch normalisation only. Several
-   passes go through a task in the same order.
+4. New images and exemplars pass through the network together, which matters for batch normalisation only.
+   Several passes over a task use the same order.
 
-Records: "loss" (step, loss), "memory" (counts); `tables` says what they hold.
-Keeps between tasks: what iCaRL in epochs keeps.
+Records: "loss" (step, loss), "memory" (counts); `tables` describes them.
+Keeps between tasks: the same as iCaRL in epochs.
 """
 
 from dataclasses import dataclass
@@ -50,15 +50,15 @@ REVISION = 1
 class Config:
     """Defaults: CIFAR10-5 (Ji et al. 2020, table 1), as far as it is known."""
 
-    memory: int = 200           # K, exemplars of all classes together
-    replay_size: int = 10       # R, exemplars in an update; 0: they only make the class means
-    updates: int = 5            # steps for a batch
+    memory: int = 200           # K, exemplars over all classes
+    replay_size: int = 10       # R, exemplars per update; 0: they serve the class means only
+    updates: int = 5            # steps per batch
     classifier: Literal["mean", "network"] = "mean"     # nearest mean of exemplars, or the network's outputs
     distil: bool = True         # targets of old classes from the old network; False: from the labels
     temperature: float = 2.0    # T, divides the old network's outputs; the paper has 1
     net: str = "mlp"            # network: mlp, convnet, resnet18, ... (clkit.blocks.nets)
     epochs: int = 1             # passes over the images of a task
-    batch_size: int = 10        # N: new images in a batch
+    batch_size: int = 10        # N: new images per batch
     lr: float = 0.1             # learning rate: gradient descent without momentum
 
     def __post_init__(self):
@@ -66,11 +66,11 @@ class Config:
 
 
 class OnlineICaRL(Learner):
-    """Incremental classifier and representation learning, a batch at a time."""
+    """Incremental classifier and representation learning, one batch at a time."""
 
     stores_images = True
-    tables = {"loss": "one row a batch: step, loss (mean over its updates)",
-              "memory": "one row a task: counts (K,), exemplars of each class"}
+    tables = {"loss": "one row per batch: step, loss (mean over its updates)",
+              "memory": "one row per task: counts (K,), exemplars of each class"}
     memory_kinds = {"memory.means": "features", "memory.": "exemplars"}
 
     def __init__(self, config, shape, classes):
@@ -99,7 +99,7 @@ class OnlineICaRL(Learner):
         trace("memory", counts=count_of_each(self.memory.labels, self.classes))
 
     def with_exemplars(self, x, y):
-        """The batch x (B, C, H, W), y (B,) and behind it R exemplars, once there are any."""
+        """The batch x (B, C, H, W), y (B,), followed by R exemplars once there are any."""
         if not self.config.replay_size or not len(self.memory.labels):
             return x, y
         return tuple(torch.cat(pair) for pair in zip((x, y), self.memory.sample(self.config.replay_size)))

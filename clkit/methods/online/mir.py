@@ -1,13 +1,13 @@
-"""Online replay of the images that a step would damage most: MIR (Aljundi et al. 2019, "maximal interfered").
+"""MIR: maximally interfered retrieval, replay of images that a step would harm most (Aljundi et al. 2019a).
 
-    python -m clkit run er-online/mnist-5k-5 --preset paper   # 65.67 +- 4.19 %, 0.03 minutes a seed
+    python -m clkit run er-online/mnist-5k-5 --preset paper   # 65.67 +- 4.19 %, 0.03 minutes per seed
     python -m clkit run er-mir/mnist-5k-5 --preset paper      # 64.24 +- 3.10 %, 0.05 minutes
 
-    MIR(stream): for each batch B of n images, each met once; u times:                  algorithm 1
+    MIR(stream): for each batch B of n images, each seen once; u times:                 algorithm 1
         g <- gradient of the cross-entropy of B at theta                                   MIR.update
         from the second task on, with the images of earlier tasks in the memory:
-            choose="random" (ER):        R <- b of them, drawn                          Reservoir.sample_below
-            choose="interfered" (MIR):   C <- c of them, drawn                          Reservoir.sample_below
+            choose="random" (ER):        R <- b of them at random                       Reservoir.sample_below
+            choose="interfered" (MIR):   C <- c of them at random                       Reservoir.sample_below
                 theta_v <- theta - lr g                                                 step_down
                 R <- the b images of C with the largest                                 MIR.interfered
                      l(x; theta_v) - min(l(x; theta), l*(x))        section 3.1
@@ -15,27 +15,30 @@
         theta <- theta - lr g
     memory <- reservoir(memory, B)                                                      Reservoir.add
 
-l is the cross-entropy of an image with its label, l* the lowest that it has had so far. The softmax covers
-all classes of the stream, met or not.
+l is the cross-entropy of an image with its label, l* the lowest value it has had so far. The softmax covers
+all classes of the stream, seen or not.
 
-Details the paper leaves open, or the authors' code does otherwise
+Details the paper leaves open, or the authors' code handles otherwise
 1. Earlier tasks. Images of the present task are never replayed, though the reservoir holds some. Images are
-   drawn without replacement; where fewer are there than asked for, all of them are taken.
-2. Score. before="best" is the one above, which the authors use on MNIST; before="now" leaves l* out, as on
-   CIFAR10 and MiniImageNet. l* begins as ln K, the loss of even outputs, and falls only when the image is a
-   candidate (code). We keep it by index in the memory and begin anew where another image comes to stand;
-   the code takes the index among images of earlier tasks for that in the memory, and never begins anew.
-3. Sum. Real and replayed images have a mean each: ten replayed images weigh as much as the whole batch.
-4. Several updates (u > 1, on MiniImageNet) draw anew each time; the memory gets the batch after the last one.
+   drawn without replacement; if fewer are available than requested, all of them are taken.
+2. Score. before="best" is the score above, which the authors use on MNIST; before="now" omits l*, as on
+   CIFAR10 and MiniImageNet. l* starts at ln K, the loss of uniform outputs, and falls only when the image is
+   a candidate (code). We keep it by index in the memory and reset it when another image takes that place; the
+   code takes the index among images of earlier tasks for the index in the memory, and never resets it.
+3. Sum. Real and replayed images are averaged separately: ten replayed images weigh as much as the whole
+   batch.
+4. Several updates (u > 1, on MiniImageNet) draw new images each time; the batch enters the memory after the
+   last one.
 5. Batch normalisation. Each pass uses the statistics of its own images. Those of B, of R, and of C at theta
-   enter the running statistics (code), those of C at theta_v do not. Where fewer images than asked for are
-   there, these statistics meet some again, but the loss does not: no shape depends on how many there are.
-6. Reservoir. Each image has its own chance, memory / (images so far, with it); in the code all images of a
-   batch have that of its first one.
-7. With several passes over a task (epochs > 1) images meet the reservoir in the first one only.
+   update the running statistics (code), those of C at theta_v do not. If fewer images are available than
+   requested, some are repeated in these statistics, but not in the loss: no shape depends on how many there
+   are.
+6. Reservoir. Each image has its own chance, memory / (images so far, including it); in the code all images of
+   a batch have the chance of its first one.
+7. With several passes over a task (epochs > 1), images are offered to the reservoir in the first one only.
 
-Records: "loss" (step, loss, replay: both in the first update of a batch), "memory" (counts); `tables` says
-what they hold.
+Records: "loss" (step, loss, replay: both in the first update of a batch), "memory" (counts); `tables`
+describes them.
 Keeps between tasks: the weights, `memory` images as bytes with their labels, and their l* where it is used.
 """
 
@@ -57,34 +60,34 @@ REVISION = 1
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults: those of the authors' script for split MNIST, without MIR; memory as in Ji et al. 2020."""
+    """Defaults: as in the authors' script for split MNIST, without MIR; memory as in Ji et al. 2020."""
 
     choose: Literal["random", "interfered"] = "random"  # images replayed: any (ER), or most interfered (MIR)
-    memory: int = 50            # images kept, of all classes together
-    replay_size: int = 10       # b: images replayed in an update
-    n_candidates: int = 50      # c: images among which the most interfered are looked for; MiniImageNet: 25
-    before: Literal["best", "now"] = "best"     # loss before the virtual step: best so far, or that of now
-    updates: int = 1            # u: updates for each batch; 3 on MiniImageNet
+    memory: int = 50            # images kept, over all classes
+    replay_size: int = 10       # b: images replayed per update
+    n_candidates: int = 50      # c: images from which the most interfered are chosen; MiniImageNet: 25
+    before: Literal["best", "now"] = "best"     # loss before the virtual step: best so far, or current
+    updates: int = 1            # u: updates per batch; 3 on MiniImageNet
     net: str = "mlp"            # network: mlp, convnet, resnet18, ... (clkit.blocks.nets)
     centred: bool = False       # pixels from -1 to 1 instead of 0 to 1, as on CIFAR10 and MiniImageNet
     epochs: int = 1             # passes over the images of a task
-    batch_size: int = 10        # n: images in a batch
+    batch_size: int = 10        # n: images per batch
     lr: float = 0.1             # learning rate of gradient descent without momentum
 
     def __post_init__(self):
         check_config(self, above_0="lr")
         few, many = self.n_candidates, self.replay_size
         if self.choose == "interfered" and few < many:
-            raise LearnerError(f"n_candidates={few} is fewer than replay_size={many}: it must be at least as "
-                               "many, of which the most interfered are replayed")
+            raise LearnerError(f"n_candidates={few} is below replay_size={many}: it must be at least as "
+                               "large, because the replayed images are chosen from the candidates")
 
 
 class MIR(Learner):
     """Online experience replay of random or of maximally interfered images."""
 
     stores_images = True
-    tables = {"loss": "one row a batch: step, loss (cross-entropy), replay (of replayed images, or 0)",
-              "memory": "one row a task: counts (K,), images of each class in the memory"}
+    tables = {"loss": "one row per batch: step, loss (cross-entropy), replay (of replayed images, or 0)",
+              "memory": "one row per task: counts (K,), images of each class in the memory"}
     memory_kinds = {"memory": "exemplars"}
 
     def __init__(self, config, shape, classes):
@@ -110,7 +113,7 @@ class MIR(Learner):
     def update(self, optimizer, x, y, first):
         """A step on x float (B, C, H, W) in [0, 1], y (B,), and on images of classes below `first`.
 
-        Returns the loss of the batch and that of the replayed images.
+        Returns the losses of the batch and of the replayed images.
         """
         loss = F.cross_entropy(self(x), y)
         optimizer.zero_grad()
@@ -126,17 +129,17 @@ class MIR(Learner):
         return loss.detach(), replay.detach()
 
     def to_replay(self, first):
-        """What to replay of classes below `first`: indices in the memory (b,), which of them count (b,)."""
+        """Images of classes below `first` to replay: memory indices (b,), and which of them count (b,)."""
         if self.config.choose == "interfered":
             return self.interfered(*self.memory.sample_below(self.config.n_candidates, first))
         return self.memory.sample_below(self.config.replay_size, first)
 
     @torch.no_grad()
     def interfered(self, index, counts):
-        """Of the candidates at these indices (c,) the `replay_size` whose loss a step would raise most.
+        """Choose, from the candidates at `index` (c,), the `replay_size` whose loss a step would raise most.
 
-        counts: (c,) which of them count. The step is one down the gradients that the network has. Returns
-        the indices (b,) and which of them count (b,).
+        counts: (c,) which of them count. The step follows the network's present gradients. Returns the
+        indices (b,) and which of them count (b,).
         """
         x, y = self.memory.get(index, next(self.net.parameters()).dtype)
         before = F.cross_entropy(self(x), y, reduction="none")                  # (c,)

@@ -1,1 +1,1 @@
-"""SpaceNet: the method to read is spacenet.py; compact.py trains the same faster where it can."""
+"""SpaceNet: spacenet.py holds the readable method; compact.py trains fully connected networks faster."""

@@ -1,6 +1,6 @@
 """SpaceNet's fast path: a task of a fully connected network trained on small dense matrices, by hand.
 
-It does what `MaskedNet` in spacenet.py does and takes its blocks from the same functions, so that both draw
+It does the same as `MaskedNet` in spacenet.py and takes its blocks from the same functions, so that both draw
 the same random numbers. A test holds the two equal step by step.
 """
 
@@ -14,11 +14,11 @@ class CompactMLP:
     """The part of a fully connected network that matters while a task trains, as small dense matrices.
 
     Of a hidden layer only `live` neurons reach the loss: the chosen ones, and those with an older connection
-    towards a live neuron of the next layer; the chosen come first. What old connections give to the other
-    live neurons of the first layer does not change while a task trains, and is computed once.
+    to a live neuron of the next layer; the chosen ones come first. What old connections contribute to the
+    other live neurons of the first layer is constant during a task, and is computed once.
 
     matrices[l]: (live out, live in), old and new weights; its upper left corner is the block's `values`.
-    Output rows of old classes are left out, or, with rehearsal, put back in.
+    Output rows of old classes are omitted, or, with rehearsal, included.
     """
 
     def __init__(self, learner, images, labels, task, chosen):
@@ -66,7 +66,7 @@ class CompactMLP:
         return [chosen[0], *live]
 
     def step(self, index):
-        """One step of gradient descent on the images at `index` (B,); the loss before it, a scalar."""
+        """A step of gradient descent on the images at `index` (B,); returns the loss before it, a scalar."""
         hidden, logits = self.forward(index)
         y, logs = self.y.index_select(0, index), logits.log_softmax(1)          # (B, rows + 1)
         loss = logs.flatten().dot(y.flatten()) / -len(y)
@@ -81,9 +81,9 @@ class CompactMLP:
         return loss
 
     def update(self, l, gradient):
-        """`Block.update` in layer l, where connections have one weight: gradient (O, I); a product is saved.
+        """Does the same as `Block.update` in layer l with one product fewer: gradient (O, I).
 
-        In the paper's reading, omega also gathers outside the mask, where nobody looks.
+        In the paper's reading, omega also adds up outside the mask, where it is not used.
         """
         values, mask, omega = self.parts[l]
         if self.code:
@@ -99,7 +99,7 @@ class CompactMLP:
         return torch.addcmul(self.shift, x, self.scale, out=x)
 
     def forward(self, index):
-        """([input (B, D), hidden activations (B, live), ...], logits of the rows in play (B, rows + 1))."""
+        """([input (B, D), hidden activations (B, live), ...], logits of all rows (B, rows + 1))."""
         x = self.inputs(index)                                                  # (B, D)
         z = x @ self.weights_t[0]                                               # (B, chosen)
         if self.constant.shape[1]:
@@ -127,7 +127,7 @@ class CompactMLP:
 
 
 def scale_and_shift(learner):
-    """What standardises flat bytes as the learner does pixels, x * scale + shift: (D,) each."""
+    """(scale, shift), (D,) each: x * scale + shift standardises flat bytes as the learner does pixels."""
     dtype = learner.layers[0].weight.dtype
     pair = 1 / (255 * learner.std), -learner.mean / learner.std
     return [v.to(dtype).expand(learner.shape).flatten().contiguous() for v in pair]

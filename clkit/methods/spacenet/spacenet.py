@@ -1,17 +1,17 @@
 """SpaceNet: each task gets a few sparse connections that gather in few neurons (Sokar et al. 2021).
 
-    python -m clkit run spacenet/split-mnist --preset paper   # seconds a seed: 73.8 % (paper 75.5)
+    python -m clkit run spacenet/split-mnist --preset paper   # seconds for each seed: 73.8 % (paper 75.5)
 
-Beside it: compact.py (the same for fully connected networks, faster), checks.py (settings that cannot work),
+See also: compact.py (the same for fully connected networks, faster), checks.py (settings that cannot work),
 papers/spacenet.py, plots/spacenet.py, figures/spacenet.py, book/explore/spacenet.py.
 
-    SPACENET(tasks): the network begins without any connection, all neurons free       algorithm 1
+    SPACENET(tasks): the network starts with no connection, all neurons are free       algorithm 1
     for each task t:
         h_sel <- some free neurons of each layer                             algorithm 2  SpaceNet.choose
         W_t <- that many connections, scattered evenly between them          algorithm 2  SpaceNet.allocate
         set the output rows of old classes aside                             section 4    MaskedNet.loss
         for each epoch:
-            W_t <- W_t - lr g, everything older held still                   eq. 1        Block.update
+            W_t <- W_t - lr g, older connections stay fixed                  eq. 1        Block.update
             Omega <- Omega + |g dW|                                          eq. 2, 3     Block.update
             a_i <- sum of Omega over the connections into neuron i           eq. 4        importances
             drop the share r of W_t with the smallest Omega                  algorithm 3  Block.rewire
@@ -19,43 +19,45 @@ papers/spacenet.py, plots/spacenet.py, figures/spacenet.py, book/explore/spacene
         reserve the chosen neurons with the largest a for this task          algorithm 4  SpaceNet.reserve
     test: all output rows back in, argmax over all classes                                SpaceNet.forward
 
-Static (adaptive=False) leaves out drop and grow. Rehearsal (rehearsal=True) also shows the images of old
-tasks, with the old output rows in place but held still. For convolutions (section 4, last paragraph of the
-task training) the unit is a kernel: one mask entry, one Omega (the sum over its weights) for all of its
-weights; where the feature maps meet the fully connected layer it is the whole map as one unit sees it.
+Static (adaptive=False) omits drop and grow. Rehearsal (rehearsal=True) also trains on the images of old
+tasks, with the old output rows in place but fixed. For convolutions (section 4, last paragraph of the task
+training) the unit is a kernel, with one mask entry and one Omega (the sum over its weights). Where feature
+maps meet the fully connected layer, the unit is the block of weights from a whole map to one neuron.
 
-Details the paper leaves open, or the authors' code does otherwise
+Details that the paper leaves open, or that the authors' code handles otherwise
 1. Softmax. The paper lets the output layer grow; the code's loss covers all classes of the stream from task
    1 on, where a class without a row counts with its bias alone. That constant gives every task the same
-   scale and matters a great deal (setting `softmax`: all, as the code; seen; task).
+   scale and matters a great deal (setting `softmax`: all, as in the code; seen; task).
 2. Neuron importance. The paper sums Omega as it stands; the code adds that sum to itself at every step, so
    that early steps count more, and keeps the Omega of a dropped connection. importance="paper" and "code";
-   the paper's is the default and does better. Inputs, of which the paper says nothing, sum over what leaves
-   them (code).
+   the paper's is the default and does better. The paper does not define the importance of an input; the
+   code sums over its outgoing connections.
 3. Growth. The text calls it a probability; algorithm 3 and the code take the positions with the largest
    product. A position dropped just now cannot grow back in the same event (code).
 4. When, and how many. The code rewires after every epoch but the last: the paper's loop, read literally,
-   would end a task with untrained zeros in the place of trained connections. The rewiring ratio 0.2 stands
-   in the code alone, and so do the numbers of connections by layer, which are the paper's 2 % as a mean over
-   the layers. The output layer is never rewired.
-5. Reserved neurons neither receive nor send new connections (algorithm 2, code; the prose has the first
-   only). Only chosen neurons are reserved; the code ranks all, which could reserve one never chosen.
+   would end a task with untrained zeros in place of trained connections. Only the code gives the rewiring
+   ratio, 0.2, and the number of connections in each layer; its mean share over the layers is the paper's
+   2 %. The output layer is never rewired.
+5. Reserved neurons neither receive nor send new connections (algorithm 2, code; the paper's text only says
+   that they receive none). Only chosen neurons are reserved; the code ranks all neurons, and so could
+   reserve one that was never chosen.
 6. Start values. One dense Glorot draw serves all tasks (code), not rescaled for sparsity; here its seed is
    kept instead of its values. Grown connections start at zero.
-7. Biases, of which the paper says nothing: as in the code those of all neurons that are not reserved are
-   trained, and output biases with their own task only. So old logits drift a little although old weights do
-   not move; hidden_bias=False stops it.
+7. Biases. The paper does not mention them. As in the code, the biases of all neurons that are not reserved
+   are trained, and output biases during their own task only. So old logits drift slightly although old
+   weights do not change; hidden_bias=False excludes this cause.
 8. |g dW| is computed as lr g^2, which it is for plain gradient descent; the code subtracts float32 weights.
-9. Ties of Omega (a neuron with nothing behind it gives its connections exactly zero) are broken at random.
-10. Pixels are standardised with mean and deviation of the data set (code); without it little is learned.
+9. Ties of Omega are broken at random. (It is exactly zero where a neuron has no outgoing connection.)
+10. Pixels are standardised with the mean and standard deviation of the data set (code); without that, little
+    is learned.
 11. Not enough places: as many connections as fit are allocated, and the table "connections" says how many
     were missing. The code would stop with an error; the convolutional network does run out in its last task.
 12. Rehearsal is not in the code. Our reading: the union of all images, loss over all classes, all output
-    rows in place, gradients for the current task's connections only. It wants a larger rate (0.1).
+    rows in place, gradients for the current task's connections only. It needs a larger learning rate (0.1).
 
 Records: what `SpaceNet.tables` describes.
-Keeps between tasks: the weights, a mask of the places occupied and of the neurons free, both needed for
-learning and not for testing; rehearsal also every image seen.
+Keeps between tasks: the weights, and masks of the occupied places and the free neurons, which learning needs
+and testing does not; rehearsal also keeps every image seen.
 """
 
 import math
@@ -77,7 +79,7 @@ REVISION = 1                    # of the results: raise it when a change to this
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults: split MNIST (section 5.1.1; what stands in the code alone is marked so)."""
+    """Defaults: split MNIST (section 5.1.1; what only the code gives is marked "code")."""
 
     net: Literal["mlp", "conv"] = "mlp"     # network: conv is that of section 5.3
     hidden: tuple = (400, 400)  # units of the fully connected hidden layers
@@ -112,7 +114,7 @@ class Block(nn.Module):
     the task may have a connection.   wanted: how many it asks for.   reading: "paper" or "code" (detail 2).
 
     Changes while the task trains, beside `values`: mask (O, I), 1 where the task has a connection, else 0;
-    omega (O, I), importance (eq. 3), which means something under the mask only; fan_in (O,) and fan_out (I,),
+    omega (O, I), importance (eq. 3), valid under the mask only; fan_in (O,) and fan_out (I,),
     the code's sums of omega over steps, by target and by source.   count: how many connections there are.
     """
 
@@ -142,12 +144,12 @@ class Block(nn.Module):
             self.accumulate()
 
     def accumulate(self):
-        """The code's reading of eq. 4: add the sums of omega, themselves sums, once more at each step."""
+        """The code's reading of eq. 4: add the sums of omega again at each step."""
         self.fan_in += self.omega.sum(1)
         self.fan_out += self.omega.sum(0)
 
     def rewire(self, share, target_importance, source_importance, growth):
-        """Drop the least important connections, grow as many elsewhere (algorithm 3); how many, an int.
+        """Drop the least important connections and grow as many (algorithm 3); returns how many, an int.
 
         target_importance: (O,), source_importance: (I,).   growth: "importance" or "random".
         """
@@ -167,7 +169,7 @@ class Block(nn.Module):
 
 
 def _pick(cost, k):
-    """Flat indices of the k smallest entries of `cost`; which of equals come first is left to chance."""
+    """Flat indices (k,) of the smallest entries of `cost`; ties are broken at random."""
     shuffled = torch.randperm(cost.numel(), device=cost.device)
     best = cost.view(-1)[shuffled].topk(k, largest=False, sorted=False).indices
     return shuffled[best]                                                       # (k,)
@@ -176,7 +178,7 @@ def _pick(cost, k):
 def importances(blocks):
     """[(a of the targets, a of the sources)] of each block (eq. 4): (O,), (I,).
 
-    A hidden neuron counts what comes into it, an input what leaves it.
+    A hidden neuron sums over its incoming connections, an input over its outgoing ones.
     """
     if blocks[0].reading == "code":
         fan_in, fan_out = [b.fan_in for b in blocks], blocks[0].fan_out
@@ -189,10 +191,10 @@ def importances(blocks):
 # ---- training: the whole network by autograd
 
 class MaskedNet:
-    """Trains a task's connections inside the network, of whatever kind: gradients by autograd, then masked.
+    """Trains a task's connections in a network of either kind: gradients by autograd, then masked.
 
-    images, labels: what is trained on.   chosen: of `SpaceNet.choose`.   blocks: one a layer.   rows (R,):
-    the output rows in play, which are the task's, with rehearsal those of all classes seen.
+    images, labels: the training data.   chosen: from `SpaceNet.choose`.   blocks: one for each layer.   rows
+    (R,): the output rows that take part, those of the task; with rehearsal those of all classes seen.
     """
 
     def __init__(self, learner, images, labels, task, chosen):
@@ -212,7 +214,10 @@ class MaskedNet:
         self.put()
 
     def loss(self, x, y):
-        """Mean cross-entropy of x (B, C, H, W) in [0, 1], y (B,) over the rows in play and what is absent."""
+        """Mean cross-entropy over the rows that take part and the absent classes, a scalar.
+
+        x (B, C, H, W) in [0, 1], y (B,).
+        """
         net = self.learner.net
         features = net.features(self.learner.standardised(x))                   # (B, D)
         logits = F.linear(features, net.head.weight[self.rows], net.head.bias[self.rows])       # (B, R)
@@ -220,7 +225,7 @@ class MaskedNet:
         return (norm - logits.gather(1, (y - self.first)[:, None])[:, 0]).mean()
 
     def step(self, index):
-        """One step of gradient descent on the images at `index` (B,); the loss before it, a scalar."""
+        """A step of gradient descent on the images at `index` (B,); returns the loss before it, a scalar."""
         lr, layers = self.learner.config.lr, self.learner.layers
         x = self.images[index].to(layers[0].weight.dtype) / 255
         loss = self.loss(x, self.labels[index])
@@ -247,15 +252,15 @@ class SpaceNet(Learner):
     """SpaceNet, its static variant and its variant with rehearsal."""
 
     tables = {
-        "loss": "one row an epoch: epoch, loss",
-        "masks": "one row a layer at allocation and after each epoch: layer (0: from the inputs), epoch (0: "
-                 "at allocation), targets (O,) and sources (I,), neuron numbers, mask (O, I) of the task",
-        "importance": "one row a layer an epoch: layer, epoch (from 1), omega (O, I), target_importance "
+        "loss": "one row per epoch: epoch, loss",
+        "masks": "one row per layer at allocation and after each epoch: layer (0: from the inputs), epoch "
+                 "(0: at allocation), targets (O,) and sources (I,), neuron numbers, mask (O, I) of the task",
+        "importance": "one row per layer and epoch: layer, epoch (from 1), omega (O, I), target_importance "
                       "(O,), source_importance (I,), before the rewiring",
-        "rewiring": "one row a layer an event: layer, epoch (from 1), dropped, grown",
-        "neurons": "one row a hidden layer a task: layer, chosen, reserved (neuron numbers), free (how many)",
-        "connections": "one row a layer a task: layer, asked, allocated, total (of all tasks), places",
-        "network": "one row a task: connections (of all layers and tasks), their weights, biases, "
+        "rewiring": "one row per layer and rewiring: layer, epoch (from 1), dropped, grown",
+        "neurons": "one row per hidden layer and task: layer, chosen, reserved (their numbers), free (count)",
+        "connections": "one row per layer and task: layer, asked, allocated, total (of all tasks), places",
+        "network": "one row per task: connections (of all layers and tasks), their weights, biases, "
                    "masks_at_test (none)"}
     memory_kinds = {"occupied": "masks", "free": "masks", "memory_": "exemplars"}
     readable = False            # True: fully connected networks, too, are trained by MaskedNet
@@ -292,7 +297,7 @@ class SpaceNet(Learner):
         return weight.view(self.widths[l + 1], self.widths[l], -1)
 
     def standardised(self, x):
-        """Pixels in [0, 1] (B, C, H, W) with the mean and deviation of the data set taken out."""
+        """Standardise pixels in [0, 1] (B, C, H, W) by the mean and standard deviation of the data set."""
         return (x - self.mean) / self.std
 
     def forward(self, x):
@@ -326,7 +331,7 @@ class SpaceNet(Learner):
         return task.train.like(self.memory_images, self.memory_labels), self.memory_labels
 
     def choose(self, task):
-        """The neurons that the task may use (algorithm 2): [inputs, by hidden layer ..., its classes]."""
+        """Choose neurons for the task (algorithm 2): [inputs, those of each hidden layer ..., classes]."""
         device = self.seed.device
         chosen = [torch.arange(self.widths[0], device=device)]
         for j in range(len(self.widths) - 2):
@@ -336,9 +341,10 @@ class SpaceNet(Learner):
         return [*chosen, torch.arange(task.first, task.seen, device=device)]
 
     def allocate(self, l, values, targets, sources, chosen, start):
-        """The Block of layer l with its connections allocated, at their start values (algorithm 2).
+        """Allocate connections in layer l at their start values (algorithm 2); returns the Block.
 
-        values: (O, I, K), those of `targets` and `sources`, written to.   start: of `start_values`.
+        values: (O, I, K), weights between `targets` and `sources`, changed in place.   start: from
+        `start_values`.
         """
         pair = targets[:, None], sources
         allowed = torch.isin(targets, chosen[l + 1])[:, None] & torch.isin(sources, chosen[l])
@@ -359,15 +365,16 @@ class SpaceNet(Learner):
         return drawn
 
     def trains_bias(self, l, neurons, task):
-        """1 for those of the neurons (n,) of layer l + 1 whose bias is trained in this task, else 0."""
+        """1 for each of the neurons (n,) of layer l + 1 whose bias is trained in this task, else 0."""
         if l == len(self.widths) - 2:
             return (neurons >= task.first).long()
         return getattr(self, f"free{l}")[neurons].long() * int(self.config.hidden_bias)
 
     def absent_logsumexp(self, task, rows):
-        """log of what the classes without a row in play add to the softmax, constant while a task trains.
+        """Log of what the absent classes add to the sum in the softmax, a constant during a task; a scalar.
 
-        Where they add nothing it is far below any logit, but finite: 0 times minus infinity is no number.
+        rows: those that take part. If the classes add nothing, the value is far below any logit but finite,
+        because 0 times minus infinity is NaN.
         """
         covered = {"all": self.classes, "seen": task.seen, "task": 0}[self.config.softmax]
         absent = torch.ones(self.classes, dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)
@@ -386,7 +393,7 @@ class SpaceNet(Learner):
                 trace("rewiring", layer=l, epoch=epoch, dropped=k, grown=k)
 
     def reserve(self, blocks, chosen):
-        """Take the task's most important neurons from the free ones, note the places occupied (algorithm 4).
+        """Reserve the task's most important neurons and mark its places as occupied (algorithm 4).
 
         Returns the numbers of the reserved neurons, [(n,)] by hidden layer.
         """

@@ -1,0 +1,1 @@
+"""DGM: masks, the growing generator, and the learner."""

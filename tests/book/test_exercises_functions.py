@@ -1,0 +1,712 @@
+"""Exercises whose answer is a function: right functions in many forms, wrong ones with their messages."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from clkit.book import exercises
+
+NAN = float("nan")
+
+
+def stub(*_):
+    raise NotImplementedError
+
+
+def torch_form(value):
+    found = torch.tensor(np.asarray(value), device="cpu")
+    return found.requires_grad_() if found.is_floating_point() else found
+
+
+# What a reader may return in place of an array of floats.
+FORMS = {
+    "list": lambda value: np.asarray(value).tolist(),
+    "tuple of arrays": lambda value: tuple(np.asarray(value)) if np.ndim(value) else (value,),
+    "generator": lambda value: (v for v in np.atleast_1d(value)),
+    "tensor": torch_form,
+    "float32": lambda value: np.asarray(value, dtype=np.float32),
+    "objects": lambda value: np.asarray(value, dtype=object),
+}
+
+# For each checker: its solution, other right functions, and wrong ones with a word of the message.
+
+# ---- notebook 00: average accuracy
+
+
+def average_loop(a):
+    total = 0.0
+    for task in range(len(a)):
+        total += a[len(a) - 1][task]
+    return total / len(a)
+
+
+AVERAGE = (
+    exercises.check_average,
+    exercises.average_solution,
+    [
+        average_loop,
+        lambda a: np.nanmean(a[-1]),
+        lambda a: torch.from_numpy(a)[-1].mean(),
+        lambda a: sum(a[-1]) / len(a),
+    ],
+    [
+        (lambda a: np.median(a[-1]), "That is the median"),
+        (lambda a: a[-1].sum(), "That is the sum"),
+        (lambda a: a[-1].max(), "the largest value"),
+        (lambda a: min(a[-1]), "the smallest value"),
+        (lambda a: np.diag(a).mean(), "mean of the diagonal"),
+        (lambda a: np.nanmean(a), "mean over all moments"),
+        (lambda a: np.mean([np.nanmean(row) for row in a]), "*incremental*"),
+        (lambda a: a[-1, :-1].mean(), "left out the newest task"),
+        (lambda a: np.nanmean(a[-2]), "last row but one"),
+        (lambda a: a[:, 0].mean(), "That is a column"),
+        (lambda a: a.mean(), "is `nan`"),
+        (lambda a: a[:, -1].mean(), "is `nan`"),
+        (lambda a: 100 * a[-1].mean(), "not a percentage"),
+        (lambda a: round(a[-1].mean(), 2), "Do not round"),
+        (lambda a: -a[-1].mean(), "sign is wrong"),
+        (lambda a: a[-1, -1], "the largest value"),
+        (lambda a: np.sqrt((a[-1] ** 2).mean()), "on paper"),
+        (lambda a: (a[-1].max() + a[-1].min()) / 2, "on paper"),
+        (lambda a: a[-1].sum() / 4, "(1 –; 0.25 0.75): your result is 0.25, but it should be 0.5"),
+        (lambda a: a[-1], "shape (4,). Take the mean over the tasks"),
+        (lambda a: None, "did you forget `return`"),
+        (lambda a: a["last"], "stopped with IndexError"),
+        (0.6, "without parentheses, not `0.6`"),
+        (stub, "`stub` is still empty"),
+    ],
+)
+
+# ---- notebook 01: forgetting, a memory
+
+
+def forgetting_loop(a):
+    lost = []
+    for task in range(len(a) - 1):
+        earlier = [a[moment, task] for moment in range(task, len(a) - 1)]
+        lost.append(max(earlier) - a[-1, task])
+    return sum(lost) / len(lost)
+
+
+def forgetting_torch(a):
+    a = torch.from_numpy(a).nan_to_num(nan=-1.0)
+    return (a[:-1, :-1].amax(0) - a[-1, :-1]).mean()
+
+
+FORGETTING = (
+    exercises.check_forgetting,
+    exercises.forgetting_solution,
+    [forgetting_loop, forgetting_torch, lambda a: np.nanmax(a[:-1, :-1] - a[-1, :-1], axis=0).mean()],
+    [
+        (lambda a: (np.diag(a) - a[-1])[:-1].mean(), "*best* earlier moment"),
+        (lambda a: (a[-1] - np.diag(a))[:-1].mean(), "That is backward transfer"),
+        (lambda a: (np.nanmax(a, axis=0) - a[-1])[:-1].mean(), "moments *before* the end"),
+        (lambda a: np.maximum(exercises.forgetting_solution(a), 0), "moments *before* the end"),
+        (lambda a: (np.nanmax(a, axis=0) - a[-1]).mean(), "divide by $T-1$"),
+        (lambda a: (a[-1, :-1] - np.nanmax(a[:-1, :-1], axis=0)).mean(), "sign is wrong"),
+        (lambda a: np.median(np.nanmax(a[:-1, :-1], axis=0) - a[-1, :-1]), "the median"),
+        (lambda a: np.sum(np.nanmax(a[:-1, :-1], axis=0) - a[-1, :-1]), "the sum"),
+        (lambda a: np.max(np.nanmax(a[:-1, :-1], axis=0) - a[-1, :-1]), "the largest value"),
+        (lambda a: np.abs(np.nanmax(a[:-1, :-1], axis=0) - a[-1, :-1]).mean(), "leave out `abs`"),
+        (lambda a: (a[-2, :-1] - a[-1, :-1]).mean(), "just before the end"),
+        (lambda a: (np.nanmean(a[:-1, :-1], axis=0) - a[-1, :-1]).mean(), "mean of the earlier moments"),
+        (lambda a: (a.max(axis=0) - a[-1]).mean(), "is `nan`"),
+        (lambda a: 100 * exercises.forgetting_solution(a), "not a percentage"),
+        (lambda a: round(exercises.forgetting_solution(a), 2), "Do not round"),
+        (lambda a: (1 - a[-1, :-1] / np.nanmax(a[:-1, :-1], axis=0)).mean(), "on paper"),
+        (lambda a: np.nanmax(a[:-1, :-1], axis=0).mean(), "on paper"),
+        (lambda a: a[0, 0] - a[-1, 0], "on paper"),
+        (lambda a: np.nanmax(a[:-1, :-1], axis=0) - a[-1, :-1], "shape (3,). Take the mean"),
+        (lambda a: None, "did you forget `return`"),
+        (stub, "still empty"),
+    ],
+)
+
+
+def filling(replace):
+    """Reservoir sampling that fills the memory, then calls replace(memory, item, n_seen, size, random)."""
+
+    def offer(memory, item, n_seen, size, random):
+        if n_seen < size:
+            memory.append(item)
+        else:
+            replace(memory, item, n_seen, size, random)
+
+    return offer
+
+
+@filling
+def two_draws(memory, item, n_seen, size, random):
+    if random.random() < size / (n_seen + 1):
+        memory[random.integers(size)] = item
+
+
+@filling
+def pop_and_append(memory, item, n_seen, size, random):
+    index = int(random.random() * (n_seen + 1))
+    if index < size:
+        memory.pop(index)
+        memory.append(item)
+
+
+@filling
+def by_choice(memory, item, n_seen, size, random):
+    kept = random.permutation(n_seen + 1)[:size]
+    if n_seen in kept:
+        memory[random.choice(size)] = item
+
+
+@filling
+def with_torch(memory, item, n_seen, size, random):
+    index = torch.tensor(random.integers(0, n_seen, endpoint=True))
+    if index < size:
+        memory[index] = item
+
+
+def drawn_from(number, place=lambda index, size: index):
+    """Reservoir sampling that draws an index below number(n_seen, size)."""
+
+    @filling
+    def offer(memory, item, n_seen, size, random):
+        index = random.integers(number(n_seen, size))
+        if index < size:
+            memory[place(index, size)] = item
+
+    return offer
+
+
+@filling
+def one_of_size_and_new(memory, item, n_seen, size, random):
+    memory.append(item)
+    memory.pop(random.integers(size + 1))
+
+
+@filling
+def oldest_out(memory, item, n_seen, size, random):
+    if random.random() < size / (n_seen + 1):
+        del memory[0]
+        memory.append(item)
+
+
+@filling
+def in_turn(memory, item, n_seen, size, random):
+    if random.random() < size / (n_seen + 1):
+        memory[n_seen % size] = item
+
+
+@filling
+def newest_only(memory, item, n_seen, size, random):
+    memory.append(item)
+    del memory[0]
+
+
+@filling
+def off_by_one(memory, item, n_seen, size, random):
+    index = random.integers(n_seen + 1)
+    if index <= size:
+        memory[index] = item
+
+
+@filling
+def repeats(memory, item, n_seen, size, random):
+    memory[:2] = [item, item][:size]
+
+
+def forgets_to_fill(memory, item, n_seen, size, random):
+    place = random.integers(n_seen + 1)
+    if place < len(memory):
+        memory[place] = item
+
+
+def room_for_four(memory, item, n_seen, size, random):
+    exercises.reservoir_solution(memory, item, n_seen, 4, random)
+
+
+def same_seed(memory, item, n_seen, size, random):
+    exercises.reservoir_solution(memory, item, n_seen, size, np.random.default_rng(0))
+
+
+def unfair_start(memory, item, n_seen, size, random):
+    exercises.reservoir_solution(memory, item, n_seen + 1, size, random)
+
+
+RESERVOIR = (
+    exercises.check_reservoir,
+    None,
+    [exercises.reservoir_solution, two_draws, pop_and_append, by_choice, with_torch],
+    [
+        (drawn_from(lambda n, size: n), "one number too few"),
+        (drawn_from(lambda n, size: n + 2), "one number too many"),
+        (unfair_start, "one number too many"),
+        (drawn_from(lambda n, size: size), "You keep every new item"),
+        (newest_only, "You keep every new item"),
+        (filling(lambda *_: None), "You keep no later item"),
+        (drawn_from(lambda n, size: n + 1, lambda index, size: 0), "always takes the same place"),
+        (
+            drawn_from(lambda n, size: n + 1, lambda index, size: -1),
+            "replace each of the others equally often",
+        ),
+        (drawn_from(lambda n, size: 2 * size), "with probability `size / (n_seen + 1)`"),
+        (drawn_from(lambda n, size: n + size), "replace each of the others"),
+        (one_of_size_and_new, "replace each of the others"),
+        (oldest_out, "replace each of the others"),
+        (in_turn, "replace each of the others"),
+        (same_seed, "share of streams that keep item [0]"),
+        (off_by_one, "stopped with IndexError"),
+        (repeats, "You keep every new item"),
+        (forgets_to_fill, "holds 0, but it should hold 1"),
+        (room_for_four, "a memory for 1 holds 2, but it should hold 1"),
+        (lambda memory, item, *_: memory.append(item), "holds 2, but it should hold 1"),
+        (lambda memory, item, *_: [*memory, item], "in the list `memory` itself"),
+        (
+            lambda memory, item, n, size, random: memory.__setitem__(
+                slice(None), [[item]] * min(size, n + 1)
+            ),
+            "unchanged",
+        ),
+        (lambda memory: None, "stopped with TypeError"),
+        (stub, "still empty"),
+    ],
+)
+
+# ---- notebook 02: Fisher information
+
+
+def fisher_loop(p, x):
+    found = np.zeros((p.shape[1], x.shape[1]))
+    for n in range(len(p)):
+        for label in range(p.shape[1]):
+            error = p[n] - (np.arange(p.shape[1]) == label)
+            found += p[n, label] * np.outer(error, x[n]) ** 2 / len(p)
+    return found
+
+
+FISHER = (
+    exercises.check_fisher,
+    exercises.fisher_solution,
+    [
+        fisher_loop,
+        lambda p, x: np.einsum("nk,nd->kd", p - p * p, x * x) / len(p),
+        lambda p, x: torch.einsum("nk,nd->nkd", torch.tensor(p - p * p), torch.tensor(x * x)).mean(0),
+    ],
+    [
+        (lambda p, x: (p * p).T @ (x * x) / len(p), "no class were ever the label"),
+        (lambda p, x: p.T @ (x * x) / len(p), "factor $1 - p_k$ is missing"),
+        (lambda p, x: ((p - p * p) ** 2).T @ (x * x) / len(p), "on paper"),
+        (lambda p, x: (p - p * p).T @ x / len(p), "Square the input"),
+        (lambda p, x: (p - p * p).T @ (x * x), "Divide by the number of images"),
+        (lambda p, x: ((p - p * p).T @ x / len(p)) ** 2, "square of a mean gradient"),
+        (lambda p, x: ((p - (p == p.max(1, keepdims=True))) ** 2).T @ (x * x) / len(p), "the most likely"),
+        (lambda p, x: (x * x).T @ (p - p * p) / len(p), "return the transpose"),
+        (lambda p, x: (p * p - p).T @ (x * x) / len(p), "sign is wrong"),
+        (lambda p, x: np.round((p - p * p).T @ (x * x) / len(p), 2), "Do not round"),
+        (lambda p, x: (p - p * p).T @ (x * x) / p.shape[1], "on paper"),
+        (lambda p, x: ((1 - p) ** 2).T @ (x * x) / len(p), "on paper"),
+        (lambda p, x: np.outer((p - p * p).mean(0), (x * x).mean(0)), "on paper"),
+        (lambda p, x: np.abs((p - p * p).T @ np.abs(x)) / len(p), "on paper"),
+        (lambda p, x: np.sqrt((p - p * p).T @ (x * x) / len(p)), "on paper"),
+        (lambda p, x: ((p - p * p).T @ (x * x) / len(p)).mean(1), "shape (3,). One row for each class"),
+        (lambda p, x: 0.5, "your result has the shape ()"),
+        (lambda p, x: None, "did you forget `return`"),
+        (lambda p, x: "text", "not `'text'`"),
+        (lambda p, x: p @ x, "stopped with ValueError"),
+        (stub, "still empty"),
+    ],
+)
+
+# ---- notebook 03: herding
+
+
+def greedy(features, mu, m, again=False, mean=lambda chosen, k, m: chosen.mean(0), order=2):
+    chosen = []
+    for k in range(1, m + 1):
+        left = [i for i in range(len(features)) if again or i not in chosen]
+        gaps = [np.linalg.norm(mu - mean(features[[*chosen, i]], k, m), order) for i in left]
+        chosen.append(left[int(np.argmin(gaps))])
+    return chosen
+
+
+def herding_torch(features, mu, m):
+    from clkit.blocks.memory import herd
+
+    return herd(torch.tensor(features), m)
+
+
+HERDING = (
+    exercises.check_herding,
+    exercises.herding_solution,
+    [greedy, herding_torch, lambda f, mu, m: iter(greedy(f, mu, m))],
+    [
+        (lambda f, mu, m: np.argsort(((f - mu) ** 2).sum(1))[:m], "*nearest* to `mu`"),
+        (lambda f, mu, m: np.argsort(-f @ mu)[:m], "*nearest* to `mu`"),
+        (lambda f, mu, m: greedy(f, mu, m, mean=lambda chosen, k, m: chosen.sum(0)), "*sum* of the features"),
+        (lambda f, mu, m: greedy(f, mu, m, mean=lambda chosen, k, m: chosen.sum(0) / m), "from the start"),
+        (lambda f, mu, m: greedy(f, mu, m, again=True), "chose an image twice"),
+        (lambda f, mu, m: sorted(greedy(f, mu, m)), "in another order"),
+        (lambda f, mu, m: f[greedy(f, mu, m)], "Return their indices"),
+        (lambda f, mu, m: np.isin(np.arange(len(f)), greedy(f, mu, m)), "You return a mask"),
+        (lambda f, mu, m: greedy(f, mu, len(f)), "Stop after `m`"),
+        (lambda f, mu, m: greedy(f, mu, m)[::-1], "Try every remaining image"),
+        (lambda f, mu, m: np.argsort(-((f - mu) ** 2).sum(1))[:m], "Try every remaining image"),
+        (lambda f, mu, m: greedy(f, f.mean(0) / 2, m), "Try every remaining image"),
+        (lambda f, mu, m: greedy(f, mu, m, order=1), "Try every remaining image"),
+        (lambda f, mu, m: list(range(m)), "Try every remaining image"),
+        (lambda f, mu, m: [i + 1 for i in greedy(f, mu, m)], "Try every remaining image"),
+        (lambda f, mu, m: [0] * m, "Try every remaining image"),
+        (lambda f, mu, m: greedy(f, mu, m - 1), "shape (5,). Return one index for each"),
+        (lambda f, mu, m: set(greedy(f, mu, m)), "Return an array of shape (6,), not"),
+        (lambda f, mu, m: None, "did you forget `return`"),
+        (lambda f, mu, m: 3, "your result has the shape ()"),
+        (lambda f, mu, m: f[len(f)], "stopped with IndexError"),
+        (stub, "still empty"),
+    ],
+)
+
+# ---- notebook 04: growth
+
+
+def grow_by(gain, more=0, free=None):
+    """Growth at the k + more free places with the largest gain(omega, source)."""
+
+    def grow(omega, source, taken, k):
+        gains = np.where(taken if free is None else ~free(taken), -np.inf, gain(omega, source))
+        grown = np.zeros(taken.shape, dtype=bool)
+        grown[np.unravel_index(np.argsort(gains.ravel())[gains.size - k - more :], taken.shape)] = True
+        return grown
+
+    return grow
+
+
+def product(omega, source):
+    return omega.sum(1)[:, None] * source
+
+
+right_growth = grow_by(product)
+
+
+def grow_loop(omega, source, taken, k):
+    places = [(o, i) for o in range(len(omega)) for i in range(len(source)) if not taken[o, i]]
+    places.sort(key=lambda at: -sum(omega[at[0]]) * source[at[1]])
+    return [[(o, i) in places[:k] for i in range(len(source))] for o in range(len(omega))]
+
+
+def grow_torch(omega, source, taken, k):
+    gain = torch.outer(torch.tensor(omega).sum(1), torch.tensor(source)).masked_fill(torch.tensor(taken), -1)
+    return torch.zeros(gain.numel()).bool().index_fill(0, gain.flatten().topk(k).indices, True).view_as(gain)
+
+
+GROW = (
+    exercises.check_grow,
+    exercises.grow_solution,
+    [
+        right_growth,
+        grow_loop,
+        grow_torch,
+        *(lambda *a, t=t: right_growth(*a).astype(t) for t in ("uint8", "f4", "int8")),
+    ],
+    [
+        (grow_by(lambda omega, source: omega.sum(0)[:, None] * source), "the wrong axis"),
+        (grow_by(lambda omega, source: source[:, None] * omega.sum(1)), "swapped the two ends"),
+        (grow_by(lambda omega, source: omega.sum(1)[:, None] + source), "both ends must matter"),
+        (grow_by(lambda omega, source: -product(omega, source)), "*smallest*"),
+        (grow_by(lambda omega, source: omega.sum(1)[:, None] + 0 * source), "target neurons only"),
+        (grow_by(lambda omega, source: 0 * omega.sum(1)[:, None] + source), "source neurons only"),
+        (grow_by(lambda omega, source: omega.max(1)[:, None] * source), "Its importance is the *sum*"),
+        (grow_by(lambda omega, source: (omega > 0).sum(1)[:, None] * source), "You counted"),
+        (grow_by(product, free=np.ones_like), "already taken"),
+        (lambda *a: right_growth(*a) | a[2], "only the new ones"),
+        (lambda omega, source, taken, k: product(omega, source), "You return the products"),
+        (lambda *a: np.flatnonzero(right_growth(*a)), "the indices of the places"),
+        (lambda *a: right_growth(*a).T, "return the transpose"),
+        (grow_by(product, more=1), "exactly the `k` largest"),
+        (grow_by(product, more=-1), "exactly the `k` largest"),
+        (grow_by(lambda omega, source: 1 / (1 + product(omega, source))), "*smallest*"),
+        (lambda *a: ~right_growth(*a), "exactly the `k` largest"),
+        (lambda omega, source, taken, k: ~taken, "exactly the `k` largest"),
+        (lambda omega, source, taken, k: np.zeros(taken.shape), "exactly the `k` largest"),
+        (lambda *a: right_growth(*a) * 0.5, "exactly the `k` largest"),
+        (lambda *a: right_growth(*a)[:-1], "Return a boolean matrix"),
+        (lambda omega, source, taken, k: None, "did you forget `return`"),
+        (lambda omega, source, taken, k: 1 // 0, "stopped with ZeroDivisionError"),
+        (stub, "still empty"),
+    ],
+)
+
+# ---- notebook 05: diversity, divergence
+
+
+def soft(logits, axis=1):
+    e = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def naive(logits):
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+def negentropy(p):
+    return np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0).sum(-1)
+
+
+def diversity_loop(logits):
+    mean = np.zeros(logits.shape[1])
+    for row in logits:
+        e = np.exp(row - max(row))
+        mean += e / e.sum() / len(logits)
+    return sum(m * np.log(m) for m in mean if m > 0)
+
+
+DIVERSITY = (
+    exercises.check_diversity,
+    exercises.diversity_solution,
+    [
+        diversity_loop,
+        lambda s: negentropy(soft(s).mean(0)),
+        lambda s: (soft(s).mean(0) * np.log(soft(s).mean(0) + 1e-8)).sum(),
+        lambda s: -torch.distributions.Categorical(torch.tensor(s).softmax(1).mean(0)).entropy(),
+    ],
+    [
+        (lambda s: negentropy(soft(s.mean(0, keepdims=True))[0]), "softmax of the mean logits"),
+        (lambda s: negentropy(soft(s)).mean(), "mean of the entropies"),
+        (lambda s: -negentropy(soft(s).mean(0)), "sign is wrong"),
+        (lambda s: (soft(s).mean(0) * np.log2(soft(s).mean(0))).sum(), "base 2"),
+        (lambda s: (s.mean(0) * np.log(s.mean(0))).sum(), "softmax is missing"),
+        (lambda s: negentropy(soft(s, axis=0).mean(0)), "over the classes of an image"),
+        (lambda s: negentropy(soft(s).mean(1)), "`axis=1`, and the mean over the images"),
+        (lambda s: negentropy((np.exp(s) / np.exp(s).sum()).mean(0)), "the whole matrix"),
+        (lambda s: round(negentropy(soft(s).mean(0)), 2), "Do not round"),
+        (lambda s: (soft(s).mean(0) * np.log(soft(s).mean(0))).mean(), "on paper"),
+        (lambda s: negentropy(soft(s).mean(0)) + 0.01, "on paper"),
+        (lambda s: np.log(soft(s).mean(0)).sum(), "on paper"),
+        (lambda s: negentropy(soft(s[:2]).mean(0)), "(3 -1 0.5; 0 2 2; -4 1 0; 1 1 1): your result"),
+        (lambda s: negentropy(naive(s).mean(0)), "exponential of 1000"),
+        (lambda s: (soft(s).mean(0) * np.log(soft(s).mean(0))).sum(), "0 times the logarithm"),
+        (lambda s: soft(s).mean(0) * np.log(soft(s).mean(0)), "the sum over the classes"),
+        (soft, "your result has the shape (2, 2)"),
+        (lambda s: "text", "not `'text'`"),
+        (lambda s: None, "forget `return`"),
+        (lambda s: s[len(s)], "stopped with IndexError"),
+        (stub, "still empty"),
+    ],
+)
+
+
+def outputs(measure, soft=soft):
+    return lambda old, new: measure(soft(old), soft(new)).sum(1)
+
+
+def middle(p, q):
+    return (p + q) / 2
+
+
+def ag(p, q):
+    return middle(p, q) * np.log(middle(p, q) / np.sqrt(p * q))
+
+
+def divergence_torch(old, new):
+    log_p, log_q = (torch.tensor(s).double().log_softmax(1) for s in (old, new))
+    log_m = torch.logaddexp(log_p, log_q) - np.log(2)
+    return (log_m.exp() * (2 * log_m - log_p - log_q)).sum(1) / 2
+
+
+def divergence_loop(old, new):
+    return [exercises.divergence_solution(p[None], q[None])[0] for p, q in zip(old, new)]
+
+
+DIVERGENCE = (
+    exercises.check_divergence,
+    exercises.divergence_solution,
+    [divergence_loop, divergence_torch, lambda old, new: exercises.divergence_solution(new, old)],
+    [
+        (
+            outputs(lambda p, q: (p * np.log(p / middle(p, q)) + q * np.log(q / middle(p, q))) / 2),
+            "Jensen-Shannon",
+        ),
+        (outputs(lambda p, q: p * (np.log(p) - np.log(q))), "KL(p || q), which"),
+        (outputs(lambda p, q: q * (np.log(q) - np.log(p))), "KL(q || p), which"),
+        (
+            outputs(lambda p, q: (p * np.log(p / q) + q * np.log(q / p)) / 2),
+            "mean of KL(p || q) and KL(q || p)",
+        ),
+        (outputs(lambda p, q: middle(p, q) * np.log(middle(p, q) / p)), "KL(m || p) alone"),
+        (outputs(lambda p, q: middle(p, q) * np.log(middle(p, q) / q)), "KL(m || q) alone"),
+        (outputs(lambda p, q: middle(p, q) * np.log(middle(p, q) ** 2 / (p * q))), "take the *mean*"),
+        (outputs(lambda p, q: (p + q) * np.log((p + q) / np.sqrt(p * q))), "Your m is p + q"),
+        (outputs(lambda p, q: middle(p, q) * np.log((p + q) / np.sqrt(p * q))), "Your m in the logarithm"),
+        (outputs(lambda p, q: middle(p, q) * np.log(middle(p, q) / (p * q))), "square root is missing"),
+        (outputs(lambda p, q: -ag(p, q)), "sign is wrong"),
+        (outputs(lambda p, q: ag(p, q) / np.log(2)), "base 2"),
+        (outputs(ag, soft=lambda logits: logits), "softmax is missing"),
+        (outputs(lambda p, q: np.round(ag(p, q), 3)), "on paper"),
+        (outputs(ag), "logits are 200 apart"),
+        (outputs(ag, soft=naive), "`np.logaddexp(log_p, log_q)"),
+        (outputs(ag, soft=lambda logits: np.maximum(soft(logits), 1e-10)), "sets a bound"),
+        (lambda old, new: 1 + exercises.divergence_solution(old, new), "on paper"),
+        (lambda old, new: exercises.divergence_solution(old, new) * [1, 2, 1][: len(old)], "entry [1] is"),
+        (lambda old, new: exercises.divergence_solution(old, new).mean(), "keep the images separate"),
+        (lambda old, new: soft(old) - soft(new), "shape (3, 2). Take the sum"),
+        (lambda old, new: soft(old).sum(0), "shape (3,); your result has the shape (2,)"),
+        (lambda old, new: None, "forget `return`"),
+        (lambda old, new: {}, "not `{}`"),
+        (lambda old, new: old @ new, "stopped with ValueError"),
+        (stub, "still empty"),
+    ],
+)
+
+# ---- the same questions to all
+
+CHECKERS = {
+    "average": AVERAGE,
+    "forgetting": FORGETTING,
+    "reservoir": RESERVOIR,
+    "fisher": FISHER,
+    "herding": HERDING,
+    "grow": GROW,
+    "diversity": DIVERSITY,
+    "divergence": DIVERGENCE,
+}
+
+
+@pytest.mark.parametrize("name", CHECKERS)
+def test_right_functions_pass_in_any_form(name):
+    check, solution, others, _ = CHECKERS[name]
+    forms = [] if solution is None else [lambda *a, f=f: f(solution(*a)) for f in FORMS.values()]
+    right = [*forms, *others, *([solution] if solution else [])]
+    assert len(right) >= 4
+    for n, function in enumerate(right):
+        assert check(function), (n, check(function))
+
+
+@pytest.mark.parametrize("name", CHECKERS)
+def test_wrong_functions_fail_with_the_reason(name):
+    check, _, _, wrong = CHECKERS[name]
+    assert len(wrong) >= 12
+    for n, (function, word) in enumerate(wrong):
+        verdict = check(function)
+        assert not verdict and word in verdict.message, (n, word, verdict)
+
+
+@pytest.mark.parametrize("name", CHECKERS)
+def test_each_known_mistake_is_told_from_the_others(name):
+    check = CHECKERS[name][0]
+    for hint, mistake in check.mistakes.items():
+        verdict = check(mistake)
+        assert not verdict and verdict.message.endswith(hint), (hint, verdict)
+
+
+@pytest.mark.parametrize("name", [n for n in CHECKERS if n != "reservoir"])
+def test_a_function_may_change_its_arguments(name):
+    check, solution = CHECKERS[name][:2]
+
+    def changes(*arguments):
+        value = solution(*arguments)
+        for argument in arguments:
+            if isinstance(argument, np.ndarray):
+                argument.fill(0)
+        return value
+
+    before = copy.deepcopy(check.cases)
+    assert check(changes)
+    for case, copied in zip(check.cases, before, strict=True):
+        np.testing.assert_equal(case, copied)
+
+
+def test_a_print_in_a_memory_does_not_fill_the_page(capsys):
+    def prints(*arguments):
+        print(arguments)
+        exercises.reservoir_solution(*arguments)
+
+    assert exercises.check_reservoir(prints) and capsys.readouterr().out == ""
+
+
+# ---- the solutions against other code
+
+
+@pytest.mark.parametrize("size, offered", [(1, 12), (5, 60), (20, 200)])
+def test_the_solution_keeps_every_item_equally_often(size, offered):
+    """The count of how often an item is kept is binomial; checked item by item."""
+    random, kept, streams = np.random.default_rng(7), np.zeros(offered), 1000
+    for _ in range(streams):
+        memory = []
+        for n in range(offered):
+            exercises.reservoir_solution(memory, n, n, size, random)
+        kept[memory] += 1
+    p = size / offered
+    z = (kept - streams * p) / np.sqrt(streams * p * (1 - p))
+    assert np.abs(z).max() < 5
+
+
+def test_the_solution_herds_as_icarl_does():
+    from clkit.blocks.memory import herd
+
+    torch.manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(60, 5, dtype=torch.float64) + 0.3)
+    mu = torch.nn.functional.normalize(features.mean(0), dim=0)
+    assert exercises.herding_solution(features.numpy(), mu.numpy(), 25) == herd(features, 25).tolist()
+
+
+def test_the_solution_is_the_fisher_information_of_ewc_and_of_autograd():
+    """Two references: the code of EWC, and one gradient per image and label."""
+    from clkit.blocks import functional, nets
+    from clkit.methods.baselines.ewc import EWC, Config
+
+    torch.manual_seed(0)
+    net, x = nets.MLP((1, 2, 3), 4, hidden=()).double(), torch.randn(7, 1, 2, 3, dtype=torch.float64)
+    logits = net(x)
+    p, w = logits.softmax(1), net.head.weight
+    ours = exercises.fisher_solution(p.detach().numpy(), x.flatten(1).numpy())
+    slow = (
+        sum(
+            p[n, k].detach() * torch.autograd.grad(logits.log_softmax(1)[n, k], w, retain_graph=True)[0] ** 2
+            for n in range(7)
+            for k in range(4)
+        )
+        / 7
+    )
+    assert np.allclose(ours, slow)
+    errors = EWC(Config(fisher="expected"), (1, 2, 3), 4).errors(logits.detach(), None)
+    with torch.no_grad():
+        ewc = sum(functional.sum_over_images_mlp(torch.square, net, x, e) for e in errors) / 7
+    assert np.allclose(ours, ewc[:24].view(4, 6)) and exercises.check_fisher(exercises.fisher_solution)
+
+
+def test_the_solution_grows_where_spacenet_does():
+    """Reference: the block of the method, which drops and grows connections in one event."""
+    from clkit.methods.spacenet.spacenet import Block
+
+    torch.manual_seed(0)
+    allowed = torch.rand(20, 30) < 0.9
+    block = Block(torch.zeros(20, 30, 1), torch.arange(20), torch.arange(30), allowed, 150)
+    block.omega.copy_(torch.rand(20, 30) * block.mask)
+    before, source = block.mask > 0, torch.rand(30)
+    omega, taken = block.omega.clone(), before | ~allowed
+    k = block.rewire(0.2, omega.sum(1), source, "importance")
+    grown = exercises.grow_solution(omega.numpy(), source.numpy(), taken.numpy(), k)
+    assert k == 30 and np.array_equal(grown, ((block.mask > 0) & ~before).numpy())
+
+
+def test_the_solution_is_the_diversity_of_arm():
+    from clkit.methods.arm import arm
+
+    torch.manual_seed(0)
+    for logits in (3 * torch.randn(7, 10, dtype=torch.float64), torch.zeros(4, 10), 500 * torch.randn(5, 3)):
+        weights = logits.new_full((len(logits),), 1 / len(logits))
+        theirs = arm.diversity(logits.softmax(1), weights).item()
+        assert exercises.diversity_solution(logits.numpy()) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_the_solution_is_the_divergence_of_arm():
+    """Also its closed form for two classes with swapped logits."""
+    from clkit.methods.arm import arm
+
+    torch.manual_seed(0)
+    for scale in (1, 10, 300):
+        logits = scale * torch.randn(2, 6, 10, dtype=torch.float64)
+        theirs = arm.divergence(*logits.log_softmax(-1)).numpy()
+        assert np.allclose(exercises.divergence_solution(*logits.numpy()), theirs, rtol=1e-9)
+    s = np.array([1.0, 5.0, 10.0, 20.0, 200.0])
+    old = np.stack([s, 0 * s], 1)
+    right = s / 2 + np.log1p(np.exp(-s)) - np.log(2)
+    assert np.allclose(exercises.divergence_solution(old, old[:, ::-1]), right)
