@@ -112,4 +112,5 @@ def same_machine(kept):
 
 def machine_facts():
     """The facts that digests depend on."""
-    return {"cpu": cpu_model(), "torch": torch.__version__}
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return {"cpu": cpu_model(), "instructions": instructions, "torch": torch.__version__}
