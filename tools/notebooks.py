@@ -18,10 +18,11 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from clkit.book.explore.common import HINT
+
 ROOT = Path(__file__).resolve().parent.parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HIDDEN = "hide-input"  # a tag: JupyterLab folds the source of the cell, the exported book leaves it out
-HINT = "An interactive view: run this cell in JupyterLab to use it."
 KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},

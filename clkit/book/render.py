@@ -18,10 +18,11 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat.v4 import new_output
 
+from clkit.book.explore.common import HINT
 from clkit.errors import ClkitError
 
 TEMPLATE = Path(__file__).resolve().parent / "template"
-HINT = "An interactive view"  # how the output begins that stands for an explorer
+STANDS_IN = HINT.partition(":")[0]  # how the output begins that stands for an explorer
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LISTING = re.compile(r"<p><b>[^<]*</b></p>\s*<(div|pre)")  # how the source of a function is displayed
 # Letters of code that have no colour: half of all elements of a page.
@@ -149,13 +150,13 @@ def _prepared(notebook):
             named = NAMED.match(data.get("text/markdown", "").lstrip("*"))
             figure = named.group() if named else figure
             picture = data.get("image/png", "").strip()
-            if WIDGET in data or HINT in plain:
+            if WIDGET in data or STANDS_IN in plain:
                 fresh = picture and picture not in seen
                 if fresh:
                     output.data = {"image/png": picture}
                     cell.outputs.append(output)
                 words = "This is where it begins." if fresh else f"{figure}, above, shows the same view."
-                cell.outputs.append(_words(f"*{HINT}: it needs a running notebook. {words}*"))
+                cell.outputs.append(_words(f"*{STANDS_IN}: it needs a running notebook. {words}*"))
             elif LISTING.match(page) and "\n\n" in plain:
                 head, code = plain.split("\n\n", 1)
                 cell.outputs.append(_words(f"**{head}**\n\n````python\n{code}\n````"))
