@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from clkit.blocks.gan import Critic, Replay, critic_losses, signed
 from clkit.data.images import ImageSet
 from clkit.data.stream import Stream
 from clkit.engine.learner import LearnerError
@@ -14,7 +15,6 @@ from clkit.engine.run import run
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Trace
 from clkit.methods.dgm import masks
-from clkit.methods.dgm.critic import Critic, critic_losses
 from clkit.methods.dgm.dgm import DGM, Config
 from clkit.methods.dgm.generator import GrowingGenerator
 
@@ -274,7 +274,7 @@ def test_rows_of_other_classes_get_no_gradient_from_data():
     learner = learner_of(sparsity=0.0)
     trained, y = learner.generator.begin(), torch.ones(8, dtype=torch.long)
     learner.critic.grow(3, True)
-    learner.generate(torch.optim.SGD(trained, 0.0), y, 2.0, 2.0)
+    learner.generate(torch.optim.SGD(trained, 0.0), y, learner.gates(2.0), 2.0, 2.0)
     gradient = learner.generator.weight0.grad
     assert (gradient[[0, 2]] == 0).all() and (gradient[1] != 0).any()
 
@@ -302,13 +302,15 @@ def test_the_gradient_penalty_of_a_linear_critic():
 def test_the_pool_holds_as_many_of_each_task():
     learner = learned(2)
     task = list(stream())[2]
-    old = learner.replayed(task, 16)
-    assert [len(labels) for _, labels in old] == [16, 16] and all(x.abs().max() <= 1 for x, _ in old)
-    orders, index = [torch.randperm(16) for _ in range(2)], torch.arange(8, 16)
-    x, y, pool_x, pool_y = learner.window(task.train, index, old, orders, 1)
+    old = Replay(learner.replayed(16))
+    assert [len(labels) for _, labels in old.sets] == [16, 16]
+    assert all(x.abs().max() <= 1 for x, _ in old.sets)
+    old.shuffle()
+    x, y = signed(task.train.images[8:]), task.train.labels[8:]
+    assert -1 <= x.min() and x.max() <= 1 and y.tolist() == [2] * 8
+    pool_x, pool_y = old.pool(x, y, 8)
     assert torch.bincount(pool_y).tolist() == [8, 8, 8] and len(pool_x) == 24
-    assert y.tolist() == [2] * 8 and -1 <= x.min() and x.max() <= 1
-    first = learner.window(task.train, index, old, orders, 0)[2]
+    first = old.pool(x, y, 0)[0]
     assert not torch.equal(first.flatten(1).sum(1).sort().values, pool_x.flatten(1).sum(1).sort().values)
 
 
@@ -383,5 +385,5 @@ def test_a_run_that_diverges_says_where():
 
 def test_without_replay_nothing_old_is_drawn():
     learner = learned(2, replay=False)
-    assert learner.replayed(list(stream())[2], 16) == []
-    assert len(learned(2).replayed(list(stream())[2], 16)) == 2
+    assert learner.replayed(16) == []
+    assert len(learned(2).replayed(16)) == 2

@@ -54,9 +54,9 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
+from clkit.blocks.gan import Critic, Replay, classify, critic_losses, labelled_noise, signed, step
 from clkit.engine.learner import Learner, LearnerError, check_config
 from clkit.methods.dgm import masks
-from clkit.methods.dgm.critic import Critic, critic_losses
 from clkit.methods.dgm.generator import GrowingGenerator
 
 REVISION = 1
@@ -124,7 +124,7 @@ class DGM(Learner):
 
     def learn(self, task, trace):
         config, real = self.config, task.train
-        old = self.replayed(task, len(real) // (task.seen - task.first))
+        old = Replay(self.replayed(len(real) // (task.seen - task.first)))
         self.critic.grow(task.seen, config.anew or not task.first)
         adam = {"lr": config.lr, "betas": (0.5, 0.999), "fused": True}
         optimizer_g = torch.optim.Adam(self.generator.begin(), **adam)
@@ -132,26 +132,21 @@ class DGM(Learner):
         batches = real.batches(config.batch_size)
         for epoch in trace.epochs("generator and classifier", config.epochs, optimizer_d, optimizer_g):
             self.report_masks(epoch, trace)
-            orders = [torch.randperm(len(labels), device=labels.device) for _, labels in old]
+            old.shuffle()
             total = 0.0
             for b, index in enumerate(batches.indices()):
-                x, y, *pool = self.window(real, index, old, orders, b)
+                x, y = signed(real.images[index]), real.labels[index]
                 s, scale = self.scales(epoch + 1, b + 1, len(batches))
-                loss = self.classify(optimizer_d, len(y), *pool)
-                critic = self.criticise(optimizer_d, x, y, s)
-                total += torch.stack([loss, *critic, *self.generate(optimizer_g, y, s, scale)])
-            names = ("loss", "critic", "penalty", "generator", "sparsity", "clip")
-            terms = dict(zip(names, total / len(batches)))
-            self.check(terms, task, epoch)
-            trace("loss", epoch=epoch, **terms)
+                gates = self.gates(s)
+                loss = self.classify(optimizer_d, *old.pool(x, y, b * config.batch_size), len(y))
+                critic = self.criticise(optimizer_d, x, y, gates)
+                total += torch.stack([loss, *critic, *self.generate(optimizer_g, y, gates, s, scale)])
+            self.report(total / len(batches), task, epoch, trace)
         self.finish(task, trace)
 
     @torch.no_grad()
-    def replayed(self, task, each):
-        """`each` images of every old class, drawn once.
-
-        By task: [(images (N, C, S, S) in [-1, 1], labels (N,))].
-        """
+    def replayed(self, each):
+        """`each` images of every old class, by task: [(images (N, C, S, S) in [-1, 1], labels (N,))]."""
         if not self.config.replay:
             return []
         found, first = [], 0
@@ -163,20 +158,8 @@ class DGM(Learner):
         return found
 
     def noise(self, labels):
-        """z of images of these classes (B,): (B, nz), the one-hot class and then N(0, 1)."""
-        z = torch.randn(len(labels), self.config.nz, device=labels.device)
-        z[:, :self.classes] = F.one_hot(labels, self.classes)
-        return z
-
-    def window(self, real, index, old, orders, b):
-        """Batch b, real images at `index`, x and y; and mixed with as many of each old task, x and y."""
-        x, y = 2 * (real.images[index].float() / 255) - 1, real.labels[index]
-        start, parts = b * self.config.batch_size, [(x, y)]
-        for (images, labels), order in zip(old, orders):
-            index = order[torch.arange(start, start + len(y), device=y.device) % len(order)]
-            parts.append((images[index], labels[index]))
-        mixed = torch.randperm(sum(len(labels) for _, labels in parts), device=y.device)
-        return x, y, *(torch.cat(part)[mixed] for part in zip(*parts))
+        """z of images of these classes (B,): (B, nz)."""
+        return labelled_noise(labels, self.classes, self.config.nz)
 
     def scales(self, epoch, batch, batches):
         """(s, s of the epoch): equations 3 and 4; both from 1. Masks of channels keep the epoch's scale."""
@@ -189,26 +172,21 @@ class DGM(Learner):
         soft = self.generator.soft_masks(s)
         return soft if self.config.masked else [torch.ones_like(m) for m in soft]
 
-    def classify(self, optimizer, size, x, y):
-        """Steps of D on the cross-entropy of x and y, in chunks of `size`; the mean of those before them."""
-        size = size if self.config.steps == "chunks" else len(y)
-        losses = []
-        for part_x, part_y in zip(x.split(size), y.split(size)):
-            losses.append(F.cross_entropy(self.critic(part_x)[1], part_y))
-            step(optimizer, losses[-1])
-        return torch.stack(losses).detach().mean()
+    def classify(self, optimizer, x, y, size):
+        """Steps of D on the cross-entropy of x and y, in chunks of `size` or at once; their mean loss."""
+        return classify(self.critic, optimizer, x, y, size if self.config.steps == "chunks" else len(y))
 
-    def criticise(self, optimizer, x, y, s):
+    def criticise(self, optimizer, x, y, gates):
         """A step of D as the critic of the new images x of classes y; (value, penalty) before it."""
         with torch.no_grad():
-            fake = self.generator(self.noise(y), self.gates(s))                 # (B, C, S, S)
+            fake = self.generator(self.noise(y), gates)                         # (B, C, S, S)
         value, penalty = critic_losses(self.critic, x, fake)
         step(optimizer, value + self.config.penalty * penalty)
         return value.detach(), penalty.detach()
 
-    def generate(self, optimizer, y, s, scale):
+    def generate(self, optimizer, y, gates, s, scale):
         """A step of G on images of classes y; (its loss, R, share of the gradient left by clipping)."""
-        config, generator, gates = self.config, self.generator, self.gates(s)
+        config, generator = self.config, self.generator
         fake = generator(self.noise(y), gates)                                  # (B, C, S, S)
         with self.critic.still():
             value, logits = self.critic(fake)
@@ -226,13 +204,15 @@ class DGM(Learner):
         optimizer.step()
         return loss.detach(), taken.detach(), (config.clip / norm).clamp(max=1)
 
-    @staticmethod
-    def check(terms, task, epoch):
-        """LearnerError where a term of an epoch is no number."""
-        bad = [name for name, value in terms.items() if not torch.isfinite(value)]
-        if bad:
-            where = f"in epoch {epoch + 1} of task {task.index + 1}"
-            raise LearnerError(f"the training diverged {where} ({', '.join(bad)}): use a smaller lr")
+    def report(self, terms, task, epoch, trace):
+        """A row of the table "loss"; LearnerError where one of its terms is not finite."""
+        terms = dict(zip(("loss", "critic", "penalty", "generator", "sparsity", "clip"), terms))
+        finite = torch.stack([*terms.values()]).isfinite().tolist()
+        if not all(finite):
+            bad = ", ".join(name for name, good in zip(terms, finite) if not good)
+            raise LearnerError(f"training diverged in epoch {epoch + 1} of task {task.index + 1} ({bad} not "
+                               f"finite): use a smaller lr")
+        trace("loss", epoch=epoch, **terms)
 
     # -- the end of a task
 
@@ -289,10 +269,3 @@ class DGM(Learner):
             for part in of_task.split(1000):
                 images[part] = self.generator.replay(self.noise(labels[part]), k) / 2 + 0.5
         return images, labels
-
-
-def step(optimizer, loss):
-    """One step down the gradient of a loss."""
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
