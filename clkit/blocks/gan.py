@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from clkit.blocks.nets import ResNet18
+
 
 class TwoHeads(nn.Module):
     """Images (B, C, S, S) in [-1, 1] -> (critic's value (B,), logits (B, K)), by two heads on `features`.
@@ -92,6 +94,31 @@ class Critic(TwoHeads):
             if isinstance(norm, nn.BatchNorm2d):
                 norm.weight.fill_(1)
                 norm.bias.zero_()
+
+
+class ResidualCritic(TwoHeads):
+    """Network D of ImageNet-50: section 4.2. ResNet18, then a wide layer with batch normalisation and ReLU.
+
+    width: maps of the first stage, 64 in the paper; the wide layer has 32 times as many outputs, 2,048.
+    """
+
+    def __init__(self, shape, width):
+        super().__init__(32 * width)
+        self.trunk = ResNet18(shape, 1, width)
+        self.trunk.head = nn.Identity()
+        self.wide = nn.Linear(8 * width, 32 * width)
+        self.norm = nn.BatchNorm1d(32 * width, momentum=0.01)
+
+    def features(self, x):
+        return F.relu(self.norm(self.wide(self.trunk.features(x))))             # (B, 32 width)
+
+    def draw_anew(self):
+        for module in (*self.trunk.modules(), self.wide, self.norm):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Conv2d | nn.Linear):
+                module.reset_parameters()
 
 
 def critic_losses(critic, real, fake):

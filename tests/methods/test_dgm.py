@@ -21,6 +21,7 @@ from clkit.methods.dgm.generator import GrowingGenerator
 SHAPE, CLASSES = (1, 16, 16), 3
 SMALL = {"nz": 12, "g_width": 2, "d_width": 4, "epochs": 4, "batch_size": 8, "s_max": 400.0}
 UNITS = ("weight", "channel")
+CHAIN = ((0, 1), (1, 2), (2, 3))
 CHANNELS = {"unit": "channel", "sparsity": 0.0}
 
 
@@ -117,7 +118,7 @@ def free_after(delta, inputs, outputs, grown):
 def test_a_single_layer_keeps_at_least_its_free_weights():
     n, p = 10, 5
     for delta in range(n * p + 1):
-        (grown,) = masks.growth([delta], [n, p], [1], "weight", "paper")
+        (grown,) = masks.growth([delta], [n, p], [1], [(0, 1)], "weight", "paper")
         assert n * p <= free_after(delta, n, p, grown) <= n * p + n - 1
         assert (free_after(delta, n, p, grown) == n * p) == (delta % n == 0)
     assert free_after(3, n, p, 1) == 57  # neither np nor np + p
@@ -129,8 +130,8 @@ def test_released_growth_counts_what_a_layer_gains_from_the_one_before():
         widths, areas = [int(v) for v in draw.integers(2, 12, 4)], [4, 16, 16]
         totals = [a * b * k for a, b, k in zip(widths, widths[1:], areas)]
         taken = [int(draw.integers(0, total + 1)) for total in totals]
-        released = masks.growth(taken, widths, areas, "weight", "released")
-        paper = masks.growth(taken, widths, areas, "weight", "paper")
+        released = masks.growth(taken, widths, areas, CHAIN, "weight", "released")
+        paper = masks.growth(taken, widths, areas, CHAIN, "weight", "paper")
         assert all(r <= p for r, p in zip(released, paper)) and released[0] == paper[0]
         before = 0
         for delta, a, b, k, grown in zip(taken, widths, widths[1:], areas, released):
@@ -140,7 +141,7 @@ def test_released_growth_counts_what_a_layer_gains_from_the_one_before():
 
 
 def test_channels_grow_by_what_was_reserved():
-    assert masks.growth([3, 0, 2], [8, 4, 4, 2], [4, 16, 16], "channel", "released") == [3, 0, 2]
+    assert masks.growth([3, 0, 2], [8, 4, 4, 2], [4, 16, 16], CHAIN, "channel", "released") == [3, 0, 2]
     learner = learned(gate="before", unit="channel")
     free = [int((~r).sum()) for r in learner.generator.reserved]
     assert free == learner.generator.start_widths.tolist()
@@ -156,7 +157,7 @@ def test_growing_copies_old_weights_and_pads_with_free_places():
         generator.keep(0, generator.hard_masks())
         old = [w.detach().clone() for w in generator.weights]
         held = [p.clone() for p in generator.protections()]
-        generator.grow([2, 0, 1], normal=True)
+        generator.grow([2, 0, 1])
         assert generator.widths == [12, 10, 4, 3] and generator.size == (17, 14)
         for before, protected, weight, now in zip(old, held, generator.weights, generator.protections()):
             a, b = before.shape[:2]
@@ -374,7 +375,7 @@ def test_recall_draws_old_classes_only():
     assert set(learner.recall(4, label=1)[1].tolist()) == {1}
     with pytest.raises(LearnerError, match="class 2 has not been learned yet"):
         learner.recall(4, label=2)
-    with pytest.raises(LearnerError, match="before the first task"):
+    with pytest.raises(LearnerError, match="after the first task"):
         learner_of().recall(1)
 
 

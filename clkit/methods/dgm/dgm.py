@@ -3,9 +3,13 @@
     python -m clkit run dgmw/digits-10 --preset teach       # masks on weights
     python -m clkit run dgma/digits-10 --preset teach       # masks on channels
 
+See also: masks.py (the equations of the masks, growth), masked.py (what a generator keeps and protects),
+generator.py and residual.py (the two generators), stored.py (real images, table 2), footprint.py (table 4),
+blocks/gan.py (network D and its losses), papers/dgm.py.
+
     DGM(tasks): for each task t = 1, 2, ...:
         X_k <- G(z, c) with what is kept of task k, for each old class c       section 3.1     DGM.replayed
-        D <- new weights, a row for each class seen                            section 4.2     Critic.grow
+        D <- new weights, a row for each class seen                            section 4.2     TwoHeads.grow
         e <- 0, new batch normalisation and image head                         equation 1      .begin
         for each epoch i, for each batch:
             s <- scale of the masks                                            equations 3, 4  DGM.scales
@@ -16,36 +20,48 @@
         m <- [e > 0];  keep m, batch normalisation, head;  M <- M or m         section 3.2     .keep
         widen the layers of G by what m has newly reserved                     section 3.3     .grow
 
-    (.begin, .shape_gradients, .keep, .grow are of GrowingGenerator in generator.py.)
+    (.begin, .shape_gradients, .keep, .grow are methods of MaskedGenerator in masked.py.)
 
 Details the paper leaves open
-1. Equations 3 and 4 start the first epoch at s = s_max, with hard masks, and run down. By default the scale
-   of epoch i is that of i / epochs of the way (schedule="released", the released code for ImageNet);
-   schedule="paper" is the text.
-2. The text subtracts the classification term in G's loss. That is right for a log-likelihood; a
-   cross-entropy is added. With one class in a task it says nothing and is off, as in the released settings.
+1. Equations 3 and 4 start the first epoch at s = s_max, with hard masks, and lower s in its course. By
+   default, the scale of epoch i is i / epochs of the way up (schedule="released", from the released code for
+   ImageNet); schedule="paper" follows the text.
+2. The text subtracts the classification term in G's loss. This is right for a log-likelihood; a cross-entropy
+   is added. With one class in a task the term carries no information and is off, as in the released settings;
+   with several it is on (auxiliary=1).
 3. Equation 5 gates with tasks before t, and M is the union of all of them.
-4. Masks of channels act before batch normalisation, so that a channel that is masked gives relu(beta) and
-   not 0. The released code protects the weights between used channels only, and old images drift. Here all
-   rows of a used channel are protected, as the text says, as far as they existed (gate="before"). With
-   gate="after" the mask acts after the ReLU, and the released rule is exact.
+4. Masks of channels act before batch normalisation, so a masked channel outputs relu(beta), not 0. The
+   released code protects only the weights between used channels, and old images drift. Here all rows of a
+   used channel are protected, as in the text, as far as they existed (gate="before"). With gate="after" the
+   mask acts after the ReLU, and the released rule is exact.
 5. Replay uses hard masks: with sigmoid(s_max e), as released, weights that count a little are not protected.
    A logit that never had a gradient is 0, and counts as unused: e > 0, not e >= 0.
-6. The text says that np or np + p places are free after growth. That does not hold in general;
-   expand="paper" follows its rule, expand="released" the code, which discounts what a layer gains because
-   the one before it grows.
+6. The text says that np or np + p places are free after growth. That does not hold in general.
+   expand="paper" follows its rule; expand="released" follows the code, which subtracts what a layer gains
+   because the one before it grows. The code for ImageNet divides by the inputs before growth and adds
+   slightly more; here the new inputs count.
 7. Adam is new for each task: an old momentum would move protected weights.
-8. In each iteration D makes a step on each of t + 1 chunks of the pool of real and replayed images, so that
-   the classifier has more steps than the critic; steps="pooled" makes one on all of it.
-9. Only the classifier's batches count in the statistics of D's batch normalisation. Real and replayed images
-   are shuffled in each epoch; the released code keeps their order.
+8. In each iteration D makes a step on each of t + 1 chunks of the pool of real and replayed images, so the
+   classifier makes more steps than the critic; steps="pooled" makes one step on the whole pool.
+9. Only the classifier's batches update the running statistics of D's batch normalisation. Real and replayed
+   images are shuffled in each epoch; the released code keeps their order.
 10. The released accuracies are those of the epoch that is best on real validation images of all tasks. Here
    they are those of the last epoch.
-11. The first `classes` entries of z are the one-hot class, the others are noise.
+11. The first `classes` entries of z are the one-hot class, the others are noise. The released code reserves
+   100 entries for ImageNet, although 50 classes are used.
+12. The residual generator has an image head for each class, the other one a head for each task. Its logits
+   start at 0.006 after the first task, and alpha_t counts weights, not channels (released code for ImageNet).
+13. D is drawn anew in each task (digits, house numbers) or trained on (ImageNet: anew=False), with a new
+   output of the critic in both cases.
+14. The released code stores no real images. Table 2 replaces a share r of the replayed images of each class
+   (real_share) or as many as a budget of K images allows, K / |classes seen| of each (real_budget). They are
+   a random choice at the end of their task, fixed from then on.
+15. precision="bf16" runs the classifier's steps in bfloat16, with weights in float32. Masks and critic stay
+   in float32: in bfloat16 a sigmoid is 1 from about 6 on, and its gradient 0.
 
-Records: tables "loss", "masks" (mask values in the course of a task), "capacity" (by layer and task) and
-"growth" (by task). Keeps between tasks: both networks, and of each task its masks as bits, the statistics and
-weights of its batch normalisation, and its head.
+Records: tables "loss", "masks" (mask values in the course of a task), "capacity" (by layer and task),
+"growth" (by task) and "generated" (for probes). Keeps between tasks: both networks; for each task its masks
+as bits, the statistics and weights of its batch normalisation, and its heads; real images if asked to.
 """
 
 from dataclasses import dataclass
@@ -54,10 +70,23 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from clkit.blocks.gan import Critic, Replay, classify, critic_losses, labelled_noise, signed, step
+from clkit.blocks.gan import (
+    Critic,
+    Replay,
+    ResidualCritic,
+    classify,
+    critic_losses,
+    labelled_noise,
+    signed,
+    step,
+)
+from clkit.blocks.memory import count_of_each
 from clkit.engine.learner import Learner, LearnerError, check_config
 from clkit.methods.dgm import masks
+from clkit.methods.dgm.footprint import footprint
 from clkit.methods.dgm.generator import GrowingGenerator
+from clkit.methods.dgm.residual import ResidualGenerator
+from clkit.methods.dgm.stored import StoredImages
 
 REVISION = 1
 
@@ -67,46 +96,64 @@ class Config:
     """Defaults: DGMw on MNIST, as released; the paper itself states almost no setting."""
 
     unit: Literal["weight", "channel"] = "weight"       # what a mask has a value for: DGMw, DGMa
+    network: Literal["dcgan", "residual"] = "dcgan"     # both networks: for digits, or as for ImageNet
     expand: Literal["released", "paper", "none"] = "released"   # how layers grow (detail 6)
     gate: Literal["before", "after"] = "before"         # where the mask of a channel acts (detail 4)
     schedule: Literal["released", "paper"] = "released"  # equations 3 and 4 (detail 1)
     s_max: float = 1e4          # scale of the masks at the end of a task
-    sparsity: float = 0.08      # lambda_RU: weight of R, what the masks take of what is free
+    sparsity: float = 0.08      # lambda_RU: weight of R, the share of what is free that the masks take
     penalty: float = 1.0        # lambda_GP: weight of the gradient penalty
     adversarial: float = 1.0    # lambda_adv: weight of the critic in G's loss
     auxiliary: float = 0.0      # weight of the classification term in G's loss (detail 2)
     nz: int = 128               # entries of z, of which the first are the one-hot class
-    g_width: int = 6            # channels of G's last masked layer at the start; 2 and 4 times before it
+    g_width: int = 6            # channels at the start of G's last masked layer, and 2 and 4 times as many
+                                # before it; of each layer in the residual generator
     d_width: int = 32           # maps of D's first convolution
     d_norm: bool = True         # batch normalisation in D
-    anew: bool = True           # D is drawn anew in each task
+    anew: bool = True           # draw D anew in each task (detail 13)
     steps: Literal["chunks", "pooled"] = "chunks"       # of the classifier in an iteration (detail 8)
-    replay: bool = True         # whether old classes are replayed; False: no memory at all
-    masked: bool = True         # False: a plain generator, trained on, that forgets
+    precision: Literal["fp32", "bf16"] = "fp32"         # of the classifier's steps (detail 15)
+    replay: bool = True         # replay old classes; False: no memory at all
+    real_share: float = 0.0     # r: share of the replayed images of a class that are real (detail 14)
+    real_budget: int = 0        # K: real images over all classes seen (detail 14)
+    masked: bool = True         # False: a plain generator that is trained on, and forgets
     hard: bool = True           # replay with hard masks (detail 5)
     epochs: int = 101           # passes over the images of a task
-    batch_size: int = 64        # images of each class group in an iteration
+    batch_size: int = 64        # images of the new task, and of each old one, in an iteration
     lr: float = 2e-3            # learning rate of both Adams, whose betas are 0.5 and 0.999
     clip: float = 1e4           # largest norm of G's gradient
 
     def __post_init__(self):
-        check_config(self, above_0="lr clip s_max")
+        check_config(self, above_0="lr clip s_max", from_0="real_budget", up_to_1="real_share")
         masks.check_scale(self.s_max)
+        if self.network == "residual" and (self.gate == "after" or not self.d_norm):
+            raise LearnerError("the residual networks need gate='before' and d_norm=True: leave both out")
+        if self.real_share and self.real_budget:
+            raise LearnerError("real_share and real_budget are two ways to choose how many real images are "
+                               "kept: give one of them")
+        if not self.replay and (self.real_share or self.real_budget):
+            raise LearnerError("without replay no real images are kept: leave out real_share and real_budget")
 
 
 class DGM(Learner):
     """Dynamic generative memory: DGMw and DGMa."""
 
     tables = {
-        "loss": "one row an epoch: epoch, loss (cross-entropy), critic, penalty (its mean), generator, "
+        "loss": "one row per epoch: epoch, loss (cross-entropy), critic, penalty (its mean), generator, "
                 "sparsity (R), clip (share of the gradient's norm that is left)",
-        "masks": "one row a layer an epoch: layer, epoch (from 0), scale (of the epoch), values (n,) there, "
-                 "of all channels or of 200 weights, mean",
-        "capacity": "one row a layer a task: layer, new, reused, unused (places), width, grown (outputs)",
-        "growth": "one row a task: units, weights before growth, units_after, weights_after, start (units)",
+        "masks": "one row per layer and epoch: layer, epoch (from 0), scale (of the epoch), values (n,) as "
+                 "the epoch begins, of all channels or of 200 weights, and their mean over the layer",
+        "capacity": "one row per layer and task: layer, places newly reserved (new), reused and unused, "
+                    "width (outputs before growth), grown (outputs added)",
+        "growth": "one row per task: channels (units) and masked weights (weights) before growth, both after "
+                  "it (units_after, weights_after), channels at the start (start); before growth, bytes of "
+                  "masked weights (weight_bytes), heads and batch normalisation of all tasks (task_bytes), "
+                  "all masks as bits (bit_bytes), as int32 indices (index_bytes) and as PyTorch's sparse "
+                  "tensors (coo_bytes), and the logits in training (logit_bytes)",
+        "generated": "one row per task, at its end, for probes of the generator",
     }
     memory_kinds = {"generator.mask": "masks", "generator.reserved": "masks", "generator.protected": "masks",
-                    "generator": "generators"}
+                    "generator": "generators", "stored": "exemplars"}
 
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)
@@ -114,20 +161,34 @@ class DGM(Learner):
         if shape[1] != shape[2] or side % 8 or side < 16:
             raise LearnerError(f"DGM draws square images of 16, 24, 32, ... pixels, not {side}x{shape[2]}: "
                                f"bring them to such a size with side=")
-        if classes > config.nz:
-            raise LearnerError(f"z has nz={config.nz} entries, too few for one for each of {classes} classes")
-        self.generator = GrowingGenerator(shape, config.nz, config.g_width, config.unit, config.gate)
-        self.critic = Critic(shape, config.d_width, config.d_norm)
+        if classes >= config.nz:
+            raise LearnerError(f"z has nz={config.nz} entries, too few for a one-hot class of {classes} and "
+                               f"noise: use nz={classes + 1} or more")
+        if 0 < config.real_budget < classes:
+            raise LearnerError(f"real_budget={config.real_budget} is too small for {classes} classes: it "
+                               f"must hold an image of each")
+        if config.network == "residual":
+            self.generator = ResidualGenerator(shape, config.nz, config.g_width, config.unit)
+            self.critic = ResidualCritic(shape, config.d_width)
+        else:
+            self.generator = GrowingGenerator(shape, config.nz, config.g_width, config.unit, config.gate)
+            self.critic = Critic(shape, config.d_width, config.d_norm)
+        self.stored = StoredImages(shape, config.real_share, config.real_budget)
+        self.stores_images = bool(config.real_share or config.real_budget)
         self.register_buffer("ends", torch.zeros(0, dtype=torch.int64, device="cpu"))   # classes seen by task
 
     # -- learning
 
     def learn(self, task, trace):
         config, real = self.config, task.train
-        old = Replay(self.replayed(len(real) // (task.seen - task.first)))
+        if config.network == "residual" and len(real) % config.batch_size == 1:
+            raise LearnerError(f"batches of {config.batch_size} leave one of {len(real)} images alone, which "
+                               f"cannot be normalised: use another batch_size")
+        old = Replay(self.replayed(_per_class(task)))
         self.critic.grow(task.seen, config.anew or not task.first)
         adam = {"lr": config.lr, "betas": (0.5, 0.999), "fused": True}
-        optimizer_g = torch.optim.Adam(self.generator.begin(), **adam)
+        trained = self.generator.begin(task.seen - task.first, task.index)
+        optimizer_g = torch.optim.Adam(trained, **adam)
         optimizer_d = torch.optim.Adam(self.critic.parameters(), **adam)
         batches = real.batches(config.batch_size)
         for epoch in trace.epochs("generator and classifier", config.epochs, optimizer_d, optimizer_g):
@@ -146,20 +207,34 @@ class DGM(Learner):
 
     @torch.no_grad()
     def replayed(self, each):
-        """`each` images of every old class, by task: [(images (N, C, S, S) in [-1, 1], labels (N,))]."""
+        """`each` images of every old class, by task: [(images (N, C, S, S) in [-1, 1], labels (N,))].
+
+        Stored real images come first, generated ones make up the number.
+        """
         if not self.config.replay:
             return []
-        found, first = [], 0
-        for k, end in enumerate(self.ends.tolist()):
-            labels = torch.arange(first, end, device=self.ends.device).repeat_interleave(each)
-            parts = [self.generator.replay(self.noise(part), k) for part in labels.split(1000)]
-            found.append((torch.cat(parts), labels))
+        found, first, ends = [], 0, self.ends.tolist()
+        for k, end in enumerate(ends):
+            real, y = self.stored.of(first, end, each, ends[-1])
+            missing = each - count_of_each(y, end)[first:]                      # (classes of task k,)
+            labels = torch.arange(first, end, device=y.device).repeat_interleave(missing)
+            images = torch.cat([signed(real), self.drawn(labels, k, first)])
+            found.append((images, torch.cat([y, labels])))
             first = end
         return found
+
+    def drawn(self, labels, task, first):
+        """Images in [-1, 1] of classes (N,) of a finished task, whose first class is `first`."""
+        return torch.cat([self.generator.replay(self.noise(part), task, part - first)
+                          for part in labels.split(1000)])
 
     def noise(self, labels):
         """z of images of these classes (B,): (B, nz)."""
         return labelled_noise(labels, self.classes, self.config.nz)
+
+    def fake(self, y, gates):
+        """Images of classes y (B,) of the task that is being learned, under these masks."""
+        return self.generator(self.noise(y), gates, y - (self.ends[-1] if len(self.ends) else 0))
 
     def scales(self, epoch, batch, batches):
         """(s, s of the epoch): equations 3 and 4; both from 1. Masks of channels keep the epoch's scale."""
@@ -168,18 +243,24 @@ class DGM(Learner):
         return masks.local_scale(batch, batches, scale) if config.unit == "weight" else scale, scale
 
     def gates(self, s):
-        """The masks at scale s, or ones where the generator has none."""
+        """The masks at scale s, or ones if the generator has none (masked=False)."""
         soft = self.generator.soft_masks(s)
         return soft if self.config.masked else [torch.ones_like(m) for m in soft]
 
     def classify(self, optimizer, x, y, size):
         """Steps of D on the cross-entropy of x and y, in chunks of `size` or at once; their mean loss."""
-        return classify(self.critic, optimizer, x, y, size if self.config.steps == "chunks" else len(y))
+        return classify(self.cast, optimizer, x, y, size if self.config.steps == "chunks" else len(y))
+
+    def cast(self, x):
+        """D of images x in the precision of the classifier's steps: (critic's value, logits in float32)."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            value, logits = self.critic(x)
+        return value, logits.float()
 
     def criticise(self, optimizer, x, y, gates):
         """A step of D as the critic of the new images x of classes y; (value, penalty) before it."""
         with torch.no_grad():
-            fake = self.generator(self.noise(y), gates)                         # (B, C, S, S)
+            fake = self.fake(y, gates)                                          # (B, C, S, S)
         value, penalty = critic_losses(self.critic, x, fake)
         step(optimizer, value + self.config.penalty * penalty)
         return value.detach(), penalty.detach()
@@ -187,17 +268,16 @@ class DGM(Learner):
     def generate(self, optimizer, y, gates, s, scale):
         """A step of G on images of classes y; (its loss, R, share of the gradient left by clipping)."""
         config, generator = self.config, self.generator
-        fake = generator(self.noise(y), gates)                                  # (B, C, S, S)
         with self.critic.still():
-            value, logits = self.critic(fake)
-        units, start = generator.size
+            value, logits = self.critic(self.fake(y, gates))
+        now, start = generator.size
         taken = masks.sparsity(gates, generator.reserved)
-        loss = config.sparsity * units / start * taken - config.adversarial * value.mean()
+        loss = config.sparsity * now / start * taken - config.adversarial * value.mean()
         if config.auxiliary:
             loss = loss + config.auxiliary * F.cross_entropy(logits, y)
         trained = optimizer.param_groups[0]["params"]
         for p, gradient in zip(trained, torch.autograd.grad(loss, trained, materialize_grads=True)):
-            p.grad = gradient                           # of G alone: D takes no part in this step
+            p.grad = gradient.contiguous()              # of G alone. Fused Adam pairs memory, not indices
         if config.masked:
             generator.shape_gradients(s, scale)
         norm = torch.nn.utils.clip_grad_norm_(trained, config.clip)
@@ -205,7 +285,7 @@ class DGM(Learner):
         return loss.detach(), taken.detach(), (config.clip / norm).clamp(max=1)
 
     def report(self, terms, task, epoch, trace):
-        """A row of the table "loss"; LearnerError where one of its terms is not finite."""
+        """A row of the table "loss"; LearnerError if one of its terms is not finite."""
         terms = dict(zip(("loss", "critic", "penalty", "generator", "sparsity", "clip"), terms))
         finite = torch.stack([*terms.values()]).isfinite().tolist()
         if not all(finite):
@@ -224,19 +304,28 @@ class DGM(Learner):
         found = [masks.counts(m, r) for m, r in zip(gates, generator.reserved)]
         soft = None if config.hard or not config.masked else generator.soft_masks(config.s_max)
         generator.keep(task.index, gates, reserve=config.masked, soft=soft)
-        before, weights = generator.widths, sum(w.numel() for w in generator.weights)
-        added = [0, 0, 0]
-        if config.expand != "none" and config.masked:
-            taken = [int(new) for new, *_ in found]
-            areas = [k**2 for k in generator.kernels]
-            added = masks.growth(taken, before, areas, config.unit, config.expand)
-            generator.grow(added, normal=config.unit == "weight")
-        for l, (new, reused, unused) in enumerate(found):
-            trace("capacity", layer=l, new=new, reused=reused, unused=unused, width=before[l + 1],
-                  grown=added[l])
-        trace("growth", units=sum(before[1:]), weights=weights, units_after=generator.size[0],
-              weights_after=sum(w.numel() for w in generator.weights), start=generator.size[1])
+        widths, weights = generator.widths, sum(w.numel() for w in generator.weights)
+        bytes_kept = footprint(generator, task.index + 1) if trace.wants("growth") else {}
+        added = self.widen([int(new) for new, *_ in found])
+        for l, ((_, j), (new, reused, unused)) in enumerate(zip(generator.links, found)):
+            trace("capacity", layer=l, new=new, reused=reused, unused=unused, width=widths[j],
+                  grown=added[j - 1])
+        units_after, start = generator.units
+        trace("growth", units=sum(widths[1:]), weights=weights, units_after=units_after,
+              weights_after=sum(w.numel() for w in generator.weights), start=start, **bytes_kept)
+        self.stored.add(task.train.images, task.train.labels, range(task.first, task.seen), _per_class(task))
         self.ends = torch.cat([self.ends, self.ends.new_tensor([task.seen])])
+        trace("generated")
+
+    def widen(self, taken):
+        """Widen the layers, of which masks have newly reserved `taken` places; channels added by width."""
+        config, generator = self.config, self.generator
+        if config.expand == "none" or not config.masked:
+            return [0] * generator.depth
+        areas = [k**2 for k in generator.kernels]
+        added = masks.growth(taken, generator.widths, areas, generator.links, config.unit, config.expand)
+        generator.grow(added)
+        return added
 
     def report_masks(self, epoch, trace):
         """Rows of the table "masks": the values that the masks have as an epoch begins."""
@@ -257,15 +346,20 @@ class DGM(Learner):
     def recall(self, n, label=None):
         """n images (n, C, S, S) in [0, 1] and their classes (n,): of all in turn, or of one of them."""
         if not len(self.ends):
-            raise LearnerError("there is nothing to recall before the first task")
+            raise LearnerError("no class has been learned yet: recall images after the first task")
         seen = int(self.ends[-1])
         if label is not None and not 0 <= label < seen:
-            raise LearnerError(f"class {label} has not been learned yet: there are 0 to {seen - 1}")
+            raise LearnerError(f"class {label} has not been learned yet: recall one of the classes 0 to "
+                               f"{seen - 1}")
         labels = torch.arange(n, device=self.ends.device) % seen
         labels = labels if label is None else torch.full_like(labels, label)
         images = torch.empty(n, *self.shape, device=labels.device)
         for k, (first, end) in enumerate(zip([0, *self.ends.tolist()], self.ends.tolist())):
             of_task = ((labels >= first) & (labels < end)).nonzero()[:, 0]
-            for part in of_task.split(1000):
-                images[part] = self.generator.replay(self.noise(labels[part]), k) / 2 + 0.5
+            images[of_task] = self.drawn(labels[of_task], k, first) / 2 + 0.5
         return images, labels
+
+
+def _per_class(task):
+    """The mean number of images of a class of the task: as many of each old class are replayed."""
+    return len(task.train) // (task.seen - task.first)

@@ -63,24 +63,24 @@ def counts(mask, reserved):
 
 # ---- growth
 
-def growth(taken, widths, areas, unit, rule):
-    """How many outputs each masked layer gains: [int].
+def growth(taken, widths, areas, links, unit, rule):
+    """How many channels each width but the first gains: [int].
 
-    taken: newly blocked places by layer.   widths: (inputs of the first layer, outputs of each layer).
-    areas: weights of one input of an output, the area of the kernel, by layer.   unit: "weight" or
-    "channel".   rule: "paper": as many outputs as hold the weights taken; "released": less what the layer
-    gains because the layer before it grows.
+    taken: newly blocked places by layer.   widths: channels before the first layer and after the others.
+    areas: weights of one input of an output, the area of the kernel, by layer.   links: which width each
+    layer leads from, and to, by layer.   unit: "weight" or "channel".   rule: "paper": as many outputs as
+    hold the weights taken; "released": less what the layer gains because the one before it grows. Where two
+    layers lead to a width, the larger need decides.
     """
-    if unit == "channel":
-        return list(taken)
-    added, before = [], 0                               # outputs that the layer before gains
-    for delta, inputs, outputs, area in zip(taken, widths, widths[1:], areas):
-        fan_in, gained = inputs * area, 0
-        if rule == "released":
-            fan_in, gained = fan_in + before * area, before * area * outputs
-        before = max(0, math.ceil((delta - gained) / fan_in))
-        added.append(before)
-    return added
+    added = [0] * len(widths)
+    for (i, j), delta, area in sorted(zip(links, taken, areas), key=lambda layer: layer[0][1]):
+        needed = delta
+        if unit == "weight":
+            before = added[i] if rule == "released" else 0                      # inputs that the layer gains
+            fan_in, gained = (widths[i] + before) * area, before * area * widths[j]
+            needed = max(0, math.ceil((delta - gained) / fan_in))
+        added[j] = max(added[j], needed)
+    return added[1:]
 
 
 # ---- storage
