@@ -20,7 +20,7 @@ class StoredImages(nn.Module):
 
     def quota(self, each, seen):
         """How many images a class may have: of `each` that are replayed, with so many classes seen."""
-        return self.budget // seen if self.budget else int(self.share * each)
+        return self.budget // seen if self.budget else round(self.share * each)
 
     @torch.no_grad()
     def add(self, images, labels, new, each):
