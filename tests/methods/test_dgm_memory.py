@@ -106,7 +106,7 @@ def test_a_share_of_nothing_is_as_no_storing_bit_for_bit():
     )
     assert all(torch.equal(p, q) for p, q in zip(plain.parameters(), tiny.parameters()))
     assert not np.array_equal(a.trace["loss"]["loss"], c.trace["loss"]["loss"])
-    assert not plain.stores_images and plain.memory_bytes()["exemplars"] == 0
+    assert not plain.stores_images and "exemplars" not in plain.memory_bytes()
 
 
 def test_only_real_images_are_replayed_at_a_share_of_one():

@@ -150,7 +150,7 @@ class DGM(Learner):
                   "masked weights (weight_bytes), heads and batch normalisation of all tasks (task_bytes), "
                   "all masks as bits (bit_bytes), as int32 indices (index_bytes) and as PyTorch's sparse "
                   "tensors (coo_bytes), and the logits in training (logit_bytes)",
-        "generated": "one row per task, at its end, for probes of the generator",
+        "generated": "one row per task, from a probe: accuracy (K,) and judge (), images (K, 8, C, S, S)",
     }
     memory_kinds = {"generator.mask": "masks", "generator.reserved": "masks", "generator.protected": "masks",
                     "generator": "generators", "stored": "exemplars"}
@@ -173,8 +173,9 @@ class DGM(Learner):
         else:
             self.generator = GrowingGenerator(shape, config.nz, config.g_width, config.unit, config.gate)
             self.critic = Critic(shape, config.d_width, config.d_norm)
-        self.stored = StoredImages(shape, config.real_share, config.real_budget)
         self.stores_images = bool(config.real_share or config.real_budget)
+        self.stored = (StoredImages(shape, config.real_share, config.real_budget) if self.stores_images
+                       else None)
         self.register_buffer("ends", torch.zeros(0, dtype=torch.int64, device="cpu"))   # classes seen by task
 
     # -- learning
@@ -215,11 +216,14 @@ class DGM(Learner):
             return []
         found, first, ends = [], 0, self.ends.tolist()
         for k, end in enumerate(ends):
-            real, y = self.stored.of(first, end, each, ends[-1])
-            missing = each - count_of_each(y, end)[first:]                      # (classes of task k,)
-            labels = torch.arange(first, end, device=y.device).repeat_interleave(missing)
-            images = torch.cat([signed(real), self.drawn(labels, k, first)])
-            found.append((images, torch.cat([y, labels])))
+            classes, missing, parts = torch.arange(first, end, device=self.ends.device), each, []
+            if self.stores_images:
+                real, y = self.stored.of(first, end, each, ends[-1])
+                missing = each - count_of_each(y, end)[first:]                  # (classes of task k,)
+                parts.append((signed(real), y))
+            labels = classes.repeat_interleave(missing)
+            parts.append((self.drawn(labels, k, first), labels))
+            found.append(tuple(torch.cat(part) for part in zip(*parts)))
             first = end
         return found
 
@@ -313,7 +317,9 @@ class DGM(Learner):
         units_after, start = generator.units
         trace("growth", units=sum(widths[1:]), weights=weights, units_after=units_after,
               weights_after=sum(w.numel() for w in generator.weights), start=start, **bytes_kept)
-        self.stored.add(task.train.images, task.train.labels, range(task.first, task.seen), _per_class(task))
+        if self.stores_images:
+            new = range(task.first, task.seen)
+            self.stored.add(task.train.images, task.train.labels, new, _per_class(task))
         self.ends = torch.cat([self.ends, self.ends.new_tensor([task.seen])])
         trace("generated")
 

@@ -29,8 +29,6 @@ class StoredImages(nn.Module):
         images uint8 (N, C, H, W), labels (N,): of the task; new: its classes, range(first, seen); each: how
         many images of a class are replayed.
         """
-        if not self.share and not self.budget:
-            return
         quota = self.quota(each, new.stop)
         stay = self.rank() < quota
         parts = [(self.images[stay], self.labels[stay])]
