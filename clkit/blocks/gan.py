@@ -88,6 +88,7 @@ class Critic(TwoHeads):
         super().__init__(maps[-1] * (shape[1] // 8) ** 2)
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 5, 2, 2, bias=False) for a, b in pairwise(maps))
         self.norms = nn.ModuleList(nn.BatchNorm2d(n) if norm else nn.Identity() for n in maps[2:])
+        self.to(memory_format=torch.channels_last)      # the faster layout for its convolutions
 
     def features(self, x):
         x = F.leaky_relu(self.convs[0](x), 0.2)                                 # (B, width, S/2, S/2)
