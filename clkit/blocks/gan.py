@@ -56,6 +56,16 @@ class TwoHeads(nn.Module):
         features = self.features(x)
         return self.value(features)[:, 0], self.classes(features)
 
+    def gradient_of_value(self, x):
+        """The gradient of the critic's values with respect to the images, (B, C, S, S), with its graph.
+
+        x: (B, C, S, S). Batch normalisation uses the statistics of the batch, as in `still`.
+        """
+        x = x.detach().requires_grad_()
+        with self.still():
+            gradient, = torch.autograd.grad(self(x)[0].sum(), x, create_graph=True)
+        return gradient
+
     @torch.no_grad()
     def grow(self, seen, anew):
         """Give the head of the classes `seen` rows; old ones keep their values. anew: draw all of D anew."""
@@ -98,12 +108,31 @@ class Critic(TwoHeads):
         super().__init__(maps[-1] * (shape[1] // 8) ** 2)
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 5, 2, 2, bias=False) for a, b in pairwise(maps))
         self.norms = nn.ModuleList(nn.BatchNorm2d(n) if norm else nn.Identity() for n in maps[2:])
+        self.to(memory_format=torch.channels_last)      # the faster layout for its convolutions
 
     def features(self, x):
         x = F.leaky_relu(self.convs[0](x), 0.2)                                 # (B, width, S/2, S/2)
         for conv, norm in zip(self.convs[1:], self.norms):
             x = F.leaky_relu(norm(conv(x)), 0.2)
         return x.flatten(1)                                                     # (B, 4 width (S/8)^2)
+
+    def gradient_of_value(self, x):
+        """As in TwoHeads, written out from the value back to the images, so that one backward pass does.
+
+        Without batch normalisation only the slopes of the ReLU depend on x: then the way up needs no graph.
+        """
+        layers = []                                                             # (conv, back, output)
+        normed = isinstance(self.norms[0], nn.BatchNorm2d)
+        with torch.set_grad_enabled(normed and torch.is_grad_enabled()):
+            for conv, norm in zip(self.convs, (None, *self.norms)):
+                x, back = normalised(conv(x), norm if normed else None)
+                layers.append((conv, back, x.detach()))
+                x = F.leaky_relu(x, 0.2)
+        g = self.value.weight.view(1, *x.shape[1:]).expand_as(x)
+        for conv, back, x in reversed(layers):
+            g = back(torch.ops.aten.leaky_relu_backward(g, x, 0.2, False))
+            g = F.conv_transpose2d(g, conv.weight, stride=2, padding=2, output_padding=1)
+        return g                                                                # (B, C, S, S)
 
     def draw_anew(self):
         for conv in self.convs:
@@ -112,6 +141,25 @@ class Critic(TwoHeads):
             if isinstance(norm, nn.BatchNorm2d):
                 norm.weight.fill_(1)
                 norm.bias.zero_()
+
+
+def normalised(x, norm):
+    """x (B, C, H, W) by the statistics of the batch, and the function that takes a gradient there back to x.
+
+    norm: a BatchNorm2d, or None for x itself.
+    """
+    if norm is None:
+        return x, lambda g: g
+    places = (0, 2, 3)
+    variance, mean = torch.var_mean(x, places, correction=0, keepdim=True)
+    inverse = (variance + norm.eps).rsqrt()                                     # (1, C, 1, 1)
+    unit, gamma = (x - mean) * inverse, norm.weight[:, None, None]
+
+    def back(g):
+        parts = g - g.mean(places, keepdim=True) - unit * (g * unit).mean(places, keepdim=True)
+        return gamma * inverse * parts
+
+    return gamma * unit + norm.bias[:, None, None], back
 
 
 class ResidualCritic(TwoHeads):
@@ -145,10 +193,9 @@ def critic_losses(critic, real, fake):
     real, fake: (B, C, S, S). The penalty is that of Gulrajani et al. (2017).
     """
     share = torch.rand(len(real), 1, 1, 1, device=real.device)
-    between = (share * real + (1 - share) * fake).requires_grad_()
     with critic.still():
         value = critic(fake)[0].mean() - critic(real)[0].mean()
-        gradient, = torch.autograd.grad(critic(between)[0].sum(), between, create_graph=True)
+    gradient = critic.gradient_of_value(share * real + (1 - share) * fake)      # (B, C, S, S)
     return value, (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 

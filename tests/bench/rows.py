@@ -20,6 +20,7 @@ from clkit.engine.trace import Trace
 from clkit.experiments import config_class
 from clkit.methods import LEARNERS
 from tests.bench import arm as arm_beside
+from tests.bench import dgm as dgm_beside
 from tests.bench import spacenet as spacenet_beside
 from tests.bench.measure import interleaved, line, paired
 from tests.modes import HostSyncs
@@ -240,6 +241,11 @@ def arm(setup):
     return arm_beside.arm(setup, _image_set(_torchvision_mnist(setup)))
 
 
+def dgm(setup):
+    """See tests/bench/dgm.py."""
+    return dgm_beside.dgm(setup, _image_set(_torchvision_mnist(setup)), _process)
+
+
 ROWS = {
     "batches": batches,
     "finetune": finetune,
@@ -248,4 +254,5 @@ ROWS = {
     "syncs": syncs,
     "spacenet": spacenet,
     "arm": arm,
+    "dgm": dgm,
 }

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from clkit.blocks.gan import Critic, Replay, critic_losses, signed
+from clkit.blocks.gan import Critic, Replay, TwoHeads, critic_losses, signed
 from clkit.data.images import ImageSet
 from clkit.data.stream import Stream
 from clkit.engine.learner import LearnerError
@@ -289,7 +289,7 @@ def test_the_gradient_penalty_of_a_linear_critic():
         def forward(self, x):
             return x.flatten(1) @ self.w, None
 
-        still = Critic((1, 16, 16), 2).still
+        still, gradient_of_value = Critic((1, 16, 16), 2).still, TwoHeads.gradient_of_value
 
     w = torch.randn(256)
     for scale in (1.0, 3.0):
