@@ -273,6 +273,19 @@ def test_a_run_grows_and_its_table_adds_up():
     assert x.shape == (8, *SHAPE) and set(y.tolist()) == {3}
 
 
+@pytest.mark.parametrize("settings", [
+    {"expand": "none"}, {"sparsity": 0.0}, {"hard": False, "s_max": 20.0}, {"expand": "paper"},
+    {"replay": False},
+])  # fmt: skip
+def test_ablations_run_and_do_what_they_say(settings):
+    learner = learned(2, **settings)
+    generator, start = learner.generator, [12, *(3,) * DEPTH]
+    assert (generator.widths == start) == (settings.get("expand") == "none")
+    assert (generator.mask_of(1, 0).dtype == torch.bool) == settings.get("hard", True)
+    assert images(generator, 1).isfinite().all()
+    assert len(learner.replayed(8)) == 2 * settings.get("replay", True)
+
+
 def test_the_critic_is_kept_and_its_value_drawn_anew():
     learner = learned(1)
     critic = learner.critic
