@@ -17,6 +17,7 @@ from clkit.engine.trace import Stopped, Trace, copied
 from clkit.methods.dgm import masks
 from clkit.methods.dgm.dgm import DGM, Config
 from clkit.methods.dgm.residual import DEPTH, ResidualGenerator, _convolution
+from tests.modes import DeviceFactories
 
 SHAPE, CLASSES = (3, 16, 16), 4
 SMALL = {"network": "residual", "nz": 12, "g_width": 3, "d_width": 2, "epochs": 3, "batch_size": 8,
@@ -284,6 +285,12 @@ def test_ablations_run_and_do_what_they_say(settings):
     assert (generator.mask_of(1, 0).dtype == torch.bool) == settings.get("hard", True)
     assert images(generator, 1).isfinite().all()
     assert len(learner.replayed(8)) == 2 * settings.get("replay", True)
+
+
+def test_tensors_are_made_on_the_device_that_is_named():
+    with DeviceFactories() as mode:
+        learned(2, real_share=0.5)
+    assert mode.found == []
 
 
 def test_the_critic_is_kept_and_its_value_drawn_anew():
