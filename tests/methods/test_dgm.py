@@ -144,7 +144,7 @@ def test_channels_grow_by_what_was_reserved():
     assert masks.growth([3, 0, 2], [8, 4, 4, 2], [4, 16, 16], CHAIN, "channel", "released") == [3, 0, 2]
     learner = learned(gate="before", unit="channel")
     free = [int((~r).sum()) for r in learner.generator.reserved]
-    assert free == learner.generator.start_widths.tolist()
+    assert free == list(learner.generator.start[1:])
 
 
 def test_growing_copies_old_weights_and_pads_with_free_places():

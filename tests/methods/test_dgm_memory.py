@@ -83,6 +83,7 @@ def test_stored_images_are_chosen_of_their_class_and_replayed_among_generated_on
     known = {k: numbers(t.train.images) for k, t in enumerate(stream())}
     for task, count in zip(stream(), kept):
         learner.learn(task, Trace(progress=False))
+        task.train.images.zero_()  # what is kept is a copy
         images, labels = learner.stored.images, learner.stored.labels
         assert torch.bincount(labels).tolist() == [count] * task.seen and images.dtype == torch.uint8
         for label in range(task.seen):
@@ -118,6 +119,9 @@ def test_only_real_images_are_replayed_at_a_share_of_one():
     ((x, _), _) = learner.replayed(EACH)
     assert sorted(numbers(learner.stored.images[: 2 * EACH])) == sorted(numbers(first.images))
     assert torch.equal(x, signed(learner.stored.images[: 2 * EACH]))
+    twin = DGM(learner.config, SHAPE, CLASSES)
+    twin.restore(learner.snapshot())
+    assert torch.equal(twin.stored.images, learner.stored.images)
 
 
 @pytest.mark.parametrize("settings, said", [

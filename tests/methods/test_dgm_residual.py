@@ -17,6 +17,7 @@ from clkit.engine.trace import Stopped, Trace, copied
 from clkit.methods.dgm import masks
 from clkit.methods.dgm.dgm import DGM, Config
 from clkit.methods.dgm.residual import DEPTH, ResidualGenerator, _convolution
+from tests.modes import DeviceFactories
 
 SHAPE, CLASSES = (3, 16, 16), 4
 SMALL = {"network": "residual", "nz": 12, "g_width": 3, "d_width": 2, "epochs": 3, "batch_size": 8,
@@ -271,6 +272,25 @@ def test_a_run_grows_and_its_table_adds_up():
     assert growth["weights_after"][0] == growth["weights"][1] > growth["weights"][0]
     x, y = learner.recall(8, label=3)
     assert x.shape == (8, *SHAPE) and set(y.tolist()) == {3}
+
+
+@pytest.mark.parametrize("settings", [
+    {"expand": "none"}, {"sparsity": 0.0}, {"hard": False, "s_max": 20.0}, {"expand": "paper"},
+    {"replay": False},
+])  # fmt: skip
+def test_ablations_run_and_do_what_they_say(settings):
+    learner = learned(2, **settings)
+    generator, start = learner.generator, [12, *(3,) * DEPTH]
+    assert (generator.widths == start) == (settings.get("expand") == "none")
+    assert (generator.mask_of(1, 0).dtype == torch.bool) == settings.get("hard", True)
+    assert images(generator, 1).isfinite().all()
+    assert len(learner.replayed(8)) == 2 * settings.get("replay", True)
+
+
+def test_tensors_are_made_on_the_device_that_is_named():
+    with DeviceFactories() as mode:
+        learned(2, real_share=0.5)
+    assert mode.found == []
 
 
 def test_the_critic_is_kept_and_its_value_drawn_anew():

@@ -34,7 +34,7 @@ class MaskedGenerator(nn.Module):
 
     def __init__(self, shape, widths, kernels, links, unit, gate="before"):
         super().__init__()
-        self.image_channels, self.nz = shape[0], widths[0]
+        self.image_channels, self.nz, self.start = shape[0], widths[0], tuple(widths)
         self.kernels, self.links, self.unit, self.gate = kernels, links, unit, gate
         self.depth = len(widths) - 1                    # layers in a chain come first, shortcuts after them
         for l, (i, j) in enumerate(links):
@@ -47,7 +47,6 @@ class MaskedGenerator(nn.Module):
             setattr(self, name, nn.Parameter(torch.empty(0, device="cpu")))
         for name in self._statistics():
             self.register_buffer(name, torch.empty(0, device="cpu"))
-        self.register_buffer("start_widths", torch.tensor(self.widths[1:], device="cpu"))
 
     def new_heads(self, classes):
         """Heads for a new task of so many classes, one tensor, with start values."""
@@ -104,7 +103,7 @@ class MaskedGenerator(nn.Module):
     @property
     def units(self):
         """Channels of the chain, and how many there were at the start."""
-        return sum(self.widths[1:]), int(self.start_widths.sum())
+        return sum(self.widths[1:]), sum(self.start[1:])
 
     @property
     def size(self):
@@ -123,9 +122,9 @@ class MaskedGenerator(nn.Module):
     # -- a task
 
     def begin(self, classes=1, task=0):
-        """Give task number `task`, of so many classes, its logits, batch normalisation and heads.
+        """Give task number `task`, of so many classes, its logits, batch normalisations and heads.
 
-        Returns what is trained in it.
+        Returns the parameters that it trains.
         """
         device, logit = self.weight0.device, self.later_logit if task else 0.0
         for l in range(len(self.links)):
@@ -228,7 +227,7 @@ class MaskedGenerator(nn.Module):
 
     @torch.no_grad()
     def grow(self, added):
-        """Add `added` channels to each width but the first; old weights keep their values, new are drawn."""
+        """Add channels to each width but the first; old weights keep their values, new ones are drawn."""
         wider = [w + a for w, a in zip(self.widths, (0, *added))]
         for l, (i, j) in enumerate(self.links):
             old = getattr(self, f"weight{l}")

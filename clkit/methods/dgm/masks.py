@@ -12,6 +12,12 @@ from clkit.engine.learner import LearnerError
 STEEPEST = 50.0                                         # of |s e| in the compensation; cosh overflows beyond
 
 
+def check_scale(s_max):
+    """LearnerError if masks cannot become hard."""
+    if not s_max > 1:
+        raise LearnerError(f"s_max must be a number above 1, the scale that makes masks hard, not {s_max!r}")
+
+
 def between(low, high, step, steps):
     """The value at `step` (from 1) of a straight line from low at 1 to high at `steps`."""
     return high if steps == 1 else low + (high - low) * (step - 1) / (steps - 1)
@@ -34,11 +40,11 @@ def local_scale(batch, batches, scale):
 
 
 def compensation(e, s, scale):
-    """What a logit's gradient is multiplied with, so that it no longer depends on s: of the shape of e.
+    """The factor that makes a logit's gradient independent of s: of the shape of e.
 
     As in Serra et al. (2018), with the epoch's scale in place of s_max. In single precision sigmoid(s e) is
     exactly 1 above about 17, and so are the gradients of units that are on exactly 0: that is what freezes
-    masks late in a task. Keep it in float32.
+    masks late in a task. In bfloat16 this happens above about 6: keep masks in float32.
     """
     steep = torch.clamp(s * e, -STEEPEST, STEEPEST).cosh() + 1
     return scale / s * steep / (e.cosh() + 1)
@@ -93,12 +99,6 @@ def packed(mask):
 
 
 def unpacked(places, shape):
-    """What `packed` was made of: a bool tensor of this shape."""
+    """The bool tensor of this shape that `packed` was given."""
     bits = places[:, None] >> torch.arange(8, device=places.device) & 1
     return bits.flatten()[:math.prod(shape)].view(shape).bool()
-
-
-def check_scale(s_max):
-    """LearnerError where masks cannot become hard."""
-    if not s_max > 1:
-        raise LearnerError(f"s_max is the scale at which masks are hard, a number above 1, not {s_max!r}")

@@ -42,9 +42,8 @@ class ResidualGenerator(MaskedGenerator):
     @property
     def size(self):
         """S_t and S_free in masked weights."""
-        start = [self.nz, *self.start_widths.tolist()]
-        before = sum(start[i] * start[j] * k**2 for (i, j), k in zip(self.links, self.kernels))
-        return sum(w.numel() for w in self.weights), before
+        before = (self.start[i] * self.start[j] * k**2 for (i, j), k in zip(self.links, self.kernels))
+        return sum(w.numel() for w in self.weights), sum(before)
 
     def new_heads(self, classes):
         """One for each class of the task, (classes, C, in, 3, 3)."""
