@@ -132,6 +132,7 @@ class Notebook:
         page.goto(address)
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
         page.wait_for_function(READY)
+        self.uncovered()
 
     def do(self, command, **options):
         """Run a command of JupyterLab, to its end."""
@@ -142,6 +143,14 @@ class Notebook:
     def run(self):
         self.do("notebook:run-all-cells")
         self.settled(".widget-html img")
+
+    def uncovered(self):
+        """Wait until JupyterLab's splash screen, which covers each change of theme, is off the page.
+
+        JupyterLab (4.6) removes the splash 200 ms after a change, with removeChild. A second change that ends
+        within this time makes it remove the splash twice, and the second removal throws an error.
+        """
+        self.page.wait_for_selector("#jupyterlab-splash", state="detached")
 
     def save(self):
         self.do("docmanager:save")
@@ -157,6 +166,7 @@ class Notebook:
         self.do("apputils:change-theme", theme=theme)
         light = str("Light" in theme).lower()
         self.page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached")
+        self.uncovered()
         return self.page.evaluate(CONTRAST)
 
     def fit(self, width):
