@@ -31,12 +31,12 @@ BENCHMARKS = {
     "split-mnist-10": {
         "smoke": Benchmark("digits28", (1,) * 3, {"side": 16}, {"max_per_class": 40}, order=(0, 1, 2)),
         "teach": Benchmark("digits28", (1,) * 5, {"side": 16}, order=(0, 1, 2, 3, 4)),
-        "laptop": Benchmark("mnist", ONE_BY_ONE, {"side": 16}, {"max_per_class": 600}),
+        "laptop": Benchmark("mnist", ONE_BY_ONE, {"side": 16}, {"max_per_class": 1500}),
         "paper": Benchmark("mnist", ONE_BY_ONE, {"side": 32}, {"val": 0.15}),
     },
     "split-svhn-10": {
         **_SHAPES_ONE_BY_ONE,
-        "laptop": Benchmark("svhn", ONE_BY_ONE, {"side": 16}, {"max_per_class": 600}),
+        "laptop": Benchmark("svhn", ONE_BY_ONE, {"side": 16}, {"max_per_class": 1500}),
         "paper": Benchmark("svhn", ONE_BY_ONE, stream={"val": 0.1}),
     },
     "split-cifar10-10": {
@@ -60,7 +60,7 @@ _SMALL = {"nz": 64, "d_width": 16}
 _DIGITS = {
     "smoke": {**_SMALL, "g_width": 4, "d_width": 8, "epochs": 3, "batch_size": 20},
     "teach": {**_SMALL, "epochs": 60, "batch_size": 32, "steps": "pooled"},
-    "laptop": {**_SMALL, "epochs": 30, "steps": "pooled"},
+    "laptop": {**_SMALL, "d_norm": False, "epochs": 20},
     "paper": {},
 }
 _HOUSES = {"lr": 5e-4, "sparsity": 0.001}
@@ -97,8 +97,8 @@ SETTINGS = {
         "paper": {**_RESIDUAL, **_SEVERAL, "batch_size": 70},
     },
     "dgma/digits-10": {"teach": {"g_width": 16}, "laptop": "teach", "paper": "teach"},
-    "dgma/split-mnist-10": {"teach": {"g_width": 16}, "laptop": {"g_width": 20}, "paper": {"g_width": 20}},
-    "dgma/split-svhn-10": {"teach": {"g_width": 16}, "laptop": {"g_width": 20}, "paper": {"g_width": 20}},
+    "dgma/split-mnist-10": {"teach": {"g_width": 16}, "laptop": {"g_width": 16}, "paper": {"g_width": 20}},
+    "dgma/split-svhn-10": {"teach": {"g_width": 16}, "laptop": {"g_width": 16}, "paper": {"g_width": 20}},
 }
 
 GENERATED = Table(first_seed_columns=("images",), probe="generated",

@@ -17,7 +17,7 @@ VARIANTS = {
     "joint-d": Variant("Joint training of D", BLACK, "*", DASHDOT),
 }
 
-_CLASSIFIER = ("d_width", "epochs", "batch_size", "lr", "steps")
+_CLASSIFIER = ("d_width", "d_norm", "epochs", "batch_size", "lr", "steps")
 _FIELDS = dict.fromkeys(VARIANTS, (*_CLASSIFIER, "nz")) | {"joint-d": _CLASSIFIER}
 _WIDTHS = {"smoke": {"g_width": 4}, "teach": {"g_width": 16}, "laptop": {"g_width": 16}, "paper": {}}
 _BENCHMARKS = tuple(b for b in ("digits-10", "split-mnist-10", "split-svhn-10") if b in dgm.SETTINGS)
