@@ -92,7 +92,7 @@ SETTINGS = {
     },
     "shapes-families": {
         "smoke": {**_TINY, **_SEVERAL, "batch_size": 50},
-        "teach": {**_NARROW, **_SEVERAL, "lr": 1e-3, "epochs": 20, "batch_size": 50},
+        "teach": {**_NARROW, **_SEVERAL, "d_width": 4, "lr": 1e-3, "epochs": 20, "batch_size": 100},
         "laptop": {**_NARROW, **_SEVERAL, "nz": 128, "lr": 1e-3, "epochs": 20, "batch_size": 50},
         "paper": {**_RESIDUAL, **_SEVERAL, "batch_size": 70},
     },
