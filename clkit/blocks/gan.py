@@ -300,7 +300,7 @@ def own_gradients(optimizer, loss):
     """Give the parameters of an optimizer the gradients of a loss; no others take part."""
     own = optimizer.param_groups[0]["params"]
     for parameter, gradient in zip(own, torch.autograd.grad(loss, own, materialize_grads=True)):
-        parameter.grad = gradient
+        parameter.grad = gradient.contiguous()          # fused Adam pairs memory, not indices
 
 
 def adam(network, lr):
