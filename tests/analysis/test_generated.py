@@ -1,4 +1,4 @@
-"""The judge of generated images: always the same, never in the way, and exact about a generator that stays."""
+"""The judge of generated images: always the same, never in the way, exact about a generator that stays."""
 
 import numpy as np
 import pytest

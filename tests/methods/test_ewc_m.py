@@ -77,6 +77,7 @@ def test_the_importance_of_tasks_adds_up_and_a_class_to_come_has_none(monkeypatc
 
 def test_the_gradient_of_the_pull():
     learner = learned(2, strength=50.0)
+    learner.importance.uniform_(0.0, 0.01)  # so that the pull matters beside the loss
     pulled = QuadraticPenalty(learner.generator, learner.importance)
     centre = parameters_to_vector(learner.generator.parameters()).detach().clone()
     with torch.no_grad():
@@ -95,22 +96,23 @@ def test_the_gradient_of_the_pull():
     expected = generative.entropy(logits, y) - value.mean() + extra
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(pull, extra.detach(), rtol=1e-4, atol=1e-6)
-    assert extra > 1e-4
+    assert extra > 0.1
     gradient = vector(torch.autograd.grad(expected, parameters))
     torch.testing.assert_close(vector(p.grad for p in parameters), gradient, rtol=1e-3, atol=1e-5)
 
 
 def test_a_strong_pull_keeps_shared_weights_that_matter():
     moved = {}
-    for strength in (0.0, 1e9):
+    for strength in (0.0, 1e4):
         learner = learned(1, strength=strength)
-        before = parameters_to_vector(learner.generator.parameters()).detach()
-        importance = learner.importance
+        half = torch.rand(len(learner.importance)) < 0.5
+        learner.importance = half.float()
+        before = parameters_to_vector(learner.generator.parameters()).detach().clone()
         seed_everything(1)
         learner.learn(stream()[1], Trace(progress=False))
-        gap = (parameters_to_vector(learner.generator.parameters()).detach() - before).square()
-        moved[strength] = (importance * gap).sum()
-    assert moved[1e9] < 0.5 * moved[0.0]
+        gap = (parameters_to_vector(learner.generator.parameters()).detach() - before).abs()
+        moved[strength] = gap[half].mean() / gap[~half].mean()
+    assert moved[1e4] < 0.7 * moved[0.0]
 
 
 def test_strength_0_without_replay_is_the_plain_conditional_gan():
