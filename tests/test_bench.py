@@ -56,6 +56,19 @@ LINES = {
         "fast: ResNet-18, M = 100, one batch",
         "readable: ResNet-18, M = 100, one batch",
     ],
+    "dgm": [
+        "an iteration with four old classes",
+        "reference: full widths, double backward",
+        "bare products",
+        "critic and generator, 0 old classes",
+        "critic and generator, 4 old classes",
+        "critic and generator, 9 old classes",
+        "classifier for each class, 0 old classes",
+        "classifier for each class, 4 old classes",
+        "classifier for each class, 9 old classes",
+        "peak beyond torch: reference",
+        "peak beyond torch",
+    ],
 }
 
 

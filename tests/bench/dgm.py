@@ -1,6 +1,6 @@
 """DGM on MNIST of 32x32 pixels against the obvious implementation and bare products; its cost by task.
 
-python -m tests.bench.dgm ours|reference    a process that learns two iterations and prints its peak memory
+As a module, `python -m tests.bench.dgm ours|reference N` learns a task of N images and prints its peak memory.
 """
 
 import copy
@@ -21,7 +21,6 @@ from tests.bench.memory import peak
 from tests.reference.dgm import Reference
 
 FIFTH = 4  # the task with four old classes
-CONFIG = Config(epochs=2)  # DGMw on MNIST as released, but for the number of epochs
 
 
 def dgm(setup, images, process):
@@ -29,15 +28,14 @@ def dgm(setup, images, process):
 
     images: the training ImageSet of MNIST.   process: a function that runs Python and returns its output.
     """
-    x = of_a_class(images, 128 if len(images) > 1000 else 4)
-    config = CONFIG if len(images) > 1000 else Config(epochs=2, batch_size=2, d_width=4, g_width=2)
-    repeats = min(setup.repeats, 3)
-    return _beside(config, x, repeats) + _by_task(config, x, repeats) + _memory(process, repeats)
+    x = F.pad(images.images[: 128 if len(images) > 1000 else 4], (2, 2, 2, 2))
+    config, repeats = config_for(len(x)), min(setup.repeats, 3)
+    return _beside(config, x, repeats) + _by_task(config, x, repeats) + _memory(process, len(x), repeats)
 
 
-def of_a_class(images, n):
-    """n images (n, 1, 32, 32), uint8: the first ones, whatever they show."""
-    return F.pad(images.images[:n], (2, 2, 2, 2))
+def config_for(n):
+    """DGMw on MNIST as released, with two epochs; for fewer images than two batches, narrow networks."""
+    return Config(epochs=2) if n >= 128 else Config(epochs=2, batch_size=2, d_width=4, g_width=2)
 
 
 def grown(config, tasks):
@@ -208,13 +206,13 @@ def _classifier(learner, x, times):
     return lambda: [learner.classify(optimizer_d, pool, labels, len(y)) for _ in range(times)]
 
 
-def _memory(process, repeats):
+def _memory(process, n, repeats):
     """Peak memory of both sides beyond importing torch, in processes of their own."""
     found = {side: [] for side in ("ours", "reference")}
     for _ in range(repeats):
         only = int(process(["-m", "tests.bench.memory", "torch"]).split()[-1])
         for side, values in found.items():
-            values.append((int(process(["-m", "tests.bench.dgm", side]).split()[-1]) - only) / 1e6)
+            values.append((int(process(["-m", "tests.bench.dgm", side, str(n)]).split()[-1]) - only) / 1e6)
     mine, theirs = found.values()
     return [
         line("dgm", "peak beyond torch: reference", theirs, "MB"),
@@ -224,6 +222,7 @@ def _memory(process, repeats):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    made = torch.randint(0, 256, (CONFIG.batch_size, 1, 32, 32), dtype=torch.uint8)
-    {"ours": ours, "reference": reference}[sys.argv[1]](grown(CONFIG, FIFTH), made)()
+    side, n = sys.argv[1], int(sys.argv[2])
+    made = torch.randint(0, 256, (n, 1, 32, 32), dtype=torch.uint8)
+    {"ours": ours, "reference": reference}[side](grown(config_for(n), FIFTH), made)()
     print(peak())
