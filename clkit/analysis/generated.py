@@ -20,8 +20,7 @@ from clkit.engine.evaluate import in_eval_mode
 from clkit.engine.seeding import random_state, seed_everything, set_random_state
 
 SHOWN = 8  # images of each class that are kept
-STEPS = 600  # of the judge, at least, and one epoch
-BATCH = 128
+STEPS, EPOCHS = 1000, (2, 20)  # of the judge: so many steps, if that is within these numbers of epochs
 
 
 def columns(stream, device, n):
@@ -49,7 +48,7 @@ def judge(stream, device):
     try:
         seed_everything(0)
         real = stream.merged()[0].train.to(device)
-        net = nets.build("convnet", stream.shape, stream.classes).to(device)
+        net = nets.ConvNet(stream.shape, stream.classes, widths=(16, 16, 32, 32)).to(device)
         with torch.enable_grad():
             fit(net, real)
     finally:
@@ -61,10 +60,10 @@ def judge(stream, device):
 
 
 def fit(net, real):
-    """Minimise the cross-entropy with Adam, for STEPS steps or one epoch."""
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
-    batches = real.batches(BATCH)
-    for _ in range(math.ceil(STEPS / len(batches))):
+    """Minimise the cross-entropy with Adam."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, fused=True)
+    batches = real.batches(32)
+    for _ in range(min(max(math.ceil(STEPS / len(batches)), EPOCHS[0]), EPOCHS[1])):
         for x, y in batches:
             loss = F.cross_entropy(net(x), y)
             optimizer.zero_grad()

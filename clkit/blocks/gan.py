@@ -183,7 +183,8 @@ class ConditionalGenerator(nn.Module):
         super().__init__()
         self.nz, self.side, maps = nz, shape[1] // 8, (4 * width, 2 * width, width)
         self.first = nn.Linear(nz, maps[0] * self.side**2, bias=False)
-        self.convs = nn.ModuleList(nn.ConvTranspose2d(a, b, 5, 2, 2, 1, bias=False) for a, b in pairwise(maps))
+        self.convs = nn.ModuleList(nn.ConvTranspose2d(a, b, 5, 2, 2, 1, bias=False)
+                                   for a, b in pairwise(maps))
         self.norms = nn.ModuleList(ConditionalNorm(n, classes) for n in maps)
         self.image = nn.ConvTranspose2d(width, shape[0], 5, 2, 2, 1)
         for weight in (*self.weights, self.image.weight):

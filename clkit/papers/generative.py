@@ -34,7 +34,7 @@ def _rows(method, benchmark):
     return {size: row(size, settings) for size, settings in dgm.SETTINGS[benchmark].items()}
 
 
-SETTINGS = {f"{method}/{benchmark}": _rows(method, benchmark) for method in VARIANTS for benchmark in _BENCHMARKS}
+SETTINGS = {f"{method}/{where}": _rows(method, where) for method in VARIANTS for where in _BENCHMARKS}
 
 _GENERATORS = tuple(method for method in VARIANTS if method != "joint-d")
 TABLES = {"loss": Table(), "generated": replace(dgm.GENERATED, only=_GENERATORS)}

@@ -5,20 +5,19 @@
     EWC-M(tasks): for each task t:
         D <- new weights, a row for each class seen                                        Critic.grow
         for each epoch:
-            X_c <- G(z, c) for each old class c, from the present G                        old_images   
+            X_c <- G(z, c) for each old class c, from the present G                        old_images
             for each batch (x, y) of D_t:
                 D: steps on CE of (x, y) and of images of X_c                              classify
                 D: step on  E D(G(z, y)) - E D(x) + lambda_GP (|grad D| - 1)^2             criticise
                 G: step on  -E D(G(z, y)) + CE(D(G(z, y)), y)
-                            + lambda/2 sum_j F_j (theta_j - theta*_j)^2                    EWCM.generate
+                   + lambda/2 sum_j F_j (theta_j - theta*_j)^2                             EWCM.generate
         theta* <- theta;  F <- F + mean over z of (d L_G(z, y) / d theta)^2, y of task t   EWCM.fisher
 
 Details the paper leaves open
 1. The protocol of D, the optimizers and all counts of steps are those of DGM, with which the method is
    compared. The generator is MeRGAN's.
-2. One penalty holds G near its weights at the end of the last task, and its importance is the sum of those of
-   all old tasks. A sum over tasks with a centre of its own for each would pull towards weights that G has left
-   with its consent.
+2. One penalty holds G near its weights at the end of the last task; its importance is the sum of those of all
+   old tasks. Terms with a centre for each task would pull towards weights that G has left for later classes.
 3. L_G is G's own loss on one image, without the penalty. Networks are in eval mode, and squares are those of
    single images' gradients, over fisher_images new images of the classes of the task.
 4. Scales, shifts and running statistics of the batch normalisation belong to a class. Other classes do not

@@ -8,8 +8,8 @@
         for each epoch, for each batch (x, y) of D_t:
             D: steps on CE of (x, y) and of as many kept images of each old task           classify
 
-It is what Ostapenko et al. (2019, section 4) call joint training, without their GAN. "Joint training" in Wu et
-al. (2018) is a GAN trained on all classes, whose images are scored.
+It is what Ostapenko et al. (2019, section 4) call joint training, without their GAN. "Joint training" in
+Wu et al. (2018) is a GAN trained on all classes, whose images are scored.
 
 Details the paper leaves open
 1. In each task the network, the optimizer and the numbers of steps and images are those of DGM: only the

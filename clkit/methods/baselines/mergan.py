@@ -1,10 +1,10 @@
 """MeRGAN: a conditional GAN that replays its own images to itself (Wu et al. 2018).
 
-    python -m clkit run mergan/digits-10 --preset teach         # joint replay (section 4.2, MeRGAN-JTR)
-    python -m clkit run mergan-align/digits-10 --preset teach   # replay alignment (section 4.3, MeRGAN-RA)
+    python -m clkit run mergan/digits-10 --preset teach         # joint replay (MeRGAN-JTR)
+    python -m clkit run mergan-align/digits-10 --preset teach   # replay alignment (MeRGAN-RA)
 
     MERGAN(tasks): for each task t:
-        G* <- G;  X_c <- G*(z, c) for each old class c                                     old_images     
+        G* <- G;  X_c <- G*(z, c) for each old class c                                     old_images
         D <- new weights, a row for each class seen                                        Critic.grow
         for each epoch, for each batch (x, y) of D_t:
             D: steps on CE of (x, y) and of images of X_c                                  classify
@@ -18,8 +18,8 @@ Details the paper leaves open
    compared: one critic step per step of G, Adam anew in each task, images of old classes drawn once per task.
    The authors' code has five critic steps, lambda_GP = 10 and Adam with lr 1e-4 and beta_1 = 0; D there is
    kept from task to task and has no batch normalisation.
-2. Joint replay adds as many old images to a batch as it has new ones, in equal numbers of each old task, as in
-   the authors' code. There the penalty is measured on new images only; here it is on all of them.
+2. Joint replay adds as many old images to a batch as it has new ones, in equal numbers of each old task, as
+   in the authors' code. There the penalty is measured on new images only; here it is on all of them.
 3. In both forms the classifier learns replayed images. The paper has no classifier: it scores the images.
 4. Alignment is the mean over images and pixels of the squared difference; the authors' code halves the sum
    over both, and multiplies it by 1e-3 on MNIST (1e-2 on SVHN). With one old class, batches of 64 and 32x32
