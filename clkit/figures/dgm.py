@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from clkit import papers, plots
+from clkit import experiments, papers, plots
 from clkit.figures.picture import (
     FigureSpec,
     available_records,
@@ -26,8 +26,13 @@ from clkit.result import Result
 
 MNIST, IMAGENET = "split-mnist-10", "imagenet50"
 SIZE = "laptop"  # of the records of MNIST
-SIZES = ("paper", SIZE)  # of the records of ImageNet-50, the first that there is
-PRINTED_AS = {MNIST: "mnist-1x10", IMAGENET: "imagenet50-5x10"}
+SIZES = ("paper", SIZE)  # of the records of the other benchmarks, the first that there is
+PRINTED_AS = {
+    MNIST: "mnist-1x10",
+    "split-svhn-10": "svhn-1x10",
+    "split-cifar10-10": "cifar10-1x10",
+    IMAGENET: "imagenet50-5x10",
+}
 OURS = ("dgmw", "dgma")
 
 # Table 1: {score: {method: its name in print, or None}}. A printed number stands beside the score that it is.
@@ -65,8 +70,8 @@ MEANING = {"test": "classifier on real test images", "generated": "judge on gene
 # Table 2: {name in print: (label, experiment on ImageNet-50, overrides)}.
 TABLE_2 = {
     "joint": ("Joint training", "joint-d", None),
-    "icarl-k1000": ("iCaRL, K = 1000", None, None),
-    "icarl-k2000": ("iCaRL, K = 2000", None, None),
+    "icarl-k1000": ("iCaRL, K = 1000", "icarl", {"memory": 1000}),
+    "icarl-k2000": ("iCaRL, K = 2000", "icarl", {"memory": 2000}),
     "dgmw-k1000": ("DGMw, K = 1000", "dgmw", {"real_budget": 1000}),
     "dgmw-k2000": ("DGMw, K = 2000", "dgmw", {"real_budget": 2000}),
     "dgmw-r75": ("DGMw, r = 0.75", "dgmw", {"real_share": 0.75}),
@@ -98,10 +103,10 @@ def _label(method):
     return plots.style(method)["label"]
 
 
-def _of(methods, benchmark=MNIST, size=SIZE, needed="dgmw"):
-    """(records, {method: results}, a sentence on absent methods) of the methods that have records."""
-    rows = [(m, f"{m}/{benchmark}", None) for m in methods]
-    records, groups, absent = available_records(rows, needed, preset=size)
+def _of(methods, needed="dgmw"):
+    """(records, {method: results}, a sentence on absent methods) of methods on MNIST that have records."""
+    rows = [(m, f"{m}/{MNIST}", None) for m in methods]
+    records, groups, absent = available_records(rows, needed, preset=SIZE)
     return records, groups, left_out([_label(m) for m in absent])
 
 
@@ -118,7 +123,7 @@ def scale():
         most, side, epochs = row.stream.get("max_per_class"), row.options["side"], settings.get("epochs", 101)
         images = f"{most} training images of each digit" if most else "all training images"
         words.append(f"{images}, {side}x{side} pixels, {epochs} epochs a task")
-    return f"Size {SIZE}: {words[0]}, narrower networks; the paper's is {words[1]}."
+    return f"Size {SIZE}: {words[0]}, smaller networks; the paper's is {words[1]}."
 
 
 # ---- the data flow
@@ -250,11 +255,11 @@ def _panel_1(ax, score, groups, classes):
     return f"{title}: {short(ours, float)}. Printed: {theirs or 'none'}."
 
 
-COLUMNS = {  # of table 1: {benchmark in print: (title, classes)}
-    "mnist-1x10": ("MNIST", (5, 10)),
-    "svhn-1x10": ("SVHN", (5, 10)),
-    "cifar10-1x10": ("CIFAR-10", (5, 10)),
-    "imagenet50-5x10": ("ImageNet-50", (30, 50)),
+COLUMNS = {  # of table 1: {benchmark: (title, classes)}
+    MNIST: ("MNIST", (5, 10)),
+    "split-svhn-10": ("SVHN", (5, 10)),
+    "split-cifar10-10": ("CIFAR-10", (5, 10)),
+    IMAGENET: ("ImageNet-50", (30, 50)),
 }
 
 
@@ -263,7 +268,8 @@ def table_1_all():
     figure, axes = panels(13.6, 5.4, len(COLUMNS), 2, height_ratios=(4, 3))
     records, said, ours = {}, [], {}
     for n, (benchmark, (title, classes)) in enumerate(COLUMNS.items()):
-        more, groups = _recorded(benchmark)
+        every = [(m, f"{m}/{benchmark}", None) for m in SCORED["test"]]
+        more, groups, _ = _available(every, (SIZE,) if benchmark == MNIST else SIZES)
         records, ours = records | more, ours | {f"{m} {benchmark}": s for m, s in groups.items()}
         for ax, score in zip(axes[:, n], SCORED):
             names = {p: m for m, p in SCORED[score].items() if p}
@@ -304,19 +310,22 @@ def _legend_above(figure, ax):
     figure.legend(handles, labels, ncols=len(labels), **look)
 
 
-def _recorded(benchmark):
-    """(records, {method: results}) of table 1 on the benchmark that is printed under this name."""
-    name = next((ours for ours, theirs in PRINTED_AS.items() if theirs == benchmark), None)
-    for size in (SIZE,) if name == MNIST else SIZES if name in papers.benchmarks() else ():
-        rows = [(m, f"{m}/{name}", None) for m in SCORED["test"]]
-        if any(on_record(*row[1:], preset=size) for row in rows):
-            return available_records(rows, trace=True, preset=size)[:2]
-    return {}, {}
+def _available(rows, sizes):
+    """(records, {label: results}, size) of rows in the first size with records of any; ({}, {}, None) else.
+
+    rows: [(label, experiment name, overrides)]; experiments that do not exist are left out.
+    """
+    rows = [row for row in rows if row[1] in experiments.names()]
+    for size in sizes:
+        there = [row for row in rows if on_record(*row[1:], preset=size)]
+        if there:
+            return *labelled_records(there, preset=size), size
+    return {}, {}, None
 
 
 def _pair(score, benchmark, classes, name, seeds):
     """(ours, printed) of a row of plot_two_stages."""
-    there = [_printed(name, _after(k), benchmark) for k in classes]
+    there = [_printed(name, _after(k), PRINTED_AS[benchmark]) for k in classes]
     if not seeds or (score == "generated" and not with_images({"": seeds})):
         return [], [p and p.value for p in there]
     return [tuple(_score(score, k)(r) for k in classes) for r in seeds], [p and p.value for p in there]
@@ -336,13 +345,9 @@ def _two_in_words(rows):
 
 
 def _imagenet(names):
-    """(records, {name in TABLE_2: results}, size or None) of the rows that have records."""
-    rows = [(n, f"{TABLE_2[n][1]}/{IMAGENET}", TABLE_2[n][2]) for n in names if TABLE_2[n][1]]
-    for size in SIZES if IMAGENET in papers.benchmarks() else ():
-        there = [row for row in rows if on_record(*row[1:], preset=size)]
-        if there:
-            return *available_records(there, preset=size)[:2], size
-    return {}, {}, None
+    """`_available` for rows of TABLE_2 on ImageNet-50."""
+    rows = [(n, f"{TABLE_2[n][1]}/{IMAGENET}", TABLE_2[n][2]) for n in names]
+    return _available(rows, SIZES)
 
 
 def table_2():
@@ -386,26 +391,28 @@ def bounds():
     """Accuracy over tasks between joint training and no replay (figure 2)."""
     records, groups, size = _imagenet(("joint", "dgmw-r0", *REAL))
     if {"joint", "dgmw-r0"} <= groups.keys():
-        where, options, top = f"ImageNet-50, size {size}", {"top": 5}, lambda r: r.top(5)[-1]
-        more, other, absent = _of(("dgm-no-replay",), IMAGENET, size, None)
-        records, lines = records | more, {"joint-d": groups["joint"], "dgmw": groups["dgmw-r0"], **other}
-        note = ""
+        more, none, _ = _available([("dgm-no-replay", f"dgm-no-replay/{IMAGENET}", None)], [size])
+        records, lines = records | more, {"joint-d": groups["joint"], "dgmw": groups["dgmw-r0"], **none}
+        where, top, score, note = f"ImageNet-50, size {size}", 5, lambda r: r.top(5)[-1], ""
     else:
-        groups, (records, lines, absent) = {}, _of(("joint-d", "dgmw", "dgma", "dgm-no-replay"))
-        where, options, top = "MNIST, digit by digit", {}, Result.average
-        note = f" The paper shows top-5 accuracy on ImageNet-50, for which there is no record. {scale()}"
-    ax = plots.plot_averages(lines, **options)
-    real = [np.mean([r.top(5) for r in groups[n]], axis=0) for n in REAL if n in groups]
+        groups, (records, lines, absent) = {}, _of(("joint-d", *OURS, "dgm-no-replay"))
+        where, top, score = "MNIST, digit by digit", 1, Result.average
+        note = (
+            " The paper shows top-5 accuracy on ImageNet-50, for which there is no such record. "
+            f"{scale()}{absent}"
+        )
+    ax = plots.plot_averages(lines, top=top)
+    real = [100 * np.mean([r.top(5) for r in groups[n]], axis=0) for n in REAL if n in groups]
     if real:
-        low, high = 100 * np.min(real, axis=0), 100 * np.max(real, axis=0)
         look = {"facecolor": "none", "edgecolor": plots.style("dgmw")["color"], "hatch": "////"}
-        ax.fill_between(np.arange(1, len(low) + 1), low, high, label="DGMw with 25 to 75 % real", **look)
+        tasks, label = np.arange(1, len(real[0]) + 1), "DGMw with 25 to 75 % real images"
+        ax.fill_between(tasks, np.min(real, axis=0), np.max(real, axis=0), label=label, **look)
         ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1))
-    ends = "; ".join(f"{_label(m)} {percent(s, top)}" for m, s in lines.items())
+    ends = "; ".join(f"{_label(m)} {percent(s, score)}" for m, s in lines.items())
     return FigureSpec(
         ax.figure,
         f"Accuracy over the classes seen on {where}: the classifier trained on all real images above, "
-        f"without replay below.{note}{absent}",
+        f"without replay below.{note}",
         f"Curves of accuracy over tasks. After the last task: {ends}.",
         records,
         title="Between joint training and no replay",
@@ -506,7 +513,7 @@ def table_3():
     said = [_printed("dgmw", metric.format(w), name, "Table 3") for w in ("at the start", "after 10 classes")]
     multiple = said[1].value / said[0].value
     figure, axes = panels(13.2, 2.4 + 0.42 * len(groups), 2)
-    plots.plot_weights(sized, {_label("dgmw"): multiple}, ax=axes[0])
+    plots.plot_weights(sized, {_label("dgmw"): multiple}, legend=False, ax=axes[0])
     shown = {_label(m): seeds for m, seeds in groups.items()}
     printed = {_label(m): _printed(m, _after(10), name, "Table 3") for m in groups}
     plots.plot_ablation(shown, ax=axes[1])
@@ -514,8 +521,9 @@ def table_3():
     mark_printed(
         axes[1], list(shown), {m: p for m, p in printed.items() if p and m != _label("mergan")}, beside=34
     )
-    handles = {"handles": printed_handles("printed"), "loc": "outside upper center", "ncols": 3}
-    figure.legend(frameon=False, fontsize=9, **handles)
+    squares = [one for one in axes[0].lines if one.get_marker() == "s"][:1]
+    handles = [*printed_handles("printed"), *squares]
+    figure.legend(handles=handles, ncols=4, loc="outside upper center", frameon=False, fontsize=9)
     plots.stamp(figure, groups)
     fixed = ""
     if "mergan" in groups:
@@ -533,7 +541,7 @@ def table_3():
         "Left: weights of the masked layers after the last task of MNIST, before the growth that ends it "
         "(dots) and after it (squares). The networks are smaller than the paper's, so compare multiples "
         f"of the start: the paper prints {multiple:.2f} for DGMw. Right: accuracy of the "
-        f"classifier.{fixed} {scale()}{absent}",
+        f"classifier; the number printed for MeRGAN is another score (Table 1).{fixed} {scale()}{absent}",
         f"Weights: {'; '.join(parts)}. Printed for DGMw: {said[0].note.removeprefix('printed as ')} to "
         f"{said[1].note.removeprefix('printed as ')}. Accuracy: {short(shown, Result.average)}, in percent, "
         f"{plots.kind(shown)}.",
@@ -717,7 +725,7 @@ def ablations():
     records, groups, absent = available_records(ABLATIONS, needed=ABLATIONS[0][0], preset=SIZE)
     drawn = {label: [plots.recognised(r)[-1] for r in s] for label, s in with_images(groups).items()}
     tested = {label: [r.average() for r in seeds] for label, seeds in groups.items()}
-    figure, axes = panels(17.5, 2.0 + 0.42 * len(groups), 3)
+    figure, axes = panels(15.5, 2.0 + 0.42 * len(groups), 3)
     for ax, (values, score) in zip(axes, ((tested, "test"), (drawn, "generated"))):
         plots.plot_ablation(values, baseline=ABLATIONS[0][0], ax=ax)
         ax.get_legend().remove()
@@ -725,7 +733,6 @@ def ablations():
         ax.set_xlabel(f"after the last task (%)\n{plots.kind(groups)}")
         ax.set_xlim(0, 100)
     plots.plot_weights(groups, ax=axes[2])
-    axes[2].set_title("size", fontsize=11)
     for ax in axes[1:]:
         ax.set_yticklabels([])
     plots.stamp(figure, groups)

@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgba
 
 from clkit.papers.palette import BLACK, BLUE, DOTTED, GREEN, GREY, ORANGE, VERMILLION
 from clkit.plots import frame
+from clkit.plots.bars import ABOVE
 from clkit.plots.frame import PlotError
 from clkit.plots.images import plot_images
 from clkit.plots.style import TICK, style
@@ -136,7 +137,7 @@ def plot_neurons(results, *, relative=False, legend=True, ax=None):
     return frame.finish(ax, made, groups)
 
 
-def plot_weights(rows, printed=None, *, ax=None):
+def plot_weights(rows, printed=None, *, legend=True, ax=None):
     """Weights of the masked layers after the last task as multiples of the start: a row per label.
 
     rows: {label: seeds}, with the trace table "growth".   printed: {label: multiple}, drawn as diamonds.
@@ -148,18 +149,22 @@ def plot_weights(rows, printed=None, *, ax=None):
     for n, (label, seeds) in enumerate(groups.items()):
         start, before, after = (np.array(v, dtype=float) for v in zip(*map(weights, seeds)))
         i = interval(before / start)
-        ax.plot((after / start).mean(), n, "s", color=BLUE, markerfacecolor="white", markersize=6, zorder=3)
-        ax.errorbar(i.mean, n, xerr=i.half if i.n > 1 else 0, fmt="o", color=BLUE, capsize=4, zorder=4)
+        look = {"color": BLUE, "label": "_" if n else "with the growth that follows"}
+        ax.plot((after / start).mean(), n, "s", markerfacecolor="white", markersize=6, zorder=3, **look)
+        look["label"] = "_" if n else "when the last task is learned"
+        ax.errorbar(i.mean, n, xerr=i.half if i.n > 1 else 0, fmt="o", capsize=4, zorder=4, **look)
         if printed and label in printed:
             ax.plot(printed[label], n + 0.22, "D", color=VERMILLION, markerfacecolor="none", markersize=5)
         said = " → ".join(f"{v.mean():,.0f}" for v in (start, before, after))
         ax.annotate(said, (1.01, n), xycoords=("axes fraction", "data"), va="center", fontsize=TICK)
     ax.axvline(1, color=GREY, linewidth=0.8, linestyle=":")
     ax.set_yticks(range(len(groups)), groups)
-    ax.set_ylim(len(groups) - 0.4, -0.6)
+    ax.set_ylim(len(groups) - 0.5, -0.5)
     ax.set_xlim(0)
     note = frame.lines_title(groups)
     frame.dress(ax, f"weights after the last task, as a multiple of the start\n{note}", grid="x")
+    if legend:
+        frame.legend(ax, **ABOVE, ncols=2)
     return frame.finish(ax, made, groups)
 
 
@@ -335,10 +340,11 @@ def plot_samples(results, stage=-1, *, title=None, ax=None):
     stage = frame.stage_of([result], stage)
     images = frame.column(result, "generated", "images")[stage][: result.seen[stage]]  # (K, n, C, S, S)
     rows = [str(name) for name in result.names[: len(images)]]
+    made = ax is None
     ax = plot_images(images.reshape(-1, *images.shape[2:]), columns=images.shape[1], rows=rows, ax=ax)
     title = f"{frame.label([result])}, after task {stage + 1}" if title is None else title
     ax.set_title(title, fontsize=TICK + 2)
-    return ax
+    return frame.finish(ax, made, result)
 
 
 def plot_sample_course(results, sample=0, *, title=None, ax=None):
@@ -352,7 +358,7 @@ def plot_sample_course(results, sample=0, *, title=None, ax=None):
     R, K, _, S, _ = images.shape
     unseen = np.arange(K) >= np.asarray(result.seen)[:, None]
     shown = np.where(unseen[:, :, None, None, None], 255, images).astype(np.uint8).swapaxes(0, 1)
-    rows, gap = [str(name) for name in result.names], max(1, S // 16)
+    rows, gap, made = [str(name) for name in result.names], max(1, S // 16), ax is None
     ax = plot_images(shown.reshape(-1, *images.shape[2:]), columns=R, rows=rows, ax=ax)
     for stage in range(R):
         ax.text(stage * (S + gap) + S / 2, -gap, f"{stage + 1}", ha="center", va="bottom", fontsize=TICK)
@@ -361,7 +367,7 @@ def plot_sample_course(results, sample=0, *, title=None, ax=None):
         ax.text(R * (S + gap), k * (S + gap) + S / 2, said, ha="left", va="center", fontsize=TICK)
     title = f"{frame.label([result])}, after task" if title is None else title
     ax.set_title(title, fontsize=TICK + 2, pad=16)
-    return ax
+    return frame.finish(ax, made, result)
 
 
 def _with_images(seeds):
