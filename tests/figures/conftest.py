@@ -39,8 +39,8 @@ def wanted():
 
 def generated():
     """Those of DGM and of the methods beside it."""
-    found = [(f"{method}/{dgm.MNIST}", dgm.SIZE, None) for method in dgm.SCORED["test"]]
-    return found + [(name, dgm.SIZE, overrides) for _, name, overrides in (*dgm.ABLATIONS, dgm.ALIKE)]
+    found = [(f"{method}/{dgm.runs.MNIST}", dgm.runs.SIZE, None) for method in dgm.runs.SCORED["test"]]
+    return found + [(name, dgm.runs.SIZE, overrides) for _, name, overrides in (*dgm.ABLATIONS, dgm.ALIKE)]
 
 
 def put(folder, name, preset, overrides, skill, seeds=(0, 1)):
@@ -85,7 +85,7 @@ def _made(found, seed, skill):
         counts = {"weights": np.array([500, 600 + seed]), "biases": np.array([30, 30])}
         result.trace["network"] = {"task": np.arange(2), "activations": active, **counts}
         return result
-    if found.benchmark == dgm.MNIST and found.method != "joint-d":
+    if found.benchmark == dgm.runs.MNIST and found.method != "joint-d":
         own = found.method.startswith("dgm")
         return generative(found.method, seed, fixed=own, grows=own, kept=seed == 0, **options)
     groups = [f"g{k // 5}" for k in range(sum(options["sizes"]))] if "shapes" in found.data else None
@@ -101,7 +101,7 @@ def records(tmp_path_factory):
     patch.setitem(rows, "shapes-families", rows["shapes-families"] | {"paper": short})
     patch.setattr(figures, "DPI", 50)  # few pixels show as well what is drawn, and from what
     for n, (name, preset, overrides) in enumerate(wanted()):
-        single = (preset == "laptop" and dgm.MNIST not in name) or arm.CIFAR in name
+        single = (preset == "laptop" and dgm.runs.MNIST not in name) or arm.CIFAR in name
         put(folder, name, preset, overrides, 0.3 + 0.618 * n % 0.6, seeds=(0,) if single else (0, 1))
     yield folder
     patch.undo()

@@ -19,12 +19,12 @@ def draw(name):
     return dgm.FIGURES[name]()
 
 
-def seeds_of(records, name, overrides=None, preset=dgm.SIZE):
+def seeds_of(records, name, overrides=None, preset=dgm.runs.SIZE):
     return load(records / experiments.exact_experiment(name, preset, overrides).stem)
 
 
 def of(records, method):
-    return seeds_of(records, f"{method}/{dgm.MNIST}")
+    return seeds_of(records, f"{method}/{dgm.runs.MNIST}")
 
 
 def printed(table, **wanted):
@@ -62,11 +62,11 @@ def test_table_1_keeps_the_two_scores_apart(records):
     diamonds = {}
     for row, score in zip(axes, ("test", "generated"), strict=True):
         labels = [t.get_text() for t in row[0].get_yticklabels()]
-        methods = [*dgm.SCORED[score], *(dgm.QUOTED if score == "test" else ())]
-        assert labels == [dgm.QUOTED.get(m) or plots.style(m)["label"] for m in methods]
+        methods = [*dgm.runs.SCORED[score], *(dgm.runs.QUOTED if score == "test" else ())]
+        assert labels == [dgm.runs.QUOTED.get(m) or plots.style(m)["label"] for m in methods]
         for ax, classes in zip(row, (5, 10), strict=True):
-            assert ax.get_title() == f"{dgm.MEANING[score]}, {classes} classes"
-            for n, method in enumerate(dgm.SCORED[score]):
+            assert ax.get_title() == f"{dgm.runs.MEANING[score]}, {classes} classes"
+            for n, method in enumerate(dgm.runs.SCORED[score]):
                 results = of(records, method)
                 if score == "test":
                     values = [r.averages()[classes - 1] for r in results]
@@ -78,7 +78,7 @@ def test_table_1_keeps_the_two_scores_apart(records):
             for one in ax.lines:
                 if one.get_marker() == "D":
                     method = methods[round(one.get_ydata()[0])]
-                    name = dgm.SCORED[score].get(method, method)
+                    name = dgm.runs.SCORED[score].get(method, method)
                     metric = f"average accuracy after {classes} classes"
                     assert one.get_xdata()[0] == there[name, metric].value
                     diamonds[name, metric] = score
@@ -100,7 +100,7 @@ def test_table_1_of_all_data_sets_is_whole(records):
         wanted = [
             p.value
             for p in published.published(paper="dgm", table="Table 1")
-            if p.metric.split()[3] in after and p.method in dgm.SAID
+            if p.metric.split()[3] in after and p.method in dgm.tables.SAID
         ]
         assert sorted(hollow[marker]) == pytest.approx(sorted(wanted))
     mean = 100 * np.mean([r.average_after(5) for r in of(records, "dgmw")])
@@ -109,7 +109,7 @@ def test_table_1_of_all_data_sets_is_whole(records):
 
 def test_methods_without_a_record_are_named(records, tmp_path, monkeypatch):
     monkeypatch.setattr(places, "RECORDS", tmp_path)
-    for path in records.glob(f"dgmw_{dgm.MNIST}_laptop.*"):
+    for path in records.glob(f"dgmw_{dgm.runs.MNIST}_laptop.*"):
         shutil.copy(path, tmp_path)
     for name in (
         "dgm-table1-mnist",
@@ -119,7 +119,7 @@ def test_methods_without_a_record_are_named(records, tmp_path, monkeypatch):
         "dgm-ablations",
     ):
         spec = draw(name)
-        assert list(spec.records) == [f"dgmw_{dgm.MNIST}_laptop"]
+        assert list(spec.records) == [f"dgmw_{dgm.runs.MNIST}_laptop"]
         assert "Omitted, because they have no record: " in spec.caption
     assert "they have no record: no growth; masks cost nothing" in spec.caption
     for path in tmp_path.iterdir():
@@ -129,7 +129,7 @@ def test_methods_without_a_record_are_named(records, tmp_path, monkeypatch):
             assert draw(name).records == {}
         else:
             with pytest.raises(
-                experiments.PresetError, match=f"clkit run dgm[wa]/{dgm.MNIST} --preset laptop"
+                experiments.PresetError, match=f"clkit run dgm[wa]/{dgm.runs.MNIST} --preset laptop"
             ):
                 draw(name)
 
@@ -141,7 +141,7 @@ def test_table_2_is_as_printed_where_nothing_is_on_record(records):
     spec = draw("dgm-table2-real")
     assert "There is no record of ours" in spec.caption and spec.about == {"printed": "Table 2"}
     there = printed("Table 2")
-    assert len(there) == 4 * len(dgm.TABLE_2) and {m for m, _ in there} == set(dgm.TABLE_2)
+    assert len(there) == 4 * len(dgm.runs.TABLE_2) and {m for m, _ in there} == set(dgm.runs.TABLE_2)
     for ax, metric in zip(spec.figure.axes, ("average accuracy", "top-5 accuracy"), strict=True):
         for marker, classes in (("o", 30), ("s", 50)):
             shown = {
@@ -149,7 +149,7 @@ def test_table_2_is_as_printed_where_nothing_is_on_record(records):
                 for one in ax.lines
                 if one.get_marker() == marker and len(one.get_xdata())
             }
-            wanted = [there[m, f"{metric} after {classes} classes"].value for m in dgm.TABLE_2]
+            wanted = [there[m, f"{metric} after {classes} classes"].value for m in dgm.runs.TABLE_2]
             assert [shown[n] for n in range(len(wanted))] == pytest.approx(wanted)
 
 
@@ -161,12 +161,12 @@ def stand_in(records, tmp_path, monkeypatch):
     rows = {"benchmarks": {**paper.benchmarks, "fifty": {"laptop": mine}}}
     rows["settings"] = {**paper.settings, "fifty": {}}
     monkeypatch.setitem(papers.PAPERS, "dgm", dataclasses.replace(paper, **rows))
-    monkeypatch.setattr(dgm, "IMAGENET", "fifty")
-    monkeypatch.setattr(dgm, "SIZES", ("laptop",))
-    monkeypatch.setitem(dgm.PRINTED_AS, "fifty", "imagenet50-5x10")
+    monkeypatch.setattr(dgm.runs, "IMAGENET", "fifty")
+    monkeypatch.setattr(dgm.runs, "SIZES", ("laptop",))
+    monkeypatch.setitem(dgm.runs.PRINTED_AS, "fifty", "imagenet50-5x10")
     table = {"joint": ("Joint training", "dgma", None), "dgmw-r50": ("DGMw, r = 0.5", "dgmw", {"lr": 0.5})}
     for name, row in table.items():
-        monkeypatch.setitem(dgm.TABLE_2, name, row)
+        monkeypatch.setitem(dgm.runs.TABLE_2, name, row)
     monkeypatch.setattr(dgm, "REAL", ("dgmw-r50",))
     for method, overrides in (("dgmw", None), ("dgmw", {"lr": 0.5}), ("dgma", None), ("dgm-no-replay", None)):
         put(records, f"{method}/fifty", "laptop", overrides, skill=0.5 if overrides else 0.3)
@@ -182,7 +182,7 @@ def test_table_2_and_figure_2_show_ours_once_recorded(stand_in):
         ["dgma_fifty_laptop", "dgmw_fifty_laptop", "dgmw_fifty_laptop_lr-0.5"]
     )
     found = seeds_of(stand_in, "dgmw/fifty")
-    row = [*dgm.TABLE_2].index("dgmw-r0")
+    row = [*dgm.runs.TABLE_2].index("dgmw-r0")
     for ax, score in zip(
         spec.figure.axes, (lambda r, s: r.averages()[s], lambda r, s: r.top(5)[s]), strict=True
     ):
