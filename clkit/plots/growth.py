@@ -301,7 +301,7 @@ FORMATS = {
 
 
 def plot_formats(densities, *, ax=None):
-    """Bits that a mask needs for each of its places, against its density, in five formats; both axes are logs.
+    """Bits that a mask needs for each of its places, against its density, in five formats.
 
     densities: {label: density, or a list of them}, drawn as marks on the smaller of bits and int32 indices.
     """
