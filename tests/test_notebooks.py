@@ -170,13 +170,18 @@ def _words(notebook):
         yield f"{stated[1]} minutes are stated; {words} words and {figures} figures take {minutes:.0f}"
 
 
-def holes(names):
-    """Faults in the numbering of files called NN_name.ipynb: a list of sentences."""
+def misnumbered(names):
+    """Faults in the numbering of files called NN_name.ipynb, in order of their names: a list of sentences.
+
+    Numbers begin at 00 and none occurs twice; some may be missing, because notebooks keep their number.
+    """
     strange = [name for name in names if not re.fullmatch(r"\d\d_[a-z0-9_]+\.ipynb", name)]
     sentences = [f"{name} is not called NN_name.ipynb" for name in strange]
-    numbers = [int(name[:2]) for name in names if name[:2].isdigit()]
-    if numbers != list(range(len(names))):
-        sentences.append(f"numbers are {numbers}, not 0 to {len(names) - 1}")
+    numbers = [name[:2] for name in names if name not in strange]
+    if numbers[:1] != ["00"]:
+        sentences.append(f"the first number is {numbers[:1]}, not 00")
+    if numbers != sorted(set(numbers)):
+        sentences.append(f"numbers are {numbers}: they do not increase, or one occurs twice")
     return sentences
 
 
@@ -258,10 +263,18 @@ def test_links_reach_the_map_and_both_neighbours():
     assert _links(notebook, "01_b.ipynb", names) == missing
 
 
-def test_numbering_has_no_holes():
-    for wrong in (["00_a.ipynb", "02_b.ipynb"], ["00_a.ipynb", "00_b.ipynb"], ["0_a.ipynb"]):
-        assert holes(wrong)
-    assert NOTEBOOKS and holes([path.name for path in NOTEBOOKS]) == []
+def test_numbers_have_two_digits_and_increase():
+    assert misnumbered(["00_a.ipynb", "01_b.ipynb", "10_c.ipynb"]) == []
+    for wrong in (
+        ["01_a.ipynb", "02_b.ipynb"],
+        ["00_a.ipynb", "00_b.ipynb"],
+        ["00_a.ipynb", "02_b.ipynb", "01_c.ipynb"],
+        ["00_a.ipynb", "1_b.ipynb"],
+        ["00_a.ipynb", "001_b.ipynb"],
+        ["00_a.ipynb", "01-b.ipynb"],
+    ):
+        assert len(misnumbered(wrong)) == 1, wrong
+    assert NOTEBOOKS and misnumbered([path.name for path in NOTEBOOKS]) == []
 
 
 def test_the_book_is_small_enough_to_open_online():

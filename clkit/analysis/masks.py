@@ -115,6 +115,31 @@ def busiest_share(mask, n=20, axis=0):
     return float(counts[:n].sum() / counts.sum()) if counts.any() else float("nan")
 
 
+def settled(result, task, layer):
+    """Share of a task's last connections in a layer that are in place at each recorded epoch: (E,)."""
+    last = block(result, task, layer)[0]
+    there = [block(result, task, layer, epoch)[0] for epoch in epochs(result, task)]
+    return np.array([(mask & last).sum() / last.sum() for mask in there])
+
+
+def decided(result, task, layer):
+    """Share of a task's learned mask values in a layer that are on the side of 1/2 where they end: (E,).
+
+    Reads the table "masks" of methods that learn values in [0, 1], recorded as each epoch begins. A value of
+    exactly 1/2 is on neither side.
+    """
+    table = result.trace.get("masks", {})
+    if "values" not in table:
+        raise MaskError(
+            "this result's trace table 'masks' has no learned values: take a method that learns masks"
+        )
+    here = np.flatnonzero((np.asarray(table["task"]) == task) & (np.asarray(table["layer"]) == layer))
+    if not len(here):
+        raise MaskError(f"no mask values are recorded for task {task}, layer {layer}, both from 0")
+    sides = np.sign(np.array([np.asarray(table["values"][i], dtype=float) for i in here]) - 0.5)  # (E, n)
+    return (sides == sides[-1]).mean(axis=1)
+
+
 def used(mask):
     """How many target neurons (rows) have any connection."""
     return int(np.asarray(mask).astype(bool).any(axis=1).sum())

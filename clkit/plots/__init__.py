@@ -58,6 +58,18 @@ from clkit.plots.dgm import (
     weights,
 )
 from clkit.plots.frame import PlotError, grouped, kind, provenance, stamp, warning
+from clkit.plots.growth import (
+    beside_weights,
+    kinds_kept,
+    plot_budget,
+    plot_formats,
+    plot_kept,
+    plot_kept_over_tasks,
+    plot_parameters,
+    plot_parts,
+    plot_shares,
+    said_bytes,
+)
 from clkit.plots.images import plot_images
 from clkit.plots.online import plot_loss, plot_progress
 from clkit.plots.schematic import plot_schematic

@@ -185,3 +185,31 @@ def test_sizes_of_a_sparse_method_count_the_weights_of_its_connections():
     assert masks.sizes(result) == {"parameters": 2614, "extra": 20}
     result.trace["network"]["masks_at_test"] = [0, 0, 1]
     assert masks.sizes(result) == {"parameters": 2614, "extra": 20 + 1024}
+
+
+# ---- in the course of a task
+
+
+def test_settled_counts_the_last_connections_that_are_in_place():
+    result = sparse()
+    for layer in (0, 1):
+        last = masks.block(result, 1, layer)[0]
+        for share, epoch in zip(masks.settled(result, 1, layer), masks.epochs(result, 1), strict=True):
+            there = masks.block(result, 1, layer, epoch)[0]
+            places = [(i, j) for i, j in zip(*np.nonzero(last)) if there[i, j]]
+            assert share == pytest.approx(len(places) / np.count_nonzero(last))
+    assert masks.settled(result, 1, 0)[-1] == 1 and masks.settled(result, 1, 0)[0] < 1
+
+
+def test_decided_counts_values_on_the_side_where_they_end():
+    result = made()
+    rows = [[0.5, 0.5, 0.5, 0.5], [0.6, 0.4, 0.4, 0.5], [0.7, 0.3, 0.6, 0.1], [1.0, 0.0, 0.9, 0.0]]
+    table = {"task": [0] + [1] * 4 + [1], "layer": [0] * 5 + [1], "values": [[1.0] * 4, *rows, [1.0, 0.0]]}
+    result.trace["masks"] = table
+    assert masks.decided(result, 1, 0).tolist() == [0, 0.5, 1, 1]
+    assert masks.decided(result, 0, 0).tolist() == masks.decided(result, 1, 1).tolist() == [1]
+    with pytest.raises(masks.MaskError, match="no mask values are recorded for task 2, layer 0"):
+        masks.decided(result, 2, 0)
+    for other in (sparse(), made()):
+        with pytest.raises(masks.MaskError, match="no learned values"):
+            masks.decided(other, 0, 0)

@@ -62,11 +62,19 @@ def recalled(*tasks, sizes=(2,) * 5):
     )
 
 
+def grown(units, weights):
+    """A run of five tasks whose masked layers have these numbers of units and weights."""
+    example = exercises.worked_example()
+    rows = {"units": np.array(units), "weights": np.array(weights)}
+    return dataclasses.replace(example, classes_per_task=(1,) * 5, trace={"growth": rows})
+
+
 NEWEST = [result([8, 9] * 20), result([9, 8] * 19 + [0, 1])]
 MEASURED = {2: Ends(0.49), 10: Ends(0.10)}
 STRONGER = [Ends(0.19, 0.97), Ends(0.21, 0.99)]
 ROOM = run_of([80] * 9 + [40])
 NOTHING = [[], []]
+WIDER = grown([100, 150, 200, 230, 250], [1000, 2000, 3000, 4000, 5000])  # 2.5 times, 5 times
 OLD_CLASSES = recalled(NOTHING, *[[[(k, 1), (k - 1, 1)]] * 2 for k in (1, 3, 5, 7)])
 
 # ---- predictions: for each checker, right answers and wrong ones, with a word of the message
@@ -196,6 +204,31 @@ PREDICTIONS = {
             ((NAN, 0), "from 0 to 100"),
             ((..., ...), "for old and present"),
             (([80, 20], 0), "for old"),
+        ],
+    ),
+    "widening": (
+        lambda answer: exercises.check_widening({"units": answer[0], "weights": answer[1]}, WIDER),
+        [(2.5, 5), ("2.1", 5.9), (np.float32(2.9), [4.1]), (torch.tensor(2), Fraction(6))],
+        [
+            ((5, 5), "5 times the units is the worst case"),
+            ((5, 25), "worst case"),
+            ((4.6, 5), "worst case"),
+            ((1, 1), "a network of fixed size"),
+            ((0.5, 5), "factors are at least 1"),
+            ((2.5, 0), "factors are at least 1"),
+            ((-2.5, 5), "factors are at least 1"),
+            ((2.5, 2.5), "A weight joins two units"),
+            ((2.5, 1.5), "A weight joins two units"),
+            ((2.5, 6.25), "A square needs every layer"),
+            ((2.5, 12), "not with their square"),
+            ((2.5, 3), "not with their square"),
+            ((1.5, 5), "take more than that"),
+            ((3.5, 5), "take less than that"),
+            ((3.5, 12), "take less than that"),
+            ((NAN, 5), "take less than that"),
+            ((..., ...), "for units and weights"),
+            ((2.5, None), "for weights"),
+            (("double", 5), "for units"),
         ],
     ),
 }

@@ -555,9 +555,60 @@ DIVERGENCE = (
     ],
 )
 
+# ---- notebook 10: the bytes of a mask
+
+
+def mask_bytes_loop(mask):
+    places = mask.flatten().tolist()
+    return min((len(places) + 7) // 8, 4 * sum(places))
+
+
+def packed(mask):
+    return -(-mask.size // 8)
+
+
+MASK_BYTES = (
+    exercises.check_mask_bytes,
+    exercises.mask_bytes_solution,
+    [
+        mask_bytes_loop,
+        lambda m: min(np.packbits(m).nbytes, np.flatnonzero(m).astype(np.int32).nbytes),
+        lambda m: packed(m) if 32 * m.sum() >= m.size else 4 * m.sum(),
+        lambda m: min(packed(m), 4 * torch.from_numpy(m).count_nonzero()),
+    ],
+    [
+        (lambda m: min(m.size // 8, 4 * m.sum()), "round up"),
+        (lambda m: min(m.size / 8, 4 * m.sum()), "is whole"),
+        (packed, "That is the larger"),
+        (lambda m: 4 * m.sum(), "That is the larger"),
+        (lambda m: max(packed(m), 4 * m.sum()), "That is the larger"),
+        (lambda m: packed(m) + 4 * m.sum(), "That is the sum"),
+        (lambda m: m.nbytes, "You count one for each place"),
+        (lambda m: min(m.size, 32 * m.sum()), "You count one for each place"),
+        (lambda m: min(packed(m), np.argwhere(m).astype(np.int32).nbytes), "You count 8 bytes a connection"),
+        (lambda m: min(packed(m), m.sum()), "the number of connections"),
+        (lambda m: -(-m.sum() // 8), "You pack the connections only"),
+        (lambda m: min(-(-len(m) // 8), 4 * m.sum()), "You count the rows"),
+        (lambda m: min(np.packbits(m, axis=1).size, 4 * m.sum()), "You round each row up"),
+        (lambda m: 4 * m.sum() / packed(m), "a ratio of the two"),
+        (lambda m: 100 * min(packed(m), 4 * m.sum()), "not a percentage"),
+        (lambda m: -min(packed(m), 4 * m.sum()), "sign is wrong"),
+        (lambda m: min(m.size, 4 * m.sum()) + 1, "Count on paper"),
+        (lambda m: 8 * m.size, "Count on paper"),
+        (lambda m: min(packed(m), 4 * m.sum()) or 1, "0 bytes"),
+        (lambda m: min(-(-len(m) * len(m[0]) // 8), 4 * m.sum()), "any number of dimensions"),
+        (lambda m: [packed(m), 4 * m.sum()], "Return one number"),
+        (lambda m: m, "Return one number"),
+        (lambda m: None, "forget `return`"),
+        (lambda m: m[len(m)], "stopped with IndexError"),
+        (stub, "still empty"),
+    ],
+)
+
 # ---- the same questions to all
 
 CHECKERS = {
+    "mask bytes": MASK_BYTES,
     "average": AVERAGE,
     "forgetting": FORGETTING,
     "reservoir": RESERVOIR,

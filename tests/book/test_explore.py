@@ -11,6 +11,7 @@ import torch
 from clkit import plots
 from clkit.analysis import masks
 from clkit.book import explore, show
+from clkit.book.explore.growth import budgets
 from clkit.data import load
 from clkit.engine.learner import LearnerError
 from clkit.methods.arm import arm
@@ -368,3 +369,55 @@ def test_recall_explorer_recalls_once_and_shows_what_its_view_shows(monkeypatch)
         pass
     assert len(calls) == 1 and not plt.get_fignums()
     assert screen.value == show.as_html(explore.recall_view(learner, x, y, 2, 3, names=list("abcdef")))
+
+
+# ---- a budget of bytes
+
+
+def keeping(skill, kept, method="er"):
+    found = seeds(method, 2, skill=skill)
+    for r in found:
+        r.memory_bytes = {"weights": np.full(3, 1000), **({"exemplars": np.full(3, kept)} if kept else {})}
+    return found
+
+
+KEEPING = {"A": keeping(0.2, 0, "lwf"), "B": keeping(0.9, 30_000), "C": keeping(0.6, 450)}
+
+
+def test_budget_view_names_the_best_that_fit():
+    accuracy = {label: 100 * np.mean([r.average() for r in found]) for label, found in KEEPING.items()}
+    view = explore.budget_view(KEEPING, 1000, 10)
+    assert view.text.endswith(
+        "A budget of 1.00 kB, as much as 100 raw images, admits 2 of 3 methods and memory sizes. The most "
+        f"accurate: C {accuracy['C']:.1f} % with 450 bytes, A {accuracy['A']:.1f} % with 0 bytes."
+    )
+    assert view.axes.get_legend().get_texts()[0].get_text() == f"C: {accuracy['C']:.1f}"
+    assert "without a limit admits 3 of 3" in explore.budget_view(KEEPING).text
+    assert "of 0 bytes admits 1 of 3" in explore.budget_view(KEEPING, 0, 10).text
+    assert "admits 0 of 1 methods and memory sizes. The most accurate: none." in (
+        explore.budget_view({"B": KEEPING["B"]}, 5).text
+    )
+    with pytest.raises(explore.ExploreError, match="at least 0, not -1"):
+        explore.budget_view(KEEPING, -1)
+    plt.close("all")
+
+
+def test_budgets_reach_from_the_smallest_to_the_largest():
+    assert budgets(KEEPING) == [0, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000]
+    assert budgets({"C": keeping(0.5, 500)}) == [0, 500]
+    with pytest.raises(explore.ExploreError, match="keep nothing"):
+        budgets({"A": KEEPING["A"]})
+
+
+def test_budget_explorer_shows_what_its_view_shows():
+    cases = {
+        "one": (KEEPING, 10, None),
+        "two": ({"B": KEEPING["B"]}, 5, {"Joint": seeds("joint", joint=True)}),
+    }
+    controls, screen = parts(explore.budget_explorer(cases))
+    budget, benchmark = controls
+    assert budget.value == 50_000 and benchmark.options == (("one", "one"), ("two", "two"))
+    assert screen.value == show.as_html(explore.budget_view(KEEPING, 50_000, 10))
+    budget.value, benchmark.value = 1000, "two"
+    assert screen.value == show.as_html(explore.budget_view(cases["two"][0], 1000, *cases["two"][1:]))
+    assert not plt.get_fignums()

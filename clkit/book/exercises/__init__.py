@@ -28,4 +28,5 @@ from clkit.book.exercises.nb05 import (
     divergence_solution,
     diversity_solution,
 )
+from clkit.book.exercises.nb10 import check_mask_bytes, check_widening, mask_bytes_solution
 from clkit.book.exercises.verdict import Grades, Verdict, grade

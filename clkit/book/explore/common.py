@@ -69,6 +69,13 @@ def slider(name, last, first=1):
     return IntSlider(value=first, min=first, max=last, description=name, **options)
 
 
+def stops(name, options):
+    """A slider over given values, at the last one; options: [(label, value)]."""
+    from ipywidgets import SelectionSlider
+
+    return SelectionSlider(options=options, value=options[-1][1], description=name, continuous_update=False)
+
+
 def choice(name, options, at=0):
     """A list to choose from; options: [(label, value)].   at: number of the one chosen first."""
     from ipywidgets import Dropdown

@@ -129,16 +129,8 @@ def sparse_explorer(results):
     return common.explorer(
         lambda task, epoch, layer, method, seed: sparse_view(groups[method], task - 1, epoch, layer, seed),
         task=common.slider("task", min(r.tasks for r in every)),
-        epoch=_epochs([("at allocation" if e == 0 else str(e), e) for e in events]),
+        epoch=common.stops("epoch", [("at allocation" if e == 0 else str(e), e) for e in events]),
         layer=common.choice("layer", [(_between(n, layers[-1]), n) for n in layers], min(1, len(layers) - 1)),
         method=common.choice_of(groups),
         seed=common.choice("seed", [(str(s), s) for s in seeds] or [("first", None)]),
     )
-
-
-def _epochs(options):
-    """A slider over what is there, at its end; options: [(label, value)]."""
-    from ipywidgets import SelectionSlider
-
-    last = options[-1][1]
-    return SelectionSlider(options=options, value=last, description="epoch", continuous_update=False)
