@@ -256,10 +256,10 @@ class DGM(Learner):
         return classify(self.cast, optimizer, x, y, size if self.config.steps == "chunks" else len(y))
 
     def cast(self, x):
-        """D of images x in the precision of the classifier's steps: (critic's value, logits in float32)."""
+        """D of images x in the precision of the classifier's steps: (critic's value, logits)."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             value, logits = self.critic(x)
-        return value, logits.float()
+        return value, logits.to(x.dtype)
 
     def criticise(self, optimizer, x, y, gates):
         """A step of D as the critic of the new images x of classes y; (value, penalty) before it."""
