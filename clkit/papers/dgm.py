@@ -11,7 +11,7 @@ from clkit.papers.paper import Benchmark, Paper, Table, Variant
 _CHANNELS = {"unit": "channel", "s_max": 1e5, "sparsity": 0.01}
 VARIANTS = {
     "dgmw": Variant("DGMw", WINE, "h", SOLID),
-    "dgma": Variant("DGMa", WINE, "H", DASHED, _CHANNELS),
+    "dgma": Variant("DGMa", WINE, "o", DASHED, _CHANNELS),
     "dgm-no-replay": Variant("DGM without replay", WINE, "d", DOTTED, {"replay": False}),
 }
 
