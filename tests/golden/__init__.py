@@ -105,9 +105,12 @@ def differences(kept, result, same_machine):
     )
 
 
-def same_machine(kept):
-    """Whether the digests in a file come from the same kind of CPU and version of torch."""
-    return kept["machine"] == machine_facts()
+def same_machine(kept, row):
+    """Whether the digests of a row come from this kind of CPU and version of torch.
+
+    A row names its machine if it is not that of the whole file, `kept`.
+    """
+    return row.get("machine", kept["machine"]) == machine_facts()
 
 
 def machine_facts():

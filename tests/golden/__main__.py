@@ -25,8 +25,7 @@ def main():
 
 def check(kind, options):
     """Compare one file; returns the number of experiments that differ."""
-    kept, faults = golden.read(kind), 0
-    same = golden.same_machine(kept)
+    kept, here, faults = golden.read(kind), golden.machine_facts(), 0
     for name, found in golden.jobs(kind):
         if options.words and not name.startswith(tuple(options.words)):
             continue
@@ -41,13 +40,13 @@ def check(kind, options):
         elif result is None or "error" in row:
             differing = [] if row == now else ["error"]
         else:
-            differing = golden.differences(row, result, same)
+            differing = golden.differences(row, result, golden.same_machine(kept, row))
         if differing:
             faults += 1
             print(f"{kind} {name}: {', '.join(differing)}", flush=True)
-            kept["results"][name] = now
+            other = {"machine": here} if here != kept["machine"] and result is not None else {}
+            kept["results"][name] = now | other
     if options.write and faults:
-        kept["machine"] = golden.machine_facts()
         text = json.dumps(dict(sorted(kept["results"].items())), indent=0, ensure_ascii=False)
         (golden.HERE / f"{kind}.json").write_text(
             f'{{"machine": {json.dumps(kept["machine"])},\n"results": {text}}}\n', encoding="utf-8"
