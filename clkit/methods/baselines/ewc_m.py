@@ -60,7 +60,7 @@ REVISION = 1
 class Config:
     """Defaults: MNIST in DGM's protocol, with MeRGAN's generator."""
 
-    strength: float = 1e3       # lambda; at 0 G is trained on without protection
+    strength: float = 1e5       # lambda; at 0 G is trained on without protection
     fisher_images: int = 256    # images that the importance is measured on
     penalty: float = 1.0        # lambda_GP: weight of the gradient penalty
     auxiliary: float = 1.0      # weight of the classification term in G's loss
