@@ -121,17 +121,16 @@ class Critic(TwoHeads):
 
         Without batch normalisation only the slopes of the ReLU depend on x: then the way up needs no graph.
         """
-        layers = []                                                             # (conv, back, output)
+        layers = []                                                             # (conv, back, slope)
         normed = isinstance(self.norms[0], nn.BatchNorm2d)
         with torch.set_grad_enabled(normed and torch.is_grad_enabled()):
             for conv, norm in zip(self.convs, (None, *self.norms)):
                 x, back = normalised(conv(x), norm if normed else None)
-                layers.append((conv, back, x.detach()))
+                layers.append((conv, back, F.threshold(x.detach().sign(), 0, 0.2)))     # 1, or 0.2
                 x = F.leaky_relu(x, 0.2)
         g = self.value.weight.view(1, *x.shape[1:]).expand_as(x)
-        for conv, back, x in reversed(layers):
-            g = back(torch.ops.aten.leaky_relu_backward(g, x, 0.2, False))
-            g = F.conv_transpose2d(g, conv.weight, stride=2, padding=2, output_padding=1)
+        for conv, back, slope in reversed(layers):
+            g = F.conv_transpose2d(back(slope * g), conv.weight, stride=2, padding=2, output_padding=1)
         return g                                                                # (B, C, S, S)
 
     def draw_anew(self):

@@ -1,6 +1,6 @@
 """DGM on MNIST of 32x32 pixels against the obvious implementation and bare products; its cost by task.
 
-As a module, `python -m tests.bench.dgm ours|reference N` learns a task of N images and prints its peak memory.
+`python -m tests.bench.dgm ours|reference N` learns a task of N images and prints its peak memory.
 """
 
 import copy
