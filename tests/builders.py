@@ -197,6 +197,72 @@ def several_online(n=3, **options):
     return [online(seed=seed, **options) for seed in range(n)]
 
 
+# ---- generative memories
+
+SHOWN, UNITS, EPOCHS = 8, (8, 6, 4), 5  # images of each class, channels of three masked layers, epochs a task
+
+
+def generative(method="dgmw", seed=0, *, fixed=True, grows=True, kept=True, side=16, **options):
+    """A Result with the trace tables of a generator: random numbers of the right shapes.
+
+    fixed: the images of a class stay what they were when it was learned.   grows: with the tables of masks
+    and growth.   kept: with images and masks, as the first seed has them.
+    """
+    result = made(method, seed, **options)
+    random = np.random.default_rng([seed, 11, sum(map(ord, method))])
+    K, R = sum(result.classes_per_task), len(result.seen)
+    unseen = np.arange(K) >= result.seen[:, None]
+    accuracy = np.tile(random.uniform(0.6, 1, K), (R, 1))
+    images = np.tile(random.integers(0, 256, (K, SHOWN, 1, side, side), dtype=np.uint8), (R, 1, 1, 1, 1, 1))
+    if not fixed:
+        accuracy = accuracy * np.linspace(1, 0.5, R)[:, None]
+        images = images + np.arange(R, dtype=np.uint8)[:, None, None, None, None, None]
+    accuracy[unseen], images[unseen] = np.nan, 0
+    result.trace["generated"] = {"task": np.arange(R), "accuracy": accuracy, "judge": np.full(R, 0.98)}
+    if kept:
+        result.trace["generated"]["images"] = images
+    if grows:
+        result.trace |= _growing(random, R, kept)
+    result.memory_bytes["generators"] = np.full(R, 400_000)
+    result.about["config"]["epochs"] = EPOCHS
+    return result
+
+
+def _growing(random, tasks, kept):
+    """The trace tables "capacity", "growth" and "masks" of random masks of channels."""
+    widths, capacity, growth, masks = np.array(UNITS), [], [], []
+    reserved = np.zeros(3, dtype=int)
+    for t in range(tasks):
+        new = np.array([random.integers(1, 4) for _ in UNITS])
+        reused = np.array([random.integers(0, r + 1) for r in reserved])
+        for l in range(3):
+            unused = widths[l] - new[l] - reused[l]
+            capacity.append((t, l, new[l], reused[l], unused, widths[l], new[l]))
+            for epoch in range(EPOCHS):
+                ends = np.where(np.arange(widths[l]) < new[l] + reused[l], 1.0, 0.0)
+                values = 0.5 + (ends - 0.5) * epoch / (EPOCHS - 1)
+                masks.append((t, l, epoch, 1.0 + epoch, values, values.mean()))
+        after = widths + new
+        row = [widths.sum(), 100 * widths.sum(), after.sum(), 100 * after.sum(), sum(UNITS)]
+        growth.append((t, *row, *(1000 * (t + 1) * k for k in (9, 1, 2, 4, 7, 3))))
+        reserved, widths = reserved + new, after
+    columns = {
+        "capacity": (capacity, "task layer new reused unused width grown"),
+        "growth": (
+            growth,
+            "task units weights units_after weights_after start "
+            "weight_bytes task_bytes bit_bytes index_bytes coo_bytes logit_bytes",
+        ),
+        "masks": (masks, "task layer epoch scale values mean"),
+    }
+    found = {
+        table: {name: list(column) for name, column in zip(names.split(), zip(*rows), strict=True)}
+        for table, (rows, names) in columns.items()
+        if kept or table != "masks"
+    }
+    return {t: {c: v if c == "values" else np.array(v) for c, v in cs.items()} for t, cs in found.items()}
+
+
 # ---- parts of a drawing
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 UNITS_SHOWN = 50  # test images per class whose activations are recorded
 TESTED_AT = 200  # test images per class in the course of a task
+DRAWN = {"smoke": 20, "teach": 200}  # images of each class that a judge sees; 1,000 in larger presets
 COMPARED = {"smoke": 20, "teach": 200}  # images whose gradients are compared; 1,000 in larger presets
 
 
@@ -28,6 +29,13 @@ def accuracy_by_task(experiment, stream, device):
     return {"accuracy": partial(accuracy, test, stream.test_classes_per_task)}
 
 
+def generated_images(experiment, stream, device):
+    """Accuracy of a fixed judge on images of each class that the learner draws, and eight of each."""
+    from clkit.analysis.generated import columns
+
+    return columns(stream, device, DRAWN.get(experiment.preset, 1000))
+
+
 def gradient_correlation(experiment):
     """Cosines between the gradients of recalled and real images, by layer group."""
     from clkit.analysis import gradients
@@ -41,5 +49,5 @@ def _first_of(images, classes, n):
     return images.select([i for k in classes for i in (images.labels == k).nonzero().flatten()[:n].tolist()])
 
 
-PROBES = {"activations": activations, "accuracy_by_task": accuracy_by_task}
+PROBES = {"activations": activations, "accuracy_by_task": accuracy_by_task, "generated": generated_images}
 STUDIES = {"gradients": gradient_correlation}

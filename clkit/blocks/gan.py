@@ -11,6 +11,25 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from clkit.errors import ClkitError
+
+EPS, MOMENTUM = 1e-5, 0.1                               # of batch normalisation
+
+
+class GanError(ClkitError):
+    """Images, classes or a training that these networks cannot work with; the message says why."""
+
+
+def check_side(shape):
+    """GanError unless images are square, of a side that can be halved three times, and 16 or more."""
+    side = shape[1]
+    if shape[1] != shape[2] or side % 8 or side < 16:
+        raise GanError(f"the networks of this GAN take square images of 16, 24, 32, ... pixels, not "
+                       f"{side}x{shape[2]}: bring them to such a size with side=")
+
+
+# ---- the critic
+
 
 class TwoHeads(nn.Module):
     """Images (B, C, S, S) in [-1, 1] -> (critic's value (B,), logits (B, K)), by two heads on `features`.
@@ -107,6 +126,149 @@ def critic_losses(critic, real, fake):
     return value, (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
+def criticise(critic, optimizer, real, fake, penalty):
+    """A step of the critic, on images (B, C, S, S) and a weight; (value, penalty) before it, detached."""
+    value, gradient = critic_losses(critic, real, fake)
+    step(optimizer, value + penalty * gradient)
+    return value.detach(), gradient.detach()
+
+
+# ---- a generator of fixed size
+
+
+class ConditionalNorm(nn.Module):
+    """Batch normalisation with a scale and a shift of each class (Dumoulin et al. 2017).
+
+    x (B, D, H, W), labels (B,) -> (B, D, H, W). In training the statistics are those of the whole batch, and
+    the running ones of each class in it follow them. So a class keeps those that it was last trained with.
+    """
+
+    def __init__(self, width, classes):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(classes, width, device="cpu"))
+        self.shift = nn.Parameter(torch.zeros(classes, width, device="cpu"))
+        self.register_buffer("mean", torch.zeros(classes, width, device="cpu"))
+        self.register_buffer("var", torch.ones(classes, width, device="cpu"))
+
+    def forward(self, x, labels):
+        if self.training:
+            mean, var = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
+            x = F.batch_norm(x, mean, var, training=True, momentum=1.0, eps=EPS)
+            self.follow(mean, var, labels)
+        else:
+            mean, var = (F.embedding(labels, t)[:, :, None, None] for t in (self.mean, self.var))
+            x = (x - mean) * (var + EPS).rsqrt()
+        scale, shift = (F.embedding(labels, t)[:, :, None, None] for t in (self.scale, self.shift))
+        return x * scale + shift
+
+    @torch.no_grad()
+    def follow(self, mean, var, labels):
+        """Move the running statistics of these classes (B,) towards mean and var (D,)."""
+        share = mean.new_zeros(len(self.mean), 1).index_fill_(0, labels, MOMENTUM)          # (K, 1)
+        self.mean.lerp_(mean, share)
+        self.var.lerp_(var, share)
+
+
+class ConditionalGenerator(nn.Module):
+    """z (B, nz), labels (B,) -> images (B, C, S, S) in [-1, 1]: the generator of MeRGAN, of a fixed size.
+
+    A linear layer gives 4 width maps of side S/8; two transposed convolutions of kernel 5 and stride 2 give 2
+    width and width maps, each of the three with class-conditional batch normalisation and ReLU; a third
+    one gives the image. z is noise alone: the class enters by the normalisation, as in the authors' code, and
+    so a class has parameters of its own. classes=1 makes the generator unconditional.
+    """
+
+    def __init__(self, shape, nz, classes, width):
+        check_side(shape)
+        super().__init__()
+        self.nz, self.side, maps = nz, shape[1] // 8, (4 * width, 2 * width, width)
+        self.first = nn.Linear(nz, maps[0] * self.side**2, bias=False)
+        self.convs = nn.ModuleList(nn.ConvTranspose2d(a, b, 5, 2, 2, 1, bias=False)
+                                   for a, b in pairwise(maps))
+        self.norms = nn.ModuleList(ConditionalNorm(n, classes) for n in maps)
+        self.image = nn.ConvTranspose2d(width, shape[0], 5, 2, 2, 1)
+        for weight in (*self.weights, self.image.weight):
+            nn.init.xavier_uniform_(weight, 2**0.5)
+
+    @property
+    def weights(self):
+        """The weights of the hidden layers, which a size in the papers counts."""
+        return [self.first.weight, *(conv.weight for conv in self.convs)]
+
+    def noise(self, n):
+        """n times z: (n, nz)."""
+        return torch.randn(n, self.nz, device=self.first.weight.device)
+
+    def forward(self, z, labels):
+        x = self.first(z).unflatten(1, (-1, self.side, self.side))              # (B, 4 width, S/8, S/8)
+        x = F.relu(self.norms[0](x, labels))
+        for conv, norm in zip(self.convs, self.norms[1:]):
+            x = F.relu(norm(conv(x), labels))
+        return torch.tanh(self.image(x))
+
+    @torch.no_grad()
+    def draw(self, labels):
+        """Images of these classes (N,), from new noise, in eval mode: (N, C, S, S) in [-1, 1]."""
+        mode = self.training
+        self.eval()
+        parts = [self(self.noise(len(part)), part) for part in labels.split(1000)]
+        self.train(mode)
+        return torch.cat(parts)
+
+
+def generator_loss(critic, fake, labels, auxiliary):
+    """-E D(fake), and `auxiliary` times the cross-entropy of its classes: fake (B, C, S, S), labels (B,)."""
+    with critic.still():
+        value, logits = critic(fake)
+    return auxiliary * F.cross_entropy(logits, labels) - value.mean() if auxiliary else -value.mean()
+
+
+def own_gradients(optimizer, loss):
+    """Give the parameters of an optimizer the gradients of a loss; no others take part."""
+    own = optimizer.param_groups[0]["params"]
+    for parameter, gradient in zip(own, torch.autograd.grad(loss, own, materialize_grads=True)):
+        parameter.grad = gradient
+
+
+def adam(network, lr):
+    """Adam for all of a network, with the betas that are usual in these papers."""
+    return torch.optim.Adam(network.parameters(), lr=lr, betas=(0.5, 0.999), fused=True)
+
+
+def finite(terms, task, epoch):
+    """terms, {name: scalar} of an epoch; GanError where one of them is not finite."""
+    good = torch.stack([*terms.values()]).isfinite().tolist()
+    if not all(good):
+        bad = ", ".join(name for name, well in zip(terms, good) if not well)
+        raise GanError(f"training diverged in epoch {epoch + 1} of task {task.index + 1} ({bad} not finite): "
+                       f"use a smaller lr")
+    return terms
+
+
+def old_images(generator, ends, each):
+    """`each` new images of every class, by task: [(images (N, C, S, S) in [-1, 1], labels (N,))].
+
+    ends (T,): the classes seen after each task.
+    """
+    labels = [torch.arange(first, seen, device=ends.device).repeat_interleave(each)
+              for first, seen in pairwise((0, *ends.tolist()))]
+    return [(generator.draw(y), y) for y in labels]
+
+
+def labels_to_recall(n, label, ends):
+    """Classes (n,) of images to recall: all seen in turn, or one; ends (T,): classes seen after each task.
+
+    GanError before the first task, and for a class to come.
+    """
+    if not len(ends):
+        raise GanError("there is nothing to recall before the first task")
+    seen = int(ends[-1])
+    if label is not None and not 0 <= label < seen:
+        raise GanError(f"class {label} has not been learned yet: there are 0 to {seen - 1}")
+    labels = torch.arange(n, device=ends.device) % seen
+    return labels if label is None else torch.full_like(labels, label)
+
+
 # ---- the classifier, on new images and replayed ones
 
 
@@ -124,14 +286,22 @@ class Replay:
         """Draw a new order for each set, for the next epoch."""
         self.orders = [torch.randperm(len(labels), device=labels.device) for _, labels in self.sets]
 
+    def some(self, start, size):
+        """`size` old images, as many from each set up to rounding, from `start` on in each of them."""
+        counts = [size // len(self.sets) + (k < size % len(self.sets)) for k in range(len(self.sets))]
+        return [torch.cat(part) for part in zip(*self._window(start, counts))]
+
     def pool(self, x, y, start):
         """New images x (B, C, S, S), y (B,), and B images from `start` on in each set, in random order."""
-        parts = [(x, y)]
-        for (images, labels), order in zip(self.sets, self.orders):
-            index = order[torch.arange(start, start + len(y), device=y.device) % len(order)]
-            parts.append((images[index], labels[index]))
+        parts = [(x, y), *self._window(start, [len(y)] * len(self.sets))]
         mixed = torch.randperm(sum(len(labels) for _, labels in parts), device=y.device)
         return [torch.cat(part)[mixed] for part in zip(*parts)]
+
+    def _window(self, start, counts):
+        """Of each set the images and labels from `start` on in its order."""
+        for (images, labels), order, n in zip(self.sets, self.orders, counts):
+            index = order[torch.arange(start, start + n, device=order.device) % len(order)]
+            yield images[index], labels[index]
 
 
 def signed(images):

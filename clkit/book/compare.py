@@ -10,6 +10,7 @@ Results are {label: list of Results, one per seed}; a label is a method's name o
 """
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,10 +131,13 @@ CLASS_MEANS = {  # accuracy of a task as the mean over its classes
 def score_called(metric, task_mean="images"):
     """The function of a Result that gives a printed metric, as a fraction.
 
-    task_mean: "images", or "classes" for papers that average over the classes of a task; with a single
-    learning stage, accuracy is then the share of all images.
+    metric: one of SCORES, or "average accuracy after N classes".   task_mean: "images", or "classes" for
+    papers that average over the classes of a task; with a single learning stage, accuracy is then the share
+    of all images.
     """
     scores = CLASS_MEANS if task_mean == "classes" else SCORES
+    if after := re.fullmatch(r"average accuracy after (\d+) classes", metric):
+        return lambda r: r.average_after(int(after[1]), task_mean=task_mean)
     return _called(metric, scores, "score called", ": give score=, a function of a Result")
 
 
@@ -215,19 +219,29 @@ def _printed(published):
 
 
 def comparisons(
-    records, names=None, *, metric="average accuracy", task_mean="images", reasons=None, not_run=(), **wanted
+    records,
+    names=None,
+    *,
+    metric="average accuracy",
+    score=None,
+    task_mean="images",
+    reasons=None,
+    not_run=(),
+    **wanted,
 ):
     """Rows that compare printed numbers with ours.
 
     records: {label: results}.   names: {label: the method's name in print, or None if it is not printed}; by
-    default the label.   metric, task_mean: see `score_called`.   wanted: paper, table, benchmark of the
-    printed numbers.   reasons: {label: why it differs}.   not_run: printed methods that we did not run.
+    default the label.   metric, task_mean: see `score_called`.   score: a function of a Result that measures
+    ours, if `metric` names it otherwise.   wanted: paper, table, benchmark of the printed numbers.   reasons:
+    {label: why it differs}.   not_run: printed methods that we did not run.
     """
     there = {p.method: p for p in printed.published(metric=metric, **wanted)}
     names, reasons, found = names or {}, reasons or {}, []
+    score = score or score_called(metric, task_mean)
     for label, results in records.items():
         own = None if label == results[0].about.get("method") else label
-        row = {"score": score_called(metric, task_mean), "reason": reasons.get(label, ""), "label": own}
+        row = {"score": score, "reason": reasons.get(label, ""), "label": own}
         found.append(comparison(there.get(names.get(label, label)), results, **row))
     nothing = {"ours": "-", "n": "-", "interval": "-", "verdict": "not run"}
     return found + [{"method": name.upper(), **_printed(there[name]), **nothing} for name in not_run]

@@ -58,28 +58,29 @@ def records_of(benchmark, *methods, preset="paper", overrides=None):
     return records, dict(zip(methods, records.values(), strict=True))
 
 
-def available_records(rows, needed=None, trace=True):
+def available_records(rows, needed=None, trace=True, preset="paper"):
     """The rows of [(label, experiment name, overrides)] that have a record.
 
-    needed: a label that must have a record, by default the first one that has.   trace: see load_records.
+    needed: a label that must have a record, by default the first one that has.   trace, preset: see
+    load_records.
     Returns (records {stem: results}, {label: results}, labels without a record). PresetError if a record is
     stale, if `needed` has no record, or if no row has one.
     """
-    there = {label: on_record(*row) for label, *row in rows}
+    there = {label: on_record(*row, preset=preset) for label, *row in rows}
     there[needed or next((label for label in there if there[label]), rows[0][0])] = True
-    records, groups = labelled_records([row for row in rows if there[row[0]]], trace)
+    records, groups = labelled_records([row for row in rows if there[row[0]]], trace, preset)
     return records, groups, [label for label in there if not there[label]]
 
 
-def labelled_records(rows, trace=True):
+def labelled_records(rows, trace=True, preset="paper"):
     """(records {stem: results}, {label: results}) of [(label, experiment name, overrides)]."""
-    records = load_records([row[1:] for row in rows], trace=trace)
+    records = load_records([row[1:] for row in rows], preset, trace)
     return records, dict(zip([row[0] for row in rows], records.values(), strict=True))
 
 
-def on_record(name, overrides=None):
-    """Whether an experiment has a record at the paper preset, fresh or stale."""
-    return experiments.on_record(name, "paper", overrides)
+def on_record(name, overrides=None, preset="paper"):
+    """Whether an experiment has a record at a preset, fresh or stale."""
+    return experiments.on_record(name, preset, overrides)
 
 
 def left_out(absent):

@@ -20,6 +20,7 @@ FILES = (
     "arm",
     "online",
     "dgm",
+    "generative",
 )
 PAPERS = {name: import_module(f"clkit.papers.{name}").PAPER for name in FILES}
 

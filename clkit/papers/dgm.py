@@ -44,11 +44,14 @@ SETTINGS = {
     "dgma/split-mnist-10": {"teach": {"g_width": 16}, "laptop": {"g_width": 20}, "paper": {"g_width": 20}},
 }
 
+GENERATED = Table(first_seed_columns=("images",), probe="generated",
+                  large="the generated images of the first seed, eight of each class after each task")
 TABLES = {
     "loss": Table(),
     "masks": Table(keep="first seed", variants=False),
     "capacity": Table(),
     "growth": Table(),
+    "generated": GENERATED,
 }
 
 PAPER = Paper("DGM", "Ostapenko, Puscas, Klein, Jähnichen and Nabi 2019", VARIANTS, SETTINGS, BENCHMARKS,

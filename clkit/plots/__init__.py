@@ -38,6 +38,25 @@ from clkit.plots.bars import (
     plot_sizes,
     plot_task_bars,
 )
+from clkit.plots.dgm import (
+    disc_space,
+    drift,
+    mask_course,
+    plot_disc,
+    plot_generated,
+    plot_mask_course,
+    plot_neurons,
+    plot_reuse,
+    plot_sample_course,
+    plot_samples,
+    plot_two_stages,
+    plot_weights,
+    recognised,
+    recognised_after,
+    reuse,
+    unchanged,
+    weights,
+)
 from clkit.plots.frame import PlotError, grouped, kind, provenance, stamp, warning
 from clkit.plots.growth import (
     beside_weights,

@@ -141,14 +141,17 @@ def _class_ticks(ax, names, parts, groups):
     ax.set_yticks(at, said, rotation=0)
 
 
-def plot_averages(results, *, over="tasks", x="tasks", legend=True, ax=None):
+def plot_averages(results, *, over="tasks", top=1, x="tasks", legend=True, ax=None):
     """Average accuracy in percent over the tasks seen so far: one line per method, mean and interval.
 
-    over: see Result.averages.   x: "tasks" or "classes" learned. A method with a single stage (joint
-    training) is a horizontal line.
+    over: see Result.averages.   top: above 1, the share of images whose class is among so many largest
+    logits.   x: "tasks" or "classes" learned. A method with a single stage (joint training) is a horizontal
+    line.
     """
     y = "average accuracy (%)" + (", over images" if over == "images" else "")
-    return _curves(frame.same_tasks(results), lambda r: r.averages(over), y, legend, ax, x=x, height=3.8)
+    y = y if top == 1 else f"top-{top} accuracy (%)"
+    score = {"score": lambda r: r.averages(over) if top == 1 else r.top(top), "y": y}
+    return _curves(frame.same_tasks(results), **score, legend=legend, ax=ax, x=x, height=3.8)
 
 
 def _curves(groups, score, y, legend, ax, *, x="tasks", height=3.6, dotted=None):

@@ -153,6 +153,10 @@ class Result:
         """Average accuracy after the last stage."""
         return float(self.averages(over, task_mean)[-1])
 
+    def average_after(self, classes: int, over: str = "tasks", task_mean: str = "images") -> float:
+        """Average accuracy once so many classes are known; NaN if no stage ends with them."""
+        return dict(zip(self.seen.tolist(), self.averages(over, task_mean))).get(classes, float("nan"))
+
     def incremental(self, over: str = "tasks", task_mean: str = "images") -> float:
         """Average incremental accuracy: mean of `averages` over stages (Rebuffi et al. 2017, section 4)."""
         return float(self.averages(over, task_mean).mean())

@@ -191,6 +191,17 @@ def test_comparisons_find_the_printed_numbers_by_name():
     assert rows[-1]["verdict"] == "not run" and rows[-1]["ours"] == "-"
 
 
+def test_a_printed_number_may_be_of_an_earlier_stage_or_of_another_score():
+    records, wanted = {"dgmw": seeds("dgmw", sizes=(1,) * 10)}, {"paper": "dgm", "benchmark": "mnist-1x10"}
+    metric = "average accuracy after 5 classes"
+    row = compare.comparisons(records, metric=metric, table="Table 1", **wanted)[0]
+    mean = np.mean([r.averages()[4] for r in records["dgmw"]])
+    assert row["published"] == "98.75, DGM, Table 1, p. 11325" and row["ours"] == f"{100 * mean:.2f}"
+    assert np.isnan(compare.score_called("average accuracy after 5 classes")(made("er")))  # 2, 4 and 6
+    row = compare.comparisons(records, metric=metric, score=lambda r: 0.25, table="Table 1", **wanted)[0]
+    assert row["published"].startswith("98.75") and row["ours"] == "25.00"
+
+
 def test_a_paper_may_take_the_mean_over_the_classes_of_a_task():
     r = at(0.5)
     names = ("average accuracy", "task-aware accuracy", "forgetting")

@@ -104,6 +104,7 @@ class DGM(Learner):
                  "of all channels or of 200 weights, mean",
         "capacity": "one row a layer a task: layer, new, reused, unused (places), width, grown (outputs)",
         "growth": "one row a task: units, weights before growth, units_after, weights_after, start (units)",
+        "generated": "one row a task: accuracy (K,), judge, images (K, 8, C, S, S), from a probe",
     }
     memory_kinds = {"generator.mask": "masks", "generator.reserved": "masks", "generator.protected": "masks",
                     "generator": "generators"}
@@ -237,6 +238,7 @@ class DGM(Learner):
         trace("growth", units=sum(before[1:]), weights=weights, units_after=generator.size[0],
               weights_after=sum(w.numel() for w in generator.weights), start=generator.size[1])
         self.ends = torch.cat([self.ends, self.ends.new_tensor([task.seen])])
+        trace("generated")
 
     def report_masks(self, epoch, trace):
         """Rows of the table "masks": the values that the masks have as an epoch begins."""
