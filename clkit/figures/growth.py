@@ -6,6 +6,8 @@ appears when its record does.
 
 import math
 
+from matplotlib.ticker import MaxNLocator
+
 from clkit import experiments, papers, plots
 from clkit.analysis import masks
 from clkit.experiments import places
@@ -13,6 +15,7 @@ from clkit.figures.picture import FigureSpec, each_label, load_records, panels
 from clkit.plots import beside_weights, kinds_kept, said_bytes
 from clkit.result import Result
 
+ONE_BY_ONE = ("split-mnist-10", "laptop")  # one class a task: the benchmark of generators that grow
 MEMORY = "memory"  # the setting that says how many exemplars a method keeps
 
 
@@ -126,6 +129,11 @@ def kept_online():
     return kept("mnist-5k-5")
 
 
+def kept_one_by_one():
+    """The same for ten tasks of one class each."""
+    return kept(*ONE_BY_ONE)
+
+
 # ---- growth
 
 
@@ -151,7 +159,80 @@ def kept_over_tasks():
     )
 
 
+def growth_one_by_one():
+    """Trainable parameters of all methods after each of ten tasks, and the units of those that widen."""
+    records, groups, single = kept_groups(*ONE_BY_ONE)
+    widened = _with_table("growth", *ONE_BY_ONE)
+    figure, (left, right) = panels(12.4, 4.0, 2)
+    plots.plot_parameters(groups, ax=left)
+    plots.plot_neurons(widened, relative=True, ax=right)
+    plots.stamp(figure, groups)
+    factors = {label: s[0].parameters[-1] / s[0].parameters[0] for label, s in groups.items()}
+    units = {
+        plots.style(m)["label"]: (s[0].trace["growth"]["units"][-1] / s[0].trace["growth"]["start"][0])
+        for m, s in widened.items()
+    }
+    return FigureSpec(
+        figure,
+        f"{_where(*ONE_BY_ONE).capitalize()}. Left: trainable parameters after each task, as multiples of "
+        "those after the first. Right: units of the layers that are widened, beside the worst case, in which "
+        "every task needs as many as there were at the start.",
+        "Two panels of lines over ten tasks. Left, parameters at the end as multiples: "
+        f"{'; '.join(f'{label} {f:.2f}' for label, f in factors.items())}. Right, units in the last task as "
+        f"multiples of the start: {'; '.join(f'{label} {f:.2f}' for label, f in units.items())}; the dotted "
+        f"worst case reaches {next(iter(widened.values()))[0].tasks}.",
+        {stem: seeds for stem, seeds in records.items() if seeds not in single.values()},
+        title="How parameters and units grow",
+    )
+
+
+def _with_table(table, benchmark, preset):
+    """{method: results} of the methods on record that report a trace table."""
+    found = {}
+    for name, overrides in rows_on_record(benchmark, preset):
+        if not overrides and table in experiments.exact_experiment(name, preset).known_tables:
+            found[name.partition("/")[0]] = next(iter(load_records([(name, None)], preset).values()))
+    return {method: seeds for method, seeds in found.items() if table in seeds[0].trace}
+
+
 # ---- masks
+
+
+def mask_trajectories():
+    """How much of a task's mask is as it will be: connections that move, beside values that are learned."""
+    record, moved = _with_connections("split-mnist")
+    learned = _with_table("masks", *ONE_BY_ONE)
+    figure, axes = panels(3.4 * (1 + len(learned)) + 1.2, 3.7, 1 + len(learned), sharey=True)
+    shares = {
+        plots.style(moved.about["method"])["label"]: [masks.settled(moved, t, 0) for t in range(moved.tasks)]
+    }
+    for method, seeds in learned.items():
+        tasks = range(seeds[0].tasks)
+        shares[plots.style(method)["label"]] = [masks.decided(seeds[0], t, 0) for t in tasks]
+    said = []
+    for n, (ax, (label, rows)) in enumerate(zip(axes, shares.items(), strict=True)):
+        lines = {f"task {t}": row for t, row in enumerate(rows, 1)}
+        plots.plot_shares(lines, y=None if n else "of the mask as at the end (%)", title=label, ax=ax)
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if n not in (0, len(axes) - 1):
+            ax.get_legend().remove()
+        half = [round(100 * row[len(row) // 2]) for row in rows]
+        said.append(f"{label}, half-way through: {', '.join(map(str, half))} %")
+    axes[0].legend(loc="lower right", frameon=False, fontsize=8)
+    plots.stamp(figure, [moved, *(seeds[0] for seeds in learned.values())])
+    stems = {
+        experiments.exact_experiment(f"{m}/{ONE_BY_ONE[0]}", ONE_BY_ONE[1]).stem: s
+        for m, s in learned.items()
+    }
+    return FigureSpec(
+        figure,
+        "First masked layer, one seed: how much of each task's mask is already as it will be at the end. "
+        "Left: connections in their last place; the others: mask values on the side of one half where they "
+        "end, as each epoch begins.",
+        f"Panels of rising lines, one for each task. {'. '.join(said)}.",
+        record | stems,
+        title="Masks that move and masks that decide",
+    )
 
 
 def moved_connections():
@@ -198,6 +279,9 @@ def _with_connections(benchmark, preset="paper"):
 FIGURES = {
     "kept-split-mnist": kept_split_mnist,
     "kept-mnist-5k-5": kept_online,
+    "kept-split-mnist-10": kept_one_by_one,
     "kept-over-tasks": kept_over_tasks,
+    "growth-split-mnist-10": growth_one_by_one,
     "moved-connections": moved_connections,
+    "mask-trajectories": mask_trajectories,
 }

@@ -92,3 +92,33 @@ def test_the_connections_of_the_record_settle(records):
     np.testing.assert_allclose(right.get_lines()[0].get_ydata(), 100 * np.array(busy))
     assert list(spec.records) == ["spacenet_split-mnist_paper"]
     assert spec.title == f"How the connections of {plots.style('spacenet')['label']} settle"
+
+
+# ---- ten tasks of one class each
+
+
+def test_only_methods_that_widen_have_units(records):
+    spec = figures.FIGURES["growth-split-mnist-10"]()
+    widened = growth._with_table("growth", *growth.ONE_BY_ONE)
+    assert {"dgmw", "dgma"} <= set(widened) and not {"mergan", "joint-d"} & set(widened)
+    for method, seeds in widened.items():
+        factor = seeds[0].trace["growth"]["units"][-1] / seeds[0].trace["growth"]["start"][0]
+        assert f"{plots.style(method)['label']} {factor:.2f}" in spec.alt
+
+
+def test_moving_and_learned_masks_have_one_measure(records):
+    spec = figures.FIGURES["mask-trajectories"]()
+    learned = growth._with_table("masks", *growth.ONE_BY_ONE)
+    assert len(spec.figure.axes) == 1 + len(learned) and set(spec.records) == {
+        "spacenet_split-mnist_paper",
+        *(f"{method}_split-mnist-10_laptop" for method in learned),
+    }
+    for ax, seeds in zip(spec.figure.axes[1:], learned.values(), strict=True):
+        for task in range(seeds[0].tasks):
+            wanted = 100 * masks.decided(seeds[0], task, 0)
+            np.testing.assert_allclose(line(ax, f"task {task + 1}").get_ydata(), wanted)
+
+
+def test_the_bytes_of_ten_tasks_are_counted_in_small_images(records):
+    spec = figures.FIGURES["kept-split-mnist-10"]()
+    assert "256 each" in spec.caption and "dgmw_split-mnist-10_laptop" in spec.records
