@@ -296,15 +296,18 @@ def generator_loss(critic, fake, labels, auxiliary):
 
 
 def own_gradients(optimizer, loss):
-    """Give the parameters of an optimizer the gradients of a loss; no others take part."""
+    """Give the parameters of an optimizer the gradients of a loss, and no others.
+
+    They are contiguous, because fused Adam pairs memory, not indices.
+    """
     own = optimizer.param_groups[0]["params"]
     for parameter, gradient in zip(own, torch.autograd.grad(loss, own, materialize_grads=True)):
-        parameter.grad = gradient.contiguous()          # fused Adam pairs memory, not indices
+        parameter.grad = gradient.contiguous()
 
 
-def adam(network, lr):
-    """Adam for all of a network, with the betas that are usual in these papers."""
-    return torch.optim.Adam(network.parameters(), lr=lr, betas=(0.5, 0.999), fused=True)
+def adam(parameters, lr):
+    """Adam with the betas that are usual in these papers."""
+    return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.999), fused=True)
 
 
 def finite(terms, task, epoch):
@@ -333,10 +336,10 @@ def labels_to_recall(n, label, ends):
     GanError before the first task, and for a class to come.
     """
     if not len(ends):
-        raise GanError("there is nothing to recall before the first task")
+        raise GanError("no class has been learned yet: recall images after the first task")
     seen = int(ends[-1])
     if label is not None and not 0 <= label < seen:
-        raise GanError(f"class {label} has not been learned yet: there are 0 to {seen - 1}")
+        raise GanError(f"class {label} has not been learned yet: recall one of the classes 0 to {seen - 1}")
     labels = torch.arange(n, device=ends.device) % seen
     return labels if label is None else torch.full_like(labels, label)
 

@@ -5,6 +5,7 @@ build("build/book", edition="student")          no solutions, no outputs of exer
 build("build/book", edition="instructor")       the solution of each exercise stands below it
 """
 
+import base64
 import copy
 import html
 import inspect
@@ -31,6 +32,8 @@ SAYS = {
 }
 CHECK = re.compile(r"\bexercises\.check_(\w+)")
 SOLUTION = re.compile(r"\b\w+_solution\b")
+FONT = "stix-two-math.woff2"  # STIX Two Math 2.12, the letters and signs of formulas only
+FACE = '@font-face { font-family: "Book Math"; src: url("data:font/woff2;base64,%s") format("woff2"); }'
 DETAILS = re.compile(r"<details.*?</details>\s*", re.S)
 
 
@@ -239,11 +242,10 @@ def _decks(soups):
 
 def _framed(name, main, header, contents, footer, kind="page"):
     """A whole HTML file."""
-    style = "\n".join((TEMPLATE / f).read_text(encoding="utf-8") for f in ("book.css", f"{kind}.css"))
     frame = string.Template((TEMPLATE / "frame.html").read_text(encoding="utf-8"))
     return frame.substitute(
         title=html.escape(name),
-        style=style,
+        style=_style(kind, main),
         kind=kind,
         header=header,
         contents=contents,
@@ -251,3 +253,12 @@ def _framed(name, main, header, contents, footer, kind="page"):
         footer=f"{footer}. clkit {__version__}" if footer else f"clkit {__version__}",
         script=(TEMPLATE / f"{kind}.js").read_text(encoding="utf-8"),
     )
+
+
+def _style(kind, main):
+    """The style sheet of a page. It brings a font for mathematics, because many systems have none."""
+    sheets = [(TEMPLATE / f).read_text(encoding="utf-8") for f in ("book.css", f"{kind}.css")]
+    if "<math" in main:
+        font = base64.b64encode((TEMPLATE / FONT).read_bytes()).decode()
+        sheets.insert(0, FACE % font)
+    return "\n".join(sheets)

@@ -295,7 +295,12 @@ COLUMNS = {
 def each(metric):
     """A column that lists the score of each seed, for too few seeds for a useful interval."""
     score = score_called(metric)
-    return lambda seeds: " and ".join("-" if math.isnan(s) else f"{100 * s:.1f}" for s in map(score, seeds))
+
+    def listed(seeds):
+        found = [score(r) for r in seeds]
+        return "-" if np.isnan(found).all() else " and ".join(f"{100 * s:.1f}" for s in found)
+
+    return listed
 
 
 REPORTED = ("average accuracy (%)", "forgetting (points)", "task-aware (%)", "memory (MB)")

@@ -6,6 +6,8 @@ are classes that the book's own style sheet knows.
 
 import base64
 import copy
+import hashlib
+import io
 import logging
 import re
 from pathlib import Path
@@ -17,6 +19,7 @@ from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat.v4 import new_output
+from PIL import Image
 
 from clkit.book.explore.common import HINT
 from clkit.errors import ClkitError
@@ -29,6 +32,12 @@ LISTING = re.compile(r"<p><b>[^<]*</b></p>\s*<(div|pre)")  # how the source of a
 COLOURLESS = re.compile(r'<span class="(?!k|s|m|c|il|ow|nf|nc|nd|fm)[a-z0-9]*">([^<]*)</span>')
 TALL = 40  # lines of a listing that may go over two pages in print
 NAMED = re.compile(r"Figure (\d+\.\d+)")
+# What a line must not end within: "95 %", "± 0.5", "n = 5", "t-interval", "p. 7".
+UNBROKEN = {
+    r"(?<=\d) (?=%)|(?<=±) (?=\d)|(?<=\bp\.) (?=\d)": "\u00a0",
+    r"\bn = (?=\d)": "n\u00a0=\u00a0",
+    r"\bt-interval": "t\u2011interval",
+}
 # Commands that latex2mathml does not know, and what says the same.
 REWORDED = {
     r"\\arg(?![a-z])": r"\\operatorname{arg}",
@@ -133,6 +142,7 @@ def rendered(notebook, name, folder):
     _tables(soup)
     _figures(soup)
     _images(soup, name, folder)
+    _unbroken(soup)
     for listing in soup.find_all("pre"):
         if listing.get_text().count("\n") > TALL:
             listing["class"] = [*listing.get("class", []), "tall"]
@@ -141,19 +151,21 @@ def rendered(notebook, name, folder):
 
 def _prepared(notebook):
     """A copy in which explorers point to their picture and listings wear the book's own colours."""
-    notebook, figure, seen = copy.deepcopy(notebook), "The figure", set()
+    notebook, seen, last = copy.deepcopy(notebook), {}, None  # seen: {what a picture shows: its name}
     for cell in notebook.cells:
         outputs, cell["outputs"] = cell.get("outputs", []), []
         for output in outputs:
             data = output.get("data", {})
             plain, page = data.get("text/plain", ""), data.get("text/html", "")
             named = NAMED.match(data.get("text/markdown", "").lstrip("*"))
-            figure = named.group() if named else figure
-            picture = data.get("image/png", "").strip()
+            picture = _pixels(data["image/png"]) if "image/png" in data else None
+            if named and last:
+                seen[last] = named.group()
             if WIDGET in data or STANDS_IN in plain:
                 fresh = picture and picture not in seen
+                figure = seen.get(picture, "The figure")
                 if fresh:
-                    output.data = {"image/png": picture}
+                    output.data = {"image/png": data["image/png"].strip()}
                     cell.outputs.append(output)
                 words = "This is where it begins." if fresh else f"{figure}, above, shows the same view."
                 cell.outputs.append(_words(f"*{STANDS_IN}: it needs a running notebook. {words}*"))
@@ -162,8 +174,15 @@ def _prepared(notebook):
                 cell.outputs.append(_words(f"**{head}**\n\n````python\n{code}\n````"))
             else:
                 cell.outputs.append(output)
-            seen.add(picture)
+                last = picture or last
+            seen.setdefault(picture, "The figure")
     return notebook
+
+
+def _pixels(png):
+    """What a PNG in base64 shows, without the notes in it: a digest."""
+    image = Image.open(io.BytesIO(base64.b64decode(png)))
+    return hashlib.sha256(repr(image.size).encode() + image.convert("RGBA").tobytes()).digest()
 
 
 def _words(markdown):
@@ -212,6 +231,17 @@ def _figures(soup):
         while _is_words(more) and re.match("<details|<p><em>Description", more.decode_contents().strip()):
             caption.append(more.extract())
             more = figure.find_next_sibling()
+
+
+def _unbroken(soup):
+    """Keep together what belongs together, except in code."""
+    for words in soup.find_all(string=re.compile("[%±]|n =|t-interval|p\\.")):
+        if words.find_parent(["code", "pre", "math"]):
+            continue
+        kept = str(words)
+        for pattern, better in UNBROKEN.items():
+            kept = re.sub(pattern, better, kept)
+        words.replace_with(kept)
 
 
 def _is_words(element):

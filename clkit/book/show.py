@@ -40,6 +40,9 @@ LETTERS = {
     String: ("span", "string"),
 }
 
+# Where long lines break: between words, which JupyterLab by itself would split.
+BREAKS = 'style="word-break: normal; overflow-wrap: anywhere"'
+
 View = namedtuple("View", "axes text")  # a picture, and what it shows in words
 
 
@@ -85,7 +88,7 @@ def _coloured(head, code):
         style = f' style="color: var(--jp-mirror-editor-{color}-color, inherit)"' if color else ""
         text = html.escape(text, quote=False)
         words.append(f"<{tag}{style}>{text}</{tag}>" if tag and text.strip() else text)
-    return f"<p><b>{html.escape(head)}</b></p><pre>{''.join(words).rstrip()}</pre>"
+    return f"<p><b>{html.escape(head)}</b></p><pre {BREAKS}>{''.join(words).rstrip()}</pre>"
 
 
 def _where(thing, first, count):
@@ -119,12 +122,11 @@ def figure(picture, alt=None, *, id, caption, title="", number="", svg=False):
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id):
         raise ShowError(f"the id of a figure must be lower-case words joined by hyphens, not '{id}'")
     drawn = picture if hasattr(picture, "savefig") else picture.figure
-    if svg:
-        data, look = {"image/svg+xml": _svg(drawn, alt)}, {"image/svg+xml": {"alt": alt}}
-    else:
-        image, width, height = _png(drawn, {"Title": id, "Description": alt})
-        data = {"image/png": base64.b64encode(image).decode()}
-        look = {"image/png": {"alt": alt, "width": width, "height": height}}
+    image, width, height = _png(drawn, {"Title": id, "Description": alt})
+    data = {"image/png": base64.b64encode(image).decode()}
+    look = {"image/png": {"alt": alt, "width": width, "height": height}}
+    if svg:  # JupyterLab shows the PNG of a notebook that it does not trust yet
+        data["image/svg+xml"], look["image/svg+xml"] = _svg(drawn, alt), {"alt": alt}
     plt.close(drawn)
     name = f"Figure {number}" if number else title or id
     head = f"**{name}. {title}.**" if number and title else f"**{name}.**"

@@ -339,7 +339,7 @@ def learners_schematic():
     """What a training step uses in finetuning, ER, LwF and joint training, side by side."""
     net, loss, wide, tall = "network $f$", "cross-entropy", 1.75, 0.6
     boxes, arrows = {}, []
-    for name, x in {"finetune": 1.05, "ER": 3.55, "LwF": 6.55, "joint": 9.55}.items():
+    for name, x in {"finetune": 1.05, "ER": 3.35, "LwF": 6.55, "joint": 9.55}.items():
         images = "images of\nall tasks" if name == "joint" else "images of\ntask $t$"
         boxes |= {
             f"{name} images": (images, "data", x, 3.1, wide - 0.3, tall),
@@ -348,7 +348,7 @@ def learners_schematic():
         }
         arrows += [(f"{name} images", f"{name} net"), (f"{name} net", f"{name} loss")]
     boxes |= {
-        "memory": ("memory\nof images", "data", 5.0, 3.1, 0.95, tall),
+        "memory": ("memory\nof images", "data", 5.2, 3.1, 0.9, tall),
         "teacher": ("teacher $f^*$", "frozen", 7.95, 1.8, 1.15, tall),
         "old": ("distillation", "loss", 7.95, 0.5, 1.15, tall),
     }
@@ -359,7 +359,7 @@ def learners_schematic():
         ("teacher", "old"),
         ("LwF net", "old"),
     ]
-    notes = [(1.05, 3.75, "Finetune"), (3.55, 3.75, "ER"), (6.55, 3.75, "LwF"), (9.55, 3.75, "Joint")]
+    notes = [(1.05, 3.75, "Finetune"), (3.35, 3.75, "ER"), (6.55, 3.75, "LwF"), (9.55, 3.75, "Joint")]
     return FigureSpec(
         plots.plot_schematic(boxes, arrows, notes, size=(10.6, 4.0)).figure,
         "What one training step uses. Finetune and LwF see images of the current task only, ER also those in "

@@ -48,8 +48,13 @@ class Published:
     def __str__(self):
         if self.spread is None:
             return self.text
-        said = "spread of a kind not stated" if self.spread_kind == "not stated" else self.spread_kind
-        return f"{self.text} ({said} {self.spread:g}{f', n = {self.n}' if self.n else ', n not stated'})"
+        known = self.spread_kind != "not stated"
+        if known or self.n:
+            kind = self.spread_kind if known else "kind not stated"
+            said = f"{kind}, {f'n = {self.n}' if self.n else 'n not stated'}"
+        else:
+            said = "kind and n not stated"
+        return f"{self.text} ± {self.spread:g} ({said})"
 
 
 @lru_cache

@@ -98,7 +98,7 @@ def plot_pairs(images, starts, probs, origins, counts=None, *, names=None, chang
 def _caption(names, p, low, high):
     """The text above a recalled image: class, probability and pixel range."""
     name = names[p.argmax()]
-    said = f"{name}{' ' if len(name) < 4 else chr(10)}({100 * p.max():.0f} %)\n{low:.1f} to {high:.1f}"
+    said = f"{name}{' ' if len(name) < 4 else chr(10)}({100 * p.max():.0f} %)\n{low:.1f}…{high:.1f}"
     return said.replace("-", "−")
 
 

@@ -113,7 +113,7 @@ def test_the_loss_of_the_generator(nets, auxiliary):
 def test_gradients_reach_the_generator_alone(nets):
     generator, critic = nets
     y = labels(0, 2)
-    optimizer = gan.adam(generator, 0.01)
+    optimizer = gan.adam(generator.parameters(), 0.01)
     gan.own_gradients(optimizer, gan.generator_loss(critic, generator(torch.randn(2, 5), y), y, 1.0))
     assert all(p.grad is not None for p in generator.parameters())
     assert all(p.grad is None for p in critic.parameters())
@@ -164,9 +164,9 @@ def test_classes_to_recall():
     ends = labels(2, 3)
     assert gan.labels_to_recall(5, None, ends).tolist() == [0, 1, 2, 0, 1]
     assert gan.labels_to_recall(3, 1, ends).tolist() == [1, 1, 1]
-    with pytest.raises(GanError, match="class 3 has not been learned yet: there are 0 to 2"):
+    with pytest.raises(GanError, match="class 3 has not been learned yet: recall one of the classes 0 to 2"):
         gan.labels_to_recall(3, 3, ends)
-    with pytest.raises(GanError, match="before the first task"):
+    with pytest.raises(GanError, match="after the first task"):
         gan.labels_to_recall(3, None, ends[:0])
 
 

@@ -1,5 +1,7 @@
 """The book as HTML: nothing is lost, nothing is fetched, every link leads somewhere; slides and editions."""
 
+import base64
+import io
 import itertools
 import logging
 import re
@@ -10,6 +12,8 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from clkit.__main__ import main
 from clkit.book import build, exercises, render, slides
@@ -91,6 +95,13 @@ def figure(number, kind="image/png", image=DOT):
     return cell
 
 
+def png(image, **options):
+    """A PNG in base64."""
+    file = io.BytesIO()
+    image.save(file, "png", **options)
+    return base64.b64encode(file.getvalue()).decode()
+
+
 # ---- the whole book
 
 
@@ -149,7 +160,7 @@ def test_nothing_is_fetched(book):
         fetched = [tag["src"] for tag in soup.find_all(src=True) if not tag["src"].startswith("data:image/")]
         assert fetched == [] and not soup.find_all(["link", "iframe", "object"]), name
         styles = "".join(tag.get_text() for tag in soup.find_all(["style", "script"]))
-        assert not re.search(r"url\(|@import|https?:|fetch\(", styles)
+        assert not re.search(r"url\((?!.data:font/)|@import|https?:|fetch\(", styles)
 
 
 def test_pages_are_built_for_every_reader(book):
@@ -234,6 +245,40 @@ def test_an_explorer_without_a_picture_before_it_keeps_its_own(tmp_path):
         assert len(page.find_all("img")) == pictures
         [said] = [em.get_text() for em in page.find_all("em") if "interactive view" in em.get_text()]
         assert words in said
+
+
+def test_an_explorer_points_to_the_figure_with_the_same_pixels(tmp_path):
+    notes = PngInfo()
+    notes.add_text("Title", "another name")
+    again = png(Image.open(io.BytesIO(base64.b64decode(DOT))), pnginfo=notes)
+    text = "What is seen.\nAn interactive view: run this cell in JupyterLab to use it."
+    cell = code("explore.some_explorer()", {"image/png": again, "text/plain": text})
+    other = figure("7.2", image=png(Image.new("L", (2, 2))))
+    page = small(figure("7.1"), other, cell, folder=tmp_path)["small.html"]
+    assert again != DOT and len(page.find_all("img")) == 2
+    assert "Figure 7.1, above" in page.find_all("em")[-1].get_text()
+
+
+def test_formulas_bring_their_font_and_other_pages_do_not(tmp_path):
+    for words, brought in (("$x$", True), ("x", False)):
+        small(new_markdown_cell(words), folder=tmp_path)
+        page = (tmp_path / "out" / "small.html").read_text(encoding="utf-8")
+        assert ("data:font/woff2;base64," in page) is brought
+
+
+def test_numbers_stay_with_their_units_except_in_code(tmp_path):
+    words = "From 5 % to 9.5 ± 0.3 (95 % t-interval, n = 5), p. 7, and `5 % n = 5`"
+    page = small(new_markdown_cell(words), folder=tmp_path)["small.html"]
+    said = page.main.get_text()
+    for kept in (
+        "5\u00a0%",
+        "±\u00a00.3",
+        "95\u00a0% t\u2011interval",
+        "n\u00a0=\u00a05",
+        "p.\u00a07",
+        "5 % n = 5",
+    ):
+        assert kept in said
 
 
 def test_listings_wear_the_colours_of_the_book(tmp_path):
@@ -376,7 +421,8 @@ def test_print_opens_what_is_folded_and_keeps_things_together():
     css = (render.TEMPLATE / "book.css").read_text(encoding="utf-8")
     assert "details::details-content" in css and "beforeprint" in (render.TEMPLATE / "page.js").read_text()
     assert re.search(r"h1, h2, h3, h4 \{[^}]*break-after: avoid", css)
-    assert re.search(r"figure \{[^}]*break-inside: avoid", css)
+    assert re.search(r"figure > \.image, figcaption > p \{[^}]*break-inside: avoid", css)
+    assert re.search(r"figure > \.image \{[^}]*break-after: avoid", css)  # the caption stays with its picture
     assert re.search(r"\npre \{[^}]*white-space: pre-wrap", css)
 
 

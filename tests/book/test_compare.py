@@ -146,9 +146,7 @@ def test_a_row_has_the_printed_number_ours_and_the_verdict():
     row = compare.comparison(paper, results, reason="these answers are random")
     mean = interval([r.average() for r in results])
     assert list(row) == ["method", "published", "second source", "ours", "n", "interval", "verdict"]
-    assert (
-        row["published"] == "23.85 (spread of a kind not stated 0.44, n not stated), SpaceNet, Table 2, p. 6"
-    )
+    assert row["published"] == "23.85 ± 0.44 (kind and n not stated), SpaceNet, Table 2, p. 6"
     assert row["second source"].startswith("24.17")
     assert (row["method"], row["n"], row["ours"]) == ("LwF", "3", f"{100 * mean.mean:.2f}")
     assert row["interval"] == f"± {100 * mean.half:.2f} ({T})"

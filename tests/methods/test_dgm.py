@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from clkit.blocks.gan import Critic, Replay, TwoHeads, critic_losses, signed
+from clkit.blocks.gan import Critic, GanError, Replay, TwoHeads, critic_losses, signed
 from clkit.data.images import ImageSet
 from clkit.data.stream import Stream
 from clkit.engine.learner import LearnerError
@@ -362,7 +362,7 @@ def test_settings_that_cannot_work_are_refused(settings, said):
 
 
 def test_images_and_classes_that_do_not_fit_are_refused():
-    with pytest.raises(LearnerError, match="16, 24, 32"):
+    with pytest.raises(GanError, match="16, 24, 32"):
         DGM(Config(), (1, 28, 28), 10)
     with pytest.raises(LearnerError, match="nz=12 entries"):
         DGM(Config(nz=12), (1, 16, 16), 13)
@@ -373,14 +373,14 @@ def test_recall_draws_old_classes_only():
     x, y = learner.recall(9)
     assert x.shape == (9, *SHAPE) and 0 <= x.min() and x.max() <= 1 and set(y.tolist()) == {0, 1}
     assert set(learner.recall(4, label=1)[1].tolist()) == {1}
-    with pytest.raises(LearnerError, match="class 2 has not been learned yet"):
+    with pytest.raises(GanError, match="class 2 has not been learned yet"):
         learner.recall(4, label=2)
-    with pytest.raises(LearnerError, match="after the first task"):
+    with pytest.raises(GanError, match="after the first task"):
         learner_of().recall(1)
 
 
 def test_a_run_that_diverges_says_where():
-    with pytest.raises(LearnerError, match=r"diverged in epoch \d+ of task 1 \(.*critic"):
+    with pytest.raises(GanError, match=r"diverged in epoch \d+ of task 1 \(.*critic"):
         learned(1, lr=1e30)
 
 

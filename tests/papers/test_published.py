@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -226,10 +227,11 @@ def test_look_up():
     assert rows and all(r.method == "lwf" and r.benchmark == "split-mnist" for r in rows)
     assert published.one(paper="spacenet", table="Table 2", method="spacenet-static").text == "61.25"
     assert len(published.rows()) == len(table()) and all(isinstance(r.value, float) for r in published.rows())
-    assert str(published.one(paper="spacenet", table="Table 2", method="spacenet")).endswith("1.82, n = 10)")
-    assert (
-        published.one(paper="spacenet", table="Table 2", method="spacenet").place == "SpaceNet, Table 2, p. 6"
-    )
+    printed = published.one(paper="spacenet", table="Table 2", method="spacenet")
+    assert str(printed) == "75.53 ± 1.82 (kind not stated, n = 10)"
+    assert str(replace(printed, n=None)).endswith("± 1.82 (kind and n not stated)")
+    assert str(replace(printed, spread_kind="SD")).endswith("± 1.82 (SD, n = 10)")
+    assert printed.place == "SpaceNet, Table 2, p. 6"
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_recalled_images_stand_above_their_origins_with_their_true_range():
     np.testing.assert_allclose(below, np.repeat(found["start"][1, 0][..., None], 3, axis=2))
     assert height < board.shape[0] - 8
     p = found["probs"][1]
-    said = f"c{p.argmax()} ({100 * p.max():.0f} %)\n{x.min():.1f} to {x.max():.1f}"
+    said = f"c{p.argmax()} ({100 * p.max():.0f} %)\n{x.min():.1f}…{x.max():.1f}"
     assert texts[1] == said.replace("-", "−")
     assert texts[3:6] == [f"c{found['origins'][0]}", "noise (×2)", f"c{found['origins'][2]} (×0)"]
     assert texts[6:] == ["recalled", "began as"] and ax.get_title() == "ARM, task 2, batch 3"
@@ -69,7 +69,7 @@ def test_the_change_of_recalled_images_is_blue_and_red_around_zero():
     wanted = [matplotlib.colormaps[plots.DIVERGING](v)[:3] for v in (1.0, 0.25, 0.5)]
     np.testing.assert_allclose([board[0, 0], board[0, 5], board[1, 1]], wanted)
     texts = [t.get_text() for t in ax.texts]
-    assert texts[0] == "automobile\n(100 %)\n0.0 to 2.0"  # a long name has a line of its own
+    assert texts[0] == "automobile\n(100 %)\n0.0…2.0"  # a long name has a line of its own
     assert texts[-1] == "change\n(blue −2.0,\nred +2.0)"
     flat = plots.plot_pairs(starts, starts, np.eye(2), [0, 1], change=True).images[0].get_array()
     assert np.isfinite(flat).all()

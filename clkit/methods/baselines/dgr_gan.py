@@ -78,8 +78,8 @@ class DGRGAN(Learner):
     """Deep generative replay with a Wasserstein GAN."""
 
     tables = {
-        "loss": "one row an epoch: epoch, loss (cross-entropy), critic, penalty (its mean), generator",
-        "generated": "one row a task: accuracy (K,), judge, images (K, 8, C, S, S), from a probe",
+        "loss": "one row per epoch: epoch, loss (cross-entropy), critic, penalty (its mean), generator",
+        "generated": "one row per task: accuracy (K,), judge, images (K, 8, C, S, S), from a probe",
     }
     memory_kinds = {"generator": "generators"}
 
@@ -95,7 +95,8 @@ class DGRGAN(Learner):
         config, real = self.config, task.train
         old = Replay(self.replayed(len(real) // (task.seen - task.first)))
         self.critic.grow(task.seen, config.anew or not task.first)
-        optimizer_g, optimizer_d = adam(self.generator, config.lr), adam(self.critic, config.lr)
+        optimizer_g = adam(self.generator.parameters(), config.lr)
+        optimizer_d = adam(self.critic.parameters(), config.lr)
         batches = real.batches(config.batch_size)
         for epoch in trace.epochs("generator and classifier", config.epochs, optimizer_d, optimizer_g):
             old.shuffle()

@@ -83,9 +83,9 @@ class EWCM(Learner):
     """Elastic weight consolidation of a conditional generator."""
 
     tables = {
-        "loss": "one row an epoch: epoch, loss (cross-entropy), critic, penalty (its mean), generator, pull "
+        "loss": "one row per epoch: epoch, loss (cross-entropy), critic, penalty (its mean), generator, pull "
                 "(the term of EWC)",
-        "generated": "one row a task: accuracy (K,), judge, images (K, 8, C, S, S), from a probe",
+        "generated": "one row per task: accuracy (K,), judge, images (K, 8, C, S, S), from a probe",
     }
     memory_kinds = {"generator": "generators", "importance": "importance"}
 
@@ -104,7 +104,8 @@ class EWCM(Learner):
         each = len(real) // (task.seen - task.first)
         pulled = QuadraticPenalty(self.generator, self.importance) if task.first and config.strength else None
         self.critic.grow(task.seen, config.anew or not task.first)
-        optimizer_g, optimizer_d = adam(self.generator, config.lr), adam(self.critic, config.lr)
+        optimizer_g = adam(self.generator.parameters(), config.lr)
+        optimizer_d = adam(self.critic.parameters(), config.lr)
         batches = real.batches(config.batch_size)
         for epoch in trace.epochs("generator and classifier", config.epochs, optimizer_d, optimizer_g):
             old = Replay(old_images(self.generator, self.ends, each) if config.replay else [])

@@ -54,7 +54,7 @@ class JointD(Learner):
     """The classifier of DGM, trained in each task on real images of all classes seen."""
 
     stores_images = True
-    tables = {"loss": "one row an epoch: epoch, loss"}
+    tables = {"loss": "one row per epoch: epoch, loss"}
     memory_kinds = {"memory_": "exemplars"}
 
     def __init__(self, config, shape, classes):
@@ -69,7 +69,7 @@ class JointD(Learner):
         config, real = self.config, task.train
         old = Replay(self.kept())
         self.critic.grow(task.seen, config.anew or not task.first)
-        optimizer = adam(self.critic, config.lr)
+        optimizer = adam(self.critic.parameters(), config.lr)
         batches = real.batches(config.batch_size)
         for epoch in trace.epochs("classifier", config.epochs, optimizer):
             old.shuffle()

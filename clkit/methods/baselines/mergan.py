@@ -83,9 +83,9 @@ class MeRGAN(Learner):
     """Memory replay GANs, with joint replay or with replay alignment."""
 
     tables = {
-        "loss": "one row an epoch: epoch, loss (cross-entropy), critic, penalty (its mean), generator, "
+        "loss": "one row per epoch: epoch, loss (cross-entropy), critic, penalty (its mean), generator, "
                 "alignment (mean squared difference)",
-        "generated": "one row a task: accuracy (K,), judge, images (K, 8, C, S, S), from a probe",
+        "generated": "one row per task: accuracy (K,), judge, images (K, 8, C, S, S), from a probe",
     }
     memory_kinds = {"generator": "generators"}
 
@@ -104,7 +104,8 @@ class MeRGAN(Learner):
         aligned = config.replay == "align" and config.alignment and task.first
         teacher = frozen(self.generator) if aligned else None                   # G*
         self.critic.grow(task.seen, config.anew or not task.first)
-        optimizer_g, optimizer_d = adam(self.generator, config.lr), adam(self.critic, config.lr)
+        optimizer_g = adam(self.generator.parameters(), config.lr)
+        optimizer_d = adam(self.critic.parameters(), config.lr)
         batches = real.batches(config.batch_size)
         for epoch in trace.epochs("generator and classifier", config.epochs, optimizer_d, optimizer_g):
             old.shuffle()

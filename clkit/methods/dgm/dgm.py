@@ -74,11 +74,15 @@ from clkit.blocks.gan import (
     Critic,
     Replay,
     ResidualCritic,
+    adam,
+    check_side,
     classify,
-    critic_losses,
+    criticise,
+    finite,
     labelled_noise,
+    labels_to_recall,
+    own_gradients,
     signed,
-    step,
 )
 from clkit.blocks.memory import count_of_each
 from clkit.engine.learner import Learner, LearnerError, check_config
@@ -157,10 +161,7 @@ class DGM(Learner):
 
     def __init__(self, config, shape, classes):
         super().__init__(config, shape, classes)
-        side = shape[1]
-        if shape[1] != shape[2] or side % 8 or side < 16:
-            raise LearnerError(f"DGM draws square images of 16, 24, 32, ... pixels, not {side}x{shape[2]}: "
-                               f"bring them to such a size with side=")
+        check_side(shape)
         if classes >= config.nz:
             raise LearnerError(f"z has nz={config.nz} entries, too few for a one-hot class of {classes} and "
                                f"noise: use nz={classes + 1} or more")
@@ -187,10 +188,8 @@ class DGM(Learner):
                                f"cannot be normalised: use another batch_size")
         old = Replay(self.replayed(_per_class(task)))
         self.critic.grow(task.seen, config.anew or not task.first)
-        adam = {"lr": config.lr, "betas": (0.5, 0.999), "fused": True}
-        trained = self.generator.begin(task.seen - task.first, task.index)
-        optimizer_g = torch.optim.Adam(trained, **adam)
-        optimizer_d = torch.optim.Adam(self.critic.parameters(), **adam)
+        optimizer_g = adam(self.generator.begin(task.seen - task.first, task.index), config.lr)
+        optimizer_d = adam(self.critic.parameters(), config.lr)
         batches = real.batches(config.batch_size)
         for epoch in trace.epochs("generator and classifier", config.epochs, optimizer_d, optimizer_g):
             self.report_masks(epoch, trace)
@@ -203,7 +202,8 @@ class DGM(Learner):
                 loss = self.classify(optimizer_d, *old.pool(x, y, b * config.batch_size), len(y))
                 critic = self.criticise(optimizer_d, x, y, gates)
                 total += torch.stack([loss, *critic, *self.generate(optimizer_g, y, gates, s, scale)])
-            self.report(total / len(batches), task, epoch, trace)
+            names = ("loss", "critic", "penalty", "generator", "sparsity", "clip")
+            trace("loss", epoch=epoch, **finite(dict(zip(names, total / len(batches))), task, epoch))
         self.finish(task, trace)
 
     @torch.no_grad()
@@ -265,9 +265,7 @@ class DGM(Learner):
         """A step of D as the critic of the new images x of classes y; (value, penalty) before it."""
         with torch.no_grad():
             fake = self.fake(y, gates)                                          # (B, C, S, S)
-        value, penalty = critic_losses(self.critic, x, fake)
-        step(optimizer, value + self.config.penalty * penalty)
-        return value.detach(), penalty.detach()
+        return criticise(self.critic, optimizer, x, fake, self.config.penalty)
 
     def generate(self, optimizer, y, gates, s, scale):
         """A step of G on images of classes y; (its loss, R, share of the gradient left by clipping)."""
@@ -279,24 +277,12 @@ class DGM(Learner):
         loss = config.sparsity * now / start * taken - config.adversarial * value.mean()
         if config.auxiliary:
             loss = loss + config.auxiliary * F.cross_entropy(logits, y)
-        trained = optimizer.param_groups[0]["params"]
-        for p, gradient in zip(trained, torch.autograd.grad(loss, trained, materialize_grads=True)):
-            p.grad = gradient.contiguous()              # of G alone. Fused Adam pairs memory, not indices
+        own_gradients(optimizer, loss)                  # D takes no part in this step
         if config.masked:
             generator.shape_gradients(s, scale)
-        norm = torch.nn.utils.clip_grad_norm_(trained, config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], config.clip)
         optimizer.step()
         return loss.detach(), taken.detach(), (config.clip / norm).clamp(max=1)
-
-    def report(self, terms, task, epoch, trace):
-        """A row of the table "loss"; LearnerError if one of its terms is not finite."""
-        terms = dict(zip(("loss", "critic", "penalty", "generator", "sparsity", "clip"), terms))
-        finite = torch.stack([*terms.values()]).isfinite().tolist()
-        if not all(finite):
-            bad = ", ".join(name for name, good in zip(terms, finite) if not good)
-            raise LearnerError(f"training diverged in epoch {epoch + 1} of task {task.index + 1} ({bad} not "
-                               f"finite): use a smaller lr")
-        trace("loss", epoch=epoch, **terms)
 
     # -- the end of a task
 
@@ -351,14 +337,7 @@ class DGM(Learner):
     @torch.no_grad()
     def recall(self, n, label=None):
         """n images (n, C, S, S) in [0, 1] and their classes (n,): of all in turn, or of one of them."""
-        if not len(self.ends):
-            raise LearnerError("no class has been learned yet: recall images after the first task")
-        seen = int(self.ends[-1])
-        if label is not None and not 0 <= label < seen:
-            raise LearnerError(f"class {label} has not been learned yet: recall one of the classes 0 to "
-                               f"{seen - 1}")
-        labels = torch.arange(n, device=self.ends.device) % seen
-        labels = labels if label is None else torch.full_like(labels, label)
+        labels = labels_to_recall(n, label, self.ends)
         images = torch.empty(n, *self.shape, device=labels.device)
         for k, (first, end) in enumerate(zip([0, *self.ends.tolist()], self.ends.tolist())):
             of_task = ((labels >= first) & (labels < end)).nonzero()[:, 0]
