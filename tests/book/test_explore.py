@@ -288,8 +288,8 @@ def test_mask_view_shows_the_values_of_an_epoch_and_their_course():
     off = (values[2] < 0.01).sum()
     assert view.text == (
         f"Mask of DGMa, task 2, layer 3, seed 0, as epoch 3 of 4 begins: of 4 channels, {on} are on (above"
-        f" 0.99), {off} off (below 0.01), {4 - on - off} between; their mean is {values[2].mean():.2f}. At the"
-        f" last recorded epoch {(values[-1] > 0.5).sum()} are above a half."
+        f" 0.99), {off} off (below 0.01), {4 - on - off} between; their mean is {values[2].mean():.2f}. At"
+        f" the last recorded epoch {(values[-1] > 0.5).sum()} are above a half."
     )
     first = explore.mask_view(result, 0, 0, 0).text
     assert "of 5 channels, 0 are on (above 0.99), 0 off (below 0.01), 5 between; their mean is 0.50" in first
