@@ -62,7 +62,23 @@ def recalled(*tasks, sizes=(2,) * 5):
     )
 
 
-def grown(units, weights):
+def grown(new, gained, widths=(24, 12, 6), areas=(4, 16, 16), nz=64):
+    """A run of DGMw whose first task reserved and gained so much in each layer."""
+    example = exercises.worked_example()
+    places = [a * b * k for a, b, k in zip((nz, *widths), widths, areas)]
+    rows = {
+        "task": np.repeat([0, 1], 3),
+        "new": np.array([*new, *places]),
+        "reused": np.array([0] * 3 + list(new)),
+        "unused": np.array([p - n for p, n in zip(places, new)] + [0] * 3),
+        "width": np.array([*widths, *(w + g for w, g in zip(widths, gained))]),
+        "grown": np.array([*gained, 1, 1, 1]),
+    }
+    config = {**example.about.get("config", {}), "nz": nz}
+    return dataclasses.replace(example, about={**example.about, "config": config}, trace={"capacity": rows})
+
+
+def widened(units, weights):
     """A run of five tasks whose masked layers have these numbers of units and weights."""
     example = exercises.worked_example()
     rows = {"units": np.array(units), "weights": np.array(weights)}
@@ -72,9 +88,10 @@ def grown(units, weights):
 NEWEST = [result([8, 9] * 20), result([9, 8] * 19 + [0, 1])]
 MEASURED = {2: Ends(0.49), 10: Ends(0.10)}
 STRONGER = [Ends(0.19, 0.97), Ends(0.21, 0.99)]
+GAINED = grown((2604, 2512, 620), (11, 1, 3))
 ROOM = run_of([80] * 9 + [40])
 NOTHING = [[], []]
-WIDER = grown([100, 150, 200, 230, 250], [1000, 2000, 3000, 4000, 5000])  # 2.5 times, 5 times
+WIDER = widened([100, 150, 200, 230, 250], [1000, 2000, 3000, 4000, 5000])  # 2.5 times, 5 times
 OLD_CLASSES = recalled(NOTHING, *[[[(k, 1), (k - 1, 1)]] * 2 for k in (1, 3, 5, 7)])
 
 # ---- predictions: for each checker, right answers and wrong ones, with a word of the message
@@ -206,6 +223,27 @@ PREDICTIONS = {
             (([80, 20], 0), "for old"),
         ],
     ),
+    "gained": (
+        lambda answer: exercises.check_gained({f"layer {n + 1}": answer[n] for n in range(3)}, GAINED),
+        [(11, 1, 3), (11.0, "1", 3), (np.int8(11), [1], np.float32(3)), tuple(torch.tensor([11, 1, 3]))],
+        [
+            ((2604, 2512, 620), "reserved"),
+            ((2604, 1, 3), "These are the reserved *weights*"),
+            ((10, 1, 3), "Round *up*"),
+            ((41, 1, 3), "kernel area is missing"),
+            ((24, 12, 6), "gains no inputs"),
+            ((0, 0, 0), "gains no inputs"),
+            ((11, 7, 4), "rule of the text"),
+            ((11, 2, 3), "divide by those"),
+            ((11, 0, 3), "Layer 1 is right"),
+            ((11, 1, 4), "Layer 1 is right"),
+            ((11, 11, 11), "Layer 1 is right"),
+            ((11, 1.5, 3), "Layer 1 is right"),
+            ((NAN, 1, 3), "gains no inputs"),
+            ((..., ..., ...), "for layer 1 and layer 2 and layer 3"),
+            ((11, 1, None), "for layer 3"),
+        ],
+    ),
     "widening": (
         lambda answer: exercises.check_widening({"units": answer[0], "weights": answer[1]}, WIDER),
         [(2.5, 5), ("2.1", 5.9), (np.float32(2.9), [4.1]), (torch.tensor(2), Fraction(6))],
@@ -252,10 +290,10 @@ def test_a_right_prediction_says_what_was_measured():
         "49.0 % with 2",
         "20.0 % class-incremental and 98.0 % task-aware",
         "`400 - 40 * (t - 1)`",
+        "100.0 % are classified as a class of earlier tasks, 0.0 % as 8 or 9",
+        "The layers gain 11, 1 and 3 channels.",
     ]
-    for message, part in zip(
-        said, [*parts, "100.0 % are classified as a class of earlier tasks, 0.0 % as 8 or 9"]
-    ):
+    for message, part in zip(said, parts, strict=True):
         assert part in message
 
 
@@ -279,6 +317,13 @@ def test_a_run_without_recalled_images_is_explained():
     for run in (exercises.worked_example(), recalled([[(0, 1)]], [[(0, 1)]], NOTHING, sizes=(2, 2, 2))):
         verdict = exercises.check_recalled({"old": 100, "present": 0}, run)
         assert not verdict and "recalled nothing" in verdict.message
+
+
+def test_a_run_without_capacities_is_explained():
+    verdict = exercises.check_gained(
+        dict.fromkeys(("layer 1", "layer 2", "layer 3"), 1), exercises.worked_example()
+    )
+    assert not verdict and "did not keep the table `capacity`" in verdict.message
 
 
 # ---- predictions of the notebooks, on real runs
@@ -306,6 +351,24 @@ def test_what_arm_recalls_is_of_old_classes():
     rows = ran.trace["images"]
     assert {k for t, began in zip(rows["task"], rows["origins"]) if t == 4 for k in began} == {8, 9}
     assert exercises.check_recalled({"old": 100, "present": 0}, ran)
+
+
+def test_a_real_run_of_dgmw_gains_what_the_rule_says():
+    from clkit import experiments
+    from clkit.book.exercises.nb08 import _first_growth
+    from clkit.engine.run import run
+
+    found = experiments.experiment("dgmw/digits-10", "smoke", {"epochs": 1})
+    stream = experiments.stream(found.benchmark, "smoke")
+    ran = run(found.learner, found.config, stream, record=("capacity",), threads=experiments.THREADS)[1]
+    new, widths, areas, gained = _first_growth(ran)
+    assert widths == [64, 16, 8, 4] and areas == [4, 16, 16]
+    before = 0
+    for delta, inputs, outputs, area, channels in zip(new, widths, widths[1:], areas, gained):
+        free = (inputs + before) * (outputs + channels) * area - delta
+        assert free >= inputs * outputs * area > free - (inputs + before) * area or not channels
+        before = channels
+    assert exercises.check_gained({f"layer {n + 1}": gained[n] for n in range(3)}, ran)
 
 
 # ---- verdicts and grades
@@ -472,6 +535,8 @@ FUNCTIONS = {
     "grow": exercises.check_grow,
     "diversity": exercises.check_diversity,
     "divergence": exercises.check_divergence,
+    "sparsity": exercises.check_sparsity,
+    "reserve": exercises.check_reserve,
 }
 ODD_FUNCTIONS = {
     "no arguments": lambda: 0.5,

@@ -555,6 +555,93 @@ DIVERGENCE = (
     ],
 )
 
+# ---- notebook 08: the sparsity term, and what a hard mask reserves
+
+
+def ratio(above, below):
+    return lambda m, r: above(m, r).sum() / below(m, r).sum()
+
+
+def sparsity_loop(m, r):
+    taken = sum(float(a) for rows in zip(m, r) for a, b in zip(*rows) if not b)
+    return taken / max(1, sum(not b for row in r for b in row))
+
+
+SPARSITY = (
+    exercises.check_sparsity,
+    exercises.sparsity_solution,
+    [
+        sparsity_loop,
+        lambda m, r: np.where(r, 0, m).sum() / max(1, (1 - r.astype(int)).sum()),
+        lambda m, r: m[~r].mean() if (~r).any() else 0,
+        lambda m, r: (torch.tensor(m) * ~torch.tensor(r)).sum() / (~torch.tensor(r)).sum().clamp(min=1),
+    ],
+    [
+        (lambda m, r: np.mean([row[~held].mean() for row, held in zip(m, r)]), "mean of the layers' ratios"),
+        (lambda m, r: sum(row[~held].mean() for row, held in zip(m, r)), "sum of the layers' ratios"),
+        (lambda m, r: (m * ~r).mean(), "divide by all places"),
+        (ratio(lambda m, r: m, lambda m, r: ~r), "in the upper sum, too"),
+        (lambda m, r: m.mean(), "mean of the masks"),
+        (lambda m, r: m[r].mean(), "charge for *reserved*"),
+        (ratio(lambda m, r: m * ~r, lambda m, r: r), "number of *reserved* ones"),
+        (lambda m, r: (m[~r] > 0.5).mean(), "a count has no gradient"),
+        (lambda m, r: 1 - m[~r].mean(), "stays free"),
+        (ratio(lambda m, r: m * ~r, lambda m, r: m), "the sum of the masks"),
+        (lambda m, r: m[~r].sum(), "did not divide"),
+        (lambda m, r: m[:-1][~r[:-1]].mean(), "the last layer"),
+        (ratio(lambda m, r: m * ~r, lambda m, r: ~r), "nothing is free"),
+        (lambda m, r: -m[~r].mean(), "sign is wrong"),
+        (lambda m, r: np.round(m[~r].mean(), 2), "Do not round"),
+        (lambda m, r: (m**2)[~r].mean(), "on paper"),
+        (lambda m, r: m[~r].mean() + 1, "on paper"),
+        (lambda m, r: m * ~r, "Sum over all places"),
+        (lambda m, r: (m * ~r).sum(1) / (~r).sum(1), "Sum over all places"),
+        (lambda m, r: None, "forget `return`"),
+        (lambda m, r: m[9], "stopped with IndexError"),
+        (stub, "still empty"),
+    ],
+)
+
+
+def groups_of(e, r, threshold=lambda e: e > 0):
+    kinds = [2 if not on else 1 if held else 0 for on, held in zip(threshold(e), r)]
+    return [kinds.count(n) for n in range(3)]
+
+
+RESERVE = (
+    exercises.check_reserve,
+    exercises.reserve_solution,
+    [
+        groups_of,
+        lambda e, r: [(e[~r] > 0).sum(), (e[r] > 0).sum(), len(e) - (e > 0).sum()],
+        lambda e, r: np.bincount(np.where(e > 0, r.astype(int), 2), minlength=3),
+        lambda e, r: groups_of(e, r, lambda e: 1 / (1 + np.exp(-e)) > 0.5),
+    ],
+    [
+        (lambda e, r: groups_of(e, r, lambda e: e >= 0), "never had a gradient"),
+        (lambda e, r: groups_of(e, r, lambda e: e < 0), "where logits are negative"),
+        (lambda e, r: groups_of(e, r, lambda e: e > 0.5), "compared the *logits* with a half"),
+        (lambda e, r: groups_of(e, ~r), "swapped newly reserved and reused"),
+        (lambda e, r: [(e > 0).sum(), ((e > 0) & r).sum(), (e <= 0).sum()], "counts all places in use"),
+        (lambda e, r: [(~r).sum(), ((e > 0) & r).sum(), (e <= 0).sum()], "in use or not"),
+        (lambda e, r: [((e > 0) & ~r).sum(), r.sum(), (e <= 0).sum()], "all that earlier tasks hold"),
+        (lambda e, r: [((e > 0) & ~r).sum(), ((e > 0) & r).sum(), ((e <= 0) & ~r).sum()], "leaves out"),
+        (lambda e, r: [((e > 0) & ~r).sum(), ((e > 0) & r).sum(), (~r).sum()], "free before the task"),
+        (lambda e, r: [0, (e > 0).sum(), (e <= 0).sum()], "Count first"),
+        (lambda e, r: np.array(groups_of(e, r)) / len(e), "Return counts"),
+        (lambda e, r: groups_of(e, r)[::-1], "into three groups"),
+        (lambda e, r: [len(e)] * 3, "into three groups"),
+        (lambda e, r: [n + 1 for n in groups_of(e, r)], "into three groups"),
+        (lambda e, r: groups_of(e, r)[:2], "in this order"),
+        (lambda e, r: ((e > 0) & ~r).sum(), "in this order"),
+        (lambda e, r: e > 0, "in this order"),
+        (lambda e, r: None, "forget `return`"),
+        (lambda e, r: e @ r[1:], "stopped with ValueError"),
+        (stub, "still empty"),
+    ],
+)
+
+
 # ---- notebook 10: the bytes of a mask
 
 
@@ -617,6 +704,8 @@ CHECKERS = {
     "grow": GROW,
     "diversity": DIVERSITY,
     "divergence": DIVERGENCE,
+    "sparsity": SPARSITY,
+    "reserve": RESERVE,
 }
 
 
@@ -761,3 +850,17 @@ def test_the_solution_is_the_divergence_of_arm():
     old = np.stack([s, 0 * s], 1)
     right = s / 2 + np.log1p(np.exp(-s)) - np.log(2)
     assert np.allclose(exercises.divergence_solution(old, old[:, ::-1]), right)
+
+
+def test_the_solutions_are_those_of_dgm():
+    """Reference: its masks; here all layers have the same size."""
+    from clkit.methods.dgm import masks
+
+    torch.manual_seed(0)
+    for share in (0.0, 0.4, 1.0):
+        m, reserved, e = torch.rand(3, 50), torch.rand(3, 50) < share, torch.randn(50)
+        e[::7] = 0
+        theirs = masks.sparsity(list(m), list(reserved)).item()
+        assert exercises.sparsity_solution(m.numpy(), reserved.numpy()) == pytest.approx(theirs, rel=1e-5)
+        counts = [int(n) for n in masks.counts(e > 0, reserved[0])]
+        assert exercises.reserve_solution(e.numpy(), reserved[0].numpy()).tolist() == counts

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import types
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -253,6 +254,89 @@ def test_recall_view_leaves_it_to_the_learner_to_say_that_it_has_learned_nothing
         explore.recall_view(learner, x, y)
 
 
+def masked(method="dgma", seed=0, epochs=4, widths=(5, 4, 3)):
+    """A Result with the trace table "masks" of DGM: random values that begin at a half."""
+    result, random = made(method, seed), np.random.default_rng([seed, 3])
+    result.about["config"] = {"unit": "channel" if method == "dgma" else "weight"}
+    rows = [
+        (t, l, e, np.full(n + t, 0.5) if e == 0 else random.random(n + t).round(e))
+        for t in range(result.tasks)
+        for e in range(epochs)
+        for l, n in enumerate(widths)
+    ]
+    columns = dict(zip(("task", "layer", "epoch", "values"), zip(*rows)))
+    result.trace["masks"] = {c: list(v) if c == "values" else np.array(v) for c, v in columns.items()}
+    return result
+
+
+def test_mask_view_shows_the_values_of_an_epoch_and_their_course():
+    result = masked()
+    table = result.trace["masks"]
+    values = np.array([v for v, *at in zip(*(table[c] for c in ("values", "task", "layer"))) if at == [1, 2]])
+    values[2, :3] = table["values"][3 * 4 + 2 * 3 + 2][:3] = [0.001, 0.999, 0.4]
+    view = explore.mask_view(result, 1, 2, 2)
+    left, right = view.axes.figure.axes
+    dots = np.concatenate([line.get_xydata() for line in left.get_lines()])
+    np.testing.assert_array_equal(dots[np.argsort(dots[:, 0]), 1], np.sort(values[2]))
+    assert [len(line.get_xdata()) for line in left.get_lines()] == [
+        (values[-1] <= 0.5).sum(),
+        (values[-1] > 0.5).sum(),
+    ]
+    cursor = next(line for line in right.get_lines() if line.get_linestyle() == ":")
+    assert list(cursor.get_xdata()) == [2, 2]
+    assert view.axes.figure.get_suptitle() == "DGMa, task 2, layer 3, as epoch 3 of 4 begins"
+    on = (values[2] > 0.99).sum()
+    off = (values[2] < 0.01).sum()
+    assert view.text == (
+        f"Mask of DGMa, task 2, layer 3, seed 0, as epoch 3 of 4 begins: of 4 channels, {on} are on (above"
+        f" 0.99), {off} off (below 0.01), {4 - on - off} between; their mean is {values[2].mean():.2f}. At"
+        f" the last recorded epoch {(values[-1] > 0.5).sum()} are above a half."
+    )
+    first = explore.mask_view(result, 0, 0, 0).text
+    assert "of 5 channels, 0 are on (above 0.99), 0 off (below 0.01), 5 between; their mean is 0.50" in first
+    assert "recorded weights" in explore.mask_view(masked("dgmw")).text
+    plt.close("all")
+
+
+def test_mask_view_takes_a_seed_that_has_masks_and_refuses_places_that_are_not_there():
+    results = [made("dgma"), masked(seed=1)]
+    assert ", seed 1, " in explore.mask_view(results).text
+    for place, says in (
+        ((0, 0, 4), "4 epochs are recorded, numbered from 0: there is no epoch 4"),
+        ((0, 0, -5), "-5"),
+    ):
+        with pytest.raises(explore.ExploreError, match=says):
+            explore.mask_view(results, *place)
+    with pytest.raises(plots.PlotError, match="no mask was recorded for task 3"):
+        explore.mask_view(results, 3)
+    with pytest.raises(explore.ExploreError, match="shows one method, not 3"):
+        explore.mask_view(several())
+    plt.close("all")
+
+
+def learner_of_channels(unit="channel"):
+    """A learner after two tasks that use the channels 0, 1, and 1, 2, of three, then five."""
+    used = ([True, True, False], [False, True, True, False, False])
+    generator = types.SimpleNamespace(unit=unit, mask_of=lambda task, layer: torch.tensor(used[task]))
+    return types.SimpleNamespace(generator=generator, ends=torch.tensor([1, 2]))
+
+
+def test_units_view_tells_new_channels_from_reused_ones():
+    view = explore.units_view(learner_of_channels(), layer=1)
+    np.testing.assert_array_equal(view.axes.images[0].get_array(), [[2, 2, 1, 0, 0], [1, 3, 2, 1, 1]])
+    assert view.text == (
+        "A map of 2 tasks by 5 channels of layer 2. Channels newly reserved and reused, task 1: 2 and 0;"
+        " task 2: 1 and 1. 2 are free for the next task."
+    )
+    with pytest.raises(explore.ExploreError, match="needs masks of channels"):
+        explore.units_view(learner_of_channels("weight"))
+    new = learner_of_channels()
+    new.ends = new.ends[:0]
+    with pytest.raises(explore.ExploreError, match="no task has been learned"):
+        explore.units_view(new)
+    plt.close("all")
+
+
 # ---- explorers
 
 
@@ -270,6 +354,7 @@ EXPLORERS = {
     ),
     "sparse": lambda: explore.sparse_explorer(sparse()),
     "recall": lambda: explore.recall_explorer(*recaller()),
+    "mask": lambda: explore.mask_explorer(masked()),
 }
 
 
@@ -369,6 +454,19 @@ def test_recall_explorer_recalls_once_and_shows_what_its_view_shows(monkeypatch)
         pass
     assert len(calls) == 1 and not plt.get_fignums()
     assert screen.value == show.as_html(explore.recall_view(learner, x, y, 2, 3, names=list("abcdef")))
+
+
+def test_mask_explorer_moves_over_tasks_epochs_layers_and_methods():
+    groups = {"dgma": [masked()], "dgmw": [made("dgmw"), masked("dgmw", seed=1)]}
+    controls, screen = parts(explore.mask_explorer(groups))
+    task, epoch, layer, method = controls
+    assert (task.max, epoch.max) == (3, 4) and not epoch.continuous_update
+    assert [label for label, _ in layer.options] == ["layer 1", "layer 2", "layer 3"]
+    task.value, epoch.value, layer.value, method.value = 3, 2, 1, "dgmw"
+    assert screen.value == show.as_html(explore.mask_view(groups["dgmw"], 2, 1, 1))
+    assert "DGMw, task 3, layer 2, seed 1, as epoch 2 of 4" in screen.value and not plt.get_fignums()
+    with pytest.raises(explore.ExploreError, match="no masks are recorded for dgmw"):
+        explore.mask_explorer({"dgma": masked(), "dgmw": made("dgmw")})
 
 
 # ---- a budget of bytes

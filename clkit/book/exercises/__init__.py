@@ -28,5 +28,12 @@ from clkit.book.exercises.nb05 import (
     divergence_solution,
     diversity_solution,
 )
+from clkit.book.exercises.nb08 import (
+    check_gained,
+    check_reserve,
+    check_sparsity,
+    reserve_solution,
+    sparsity_solution,
+)
 from clkit.book.exercises.nb10 import check_mask_bytes, check_widening, mask_bytes_solution
 from clkit.book.exercises.verdict import Grades, Verdict, grade
