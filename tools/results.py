@@ -73,6 +73,14 @@ REDUCED = (
     ("n", "n", 0),
     ("record", "record", 0),
 )
+# One class per task, so the accuracy with the task told is 100 %.
+GENERATIVE = (
+    ("after 5 classes", "after 5", 0),
+    ("after 10 classes", "average", 0),
+    ("generated images, judged", "generated", 0),
+    ("n", "n", 0),
+    ("record", "record", 0),
+)
 
 
 def _spacenet(table, benchmark):
@@ -100,6 +108,12 @@ def _arm(table, benchmark):
 
 _mnist, _fashion = _spacenet("Table 2", "split-mnist"), _spacenet("Table 3", "split-fashion")
 _online, _cifar = _arm("Table 6", "mnist-5k-5"), _arm("Table 1", "cifar10-5")
+
+
+def _dgm(method, **overrides):
+    """Run of a method on MNIST, digit by digit."""
+    return (Run(f"{method}/split-mnist-10", None, overrides, "laptop"),)
+
 
 TABLES = {
     # README: selected rows
@@ -143,6 +157,18 @@ TABLES = {
                 "Stationary",
                 (_online("stationary", "stationary", "images"), _cifar("stationary", "stationary", "images")),
             ),
+        ),
+        "classes",
+    ),
+    "dgm": Table(
+        GENERATIVE[:-1],
+        (
+            ("DGM without replay", _dgm("dgm-no-replay")),
+            ("DGR with a GAN", _dgm("dgr-gan")),
+            ("MeRGAN", _dgm("mergan")),
+            ("**DGMw**", _dgm("dgmw")),
+            ("**DGMa**", _dgm("dgma")),
+            ("Joint training of D", _dgm("joint-d")),
         ),
         "classes",
     ),
@@ -196,6 +222,24 @@ TABLES = {
             ("Finetune", (Run("finetune/cifar10-100", preset="laptop"),)),
             ("CWR+", (Run("cwr-plus/cifar10-100", preset="laptop"),)),
         ),
+    ),
+    "split-mnist-10": Table(
+        GENERATIVE,
+        (
+            ("DGM without replay", _dgm("dgm-no-replay")),
+            ("EWC-M", _dgm("ewc-m")),
+            ("DGR with a GAN", _dgm("dgr-gan")),
+            ("MeRGAN, joint replay", _dgm("mergan")),
+            ("MeRGAN, replay alignment", _dgm("mergan-align")),
+            ("DGMw", _dgm("dgmw")),
+            ("DGMw, no masks", _dgm("dgmw", masked=False)),
+            ("DGMw, no expansion", _dgm("dgmw", expand="none")),
+            ("DGMw, no sparsity term", _dgm("dgmw", sparsity=0.0)),
+            ("DGMw, replay with soft masks", _dgm("dgmw", hard=False)),
+            ("DGMa", _dgm("dgma")),
+            ("Joint training of D", _dgm("joint-d")),
+        ),
+        "classes",
     ),
     "mnist-5k-5": Table(
         ONLINE,
@@ -264,6 +308,11 @@ def _cell(what, run, task_mean):
         return "-" if len(results[0].seen) == 1 else _percent([r.forgetting(task_mean) for r in results])
     if what == "aware":
         return _percent([r.task_aware_average(task_mean) for r in results])
+    if what == "after 5":
+        return _percent([r.average_after(5) for r in results])
+    if what == "generated":
+        rows = [r.trace["generated"]["accuracy"][-1] for r in results if "generated" in r.trace]
+        return _percent([row.mean() for row in rows]) if rows else "-"
     over = {"over": "images"} if run.over == "images" else {"task_mean": task_mean}
     averages = [r.average(**over) for r in results]
     if what == "verdict":

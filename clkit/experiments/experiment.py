@@ -129,7 +129,7 @@ class Experiment:
         if self.preset == OWN:
             return papers.SEEDS["teach"]
         seeds, usual = self.paper.seeds, (self.benchmark, self.preset)
-        rows = [seeds.get((self.name, self.preset)), seeds.get(usual)]
+        rows = [seeds.get(self.stem), seeds.get((self.name, self.preset)), seeds.get(usual)]
         # the benchmark may belong to another paper
         rows += [p.seeds.get(usual) for p in papers.PAPERS.values() if self.benchmark in p.benchmarks]
         return next(filter(None, rows), papers.SEEDS[self.preset])

@@ -78,7 +78,8 @@ class Paper:
     in place of a Benchmark refers to that size.   settings: {where: {size: differences from the Config's
     defaults}}; `where` is a benchmark, "method/*" or "method/benchmark", each applied on top of the one
     before.   runs: {method: benchmarks}; a method not listed runs on every benchmark in `settings`.   tables:
-    {trace table: Table}.   seeds: {(experiment or benchmark, size): seeds} where they differ from SEEDS.
+    {trace table: Table}.   seeds: {(experiment or benchmark, size): seeds} where they differ from SEEDS; with
+    changed settings, {name of the record: seeds}.
     minutes: {(experiment, size): measured minutes per seed on one CPU core}.
     """
 

@@ -292,6 +292,7 @@ def test_a_right_prediction_says_what_was_measured():
         "`400 - 40 * (t - 1)`",
         "100.0 % are classified as a class of earlier tasks, 0.0 % as 8 or 9",
         "The layers gain 11, 1 and 3 channels.",
+        "2.5 times the units, 5.0 times the weights",
     ]
     for message, part in zip(said, parts, strict=True):
         assert part in message
