@@ -292,6 +292,12 @@ COLUMNS = {
 }
 
 
+def columns(task_mean):
+    """Average accuracy and forgetting as columns of `rows`; task_mean: see `score_called`."""
+    names = {"average accuracy (%)": "average accuracy", "forgetting (points)": "forgetting"}
+    return {column: _interval(score_called(metric, task_mean)) for column, metric in names.items()}
+
+
 def each(metric):
     """A column that lists the score of each seed, for too few seeds for a useful interval."""
     score = score_called(metric)

@@ -6,6 +6,7 @@ generator.
 
 import numpy as np
 from matplotlib.colors import to_rgba
+from matplotlib.ticker import MaxNLocator
 
 from clkit.papers.palette import BLACK, BLUE, DOTTED, GREEN, GREY, ORANGE, VERMILLION
 from clkit.plots import frame
@@ -91,6 +92,7 @@ def plot_mask_course(results, task=0, layer=0, *, title=None, ax=None):
     ax.plot(at, values.mean(axis=1), color=BLACK, linewidth=3, label="mean of the layer", zorder=4)
     what = f"task {task + 1}, layer {layer + 1}"
     frame.dress(ax, "epoch", "mask value", f"{frame.label(seeds)}, {what}" if title is None else title)
+    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     ax.set_ylim(-0.02, 1.02)
     ax.margins(x=0.01)
     frame.legend(ax)

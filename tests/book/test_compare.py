@@ -389,3 +389,12 @@ def test_a_report_of_a_folder_has_a_part_for_each_benchmark_and_size(monkeypatch
         and compare._only("split-mnist", "naive") is None
     )
     assert "23.85" in report and "differs" in report and "my-birds" in report
+
+
+def test_columns_can_average_an_accuracy_over_classes():
+    results = {"er": seeds()}
+    for task_mean in ("images", "classes"):
+        row = compare.rows(results, columns=compare.columns(task_mean))[0]
+        score = compare.score_called("average accuracy", task_mean)
+        assert row["average accuracy (%)"] == compare.short(interval([score(r) for r in results["er"]]))
+        assert "forgetting (points)" in row

@@ -41,7 +41,7 @@ def test_each_has_a_title_a_caption_a_description_and_a_stamp(records, name):
         wanted = "laptop preset" if spec.records else "printed numbers only"
         assert wanted in said and bool(spec.records) != ("printed" in spec.about)
     if "laptop preset" in str(stamp_of(spec.figure)):
-        assert "Size laptop: 600 training images of each digit, 16x16 pixels, 30 epochs" in spec.caption
+        assert "Size laptop: 1500 training images of each digit, 16x16 pixels, 20 epochs" in spec.caption
 
 
 def test_the_schematic_replays_to_the_classifier_alone():

@@ -84,7 +84,7 @@ def _panel_1(ax, score, groups, classes):
     found = {label: printed_number(name, metric, PRINTED_AS[MNIST]) for label, name in names.items() if name}
     found = {label: p for label, p in found.items() if p}
     plots.plot_ablation(ours, ax=ax)
-    mark_printed(ax, list(names), found, beside=34)
+    mark_printed(ax, list(names), found, beside=76)
     ax.set_title(f"{MEANING[score]}, {classes} classes", fontsize=11)
     ax.set_xlabel(f"average over the classes seen (%)\n{plots.kind(groups)}")
     theirs = "; ".join(f"{label} {p.text}" for label, p in found.items())
