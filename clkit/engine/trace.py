@@ -349,7 +349,7 @@ class _Line:
         return cls.latest[1]
 
     def write(self, text):
-        # HTML, because JupyterLab draws plain text in pieces and fails on quick updates.
+        # HTML: the front end puts it in the place of the line before, in one piece.
         text = text.strip()
         page = f"<pre>{html.escape(text)}</pre>" if text else ""
         self.display.update({"text/html": page, "text/plain": text}, raw=True)
