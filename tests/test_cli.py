@@ -426,7 +426,7 @@ def test_a_figure_that_is_not_there(command, tmp_path):
     refused(
         command("figures", "memory-kep", "--out", tmp_path / "out"),
         "there is no figure 'memory-kep' among the",
-        "did you mean memory-kept?",
+        "did you mean memory-kept",
     )
     assert not (tmp_path / "out").exists()
 

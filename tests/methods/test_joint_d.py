@@ -35,7 +35,7 @@ def learned(tasks=CLASSES, **settings):
 @pytest.mark.parametrize("steps", ["chunks", "pooled"])
 def test_a_task_of_one_batch(monkeypatch, steps):
     learner, tasks = learned(2), list(stream())
-    monkeypatch.setattr(joint_d, "adam", lambda network, lr: torch.optim.SGD(network.parameters(), lr))
+    monkeypatch.setattr(joint_d, "adam", torch.optim.SGD)
     learner.config = Config(**SMALL | {"batch_size": N, "epochs": 1, "lr": 0.05, "steps": steps})
     D = copy.deepcopy(learner.critic)
     torch.manual_seed(7)
