@@ -118,7 +118,7 @@ def plot_budget(results, budget=None, image_bytes=None, *, references=None, ax=N
     """
     groups = frame.grouped(results)
     budget = np.inf if budget is None else budget
-    ax, made = frame.axes(ax, (9.4, 4.6))
+    ax, made = frame.axes(ax, (7.5, 4.4))
     sizes = {label: beside_weights(seeds[0]) for label, seeds in groups.items()}
     zero = _bytes_axis(ax, sizes.values(), zero=True)
     scores = {label: interval([r.average() for r in seeds]) for label, seeds in groups.items()}

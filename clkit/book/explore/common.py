@@ -69,11 +69,11 @@ def slider(name, last, first=1):
     return IntSlider(value=first, min=first, max=last, description=name, **options)
 
 
-def stops(name, options):
-    """A slider over given values, at the last one; options: [(label, value)]."""
+def stops(name, options, at=-1):
+    """A slider over given values; options: [(label, value)].   at: number of the one it starts at."""
     from ipywidgets import SelectionSlider
 
-    return SelectionSlider(options=options, value=options[-1][1], description=name, continuous_update=False)
+    return SelectionSlider(options=options, value=options[at][1], description=name, continuous_update=False)
 
 
 def choice(name, options, at=0):

@@ -26,7 +26,7 @@ def mask_view(results, task=0, layer=0, epoch=-1, seed=None):
         raise ExploreError(f"{len(values)} epochs are recorded, numbered from 0: there is no epoch {epoch}")
     epoch %= len(values)
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.0, 3.7), layout="constrained", width_ratios=(1, 1.5)
+        1, 2, figsize=(7.3, 3.7), layout="constrained", width_ratios=(1, 1.5)
     )
     _in_order(left, values[epoch], values[-1] > 0.5)
     plots.plot_mask_course(result, task, layer, title="", ax=right)

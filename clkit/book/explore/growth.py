@@ -66,6 +66,6 @@ def budget_explorer(cases):
     options = [(said_bytes(b), b) for b in every]
     return common.explorer(
         lambda budget, benchmark: budget_view(cases[benchmark][0], budget, *cases[benchmark][1:]),
-        budget=common.stops("budget", options),
+        budget=common.stops("budget", options, at=len(options) // 2),
         benchmark=common.choice("benchmark", [(name, name) for name in cases]),
     )
