@@ -84,7 +84,7 @@ def _panel_1(ax, score, groups, classes):
     found = {label: printed_number(name, metric, PRINTED_AS[MNIST]) for label, name in names.items() if name}
     found = {label: p for label, p in found.items() if p}
     plots.plot_ablation(ours, ax=ax)
-    mark_printed(ax, list(names), found, beside=76)
+    mark_printed(ax, list(names), found)
     ax.set_title(f"{MEANING[score]}, {classes} classes", fontsize=11)
     ax.set_xlabel(f"average over the classes seen (%)\n{plots.kind(groups)}")
     theirs = "; ".join(f"{label} {p.text}" for label, p in found.items())
@@ -218,9 +218,7 @@ def table_3():
     printed = {label_of(m): printed_number(m, after_classes(10), name, "Table 3") for m in groups}
     plots.plot_ablation(shown, ax=axes[1])
     # Table 3 repeats Table 1, where MeRGAN's number scores generated images.
-    mark_printed(
-        axes[1], list(shown), {m: p for m, p in printed.items() if p and m != label_of("mergan")}, beside=34
-    )
+    mark_printed(axes[1], list(shown), {m: p for m, p in printed.items() if p and m != label_of("mergan")})
     squares = [one for one in axes[0].lines if one.get_marker() == "s"][:1]
     handles = [*printed_handles("printed"), *squares]
     figure.legend(handles=handles, ncols=4, loc="outside upper center", frameon=False, fontsize=9)
