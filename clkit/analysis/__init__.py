@@ -8,7 +8,7 @@ experiment; it returns a function of the learner and the stream, which returns t
 from functools import partial
 
 UNITS_SHOWN = 50  # test images per class whose activations are recorded
-TESTED_AT = 200  # test images per class in the course of a task
+TESTED_AT = 200  # images per class that are scored in the course of a task
 DRAWN = {"smoke": 20, "teach": 200}  # images of each class that a judge sees; 1,000 in larger presets
 COMPARED = {"smoke": 20, "teach": 200}  # images whose gradients are compared; 1,000 in larger presets
 
@@ -27,6 +27,13 @@ def accuracy_by_task(experiment, stream, device):
 
     test = _first_of(stream.test, range(stream.classes), TESTED_AT).to(device)
     return {"accuracy": partial(accuracy, test, stream.test_classes_per_task)}
+
+
+def accuracy_by_epoch(experiment, stream, device):
+    """Accuracy (T,) on validation and test images of each task after each epoch, if there are the former."""
+    from clkit.analysis.validation import columns
+
+    return columns(stream.to(device), TESTED_AT) if stream.val else {}
 
 
 def generated_images(experiment, stream, device):
@@ -49,5 +56,10 @@ def _first_of(images, classes, n):
     return images.select([i for k in classes for i in (images.labels == k).nonzero().flatten()[:n].tolist()])
 
 
-PROBES = {"activations": activations, "accuracy_by_task": accuracy_by_task, "generated": generated_images}
+PROBES = {
+    "activations": activations,
+    "accuracy_by_task": accuracy_by_task,
+    "accuracy_by_epoch": accuracy_by_epoch,
+    "generated": generated_images,
+}
 STUDIES = {"gradients": gradient_correlation}

@@ -31,7 +31,7 @@ BENCHMARKS = {
     "split-mnist-10": {
         "smoke": Benchmark("digits28", (1,) * 3, {"side": 16}, {"max_per_class": 40}, order=(0, 1, 2)),
         "teach": Benchmark("digits28", (1,) * 5, {"side": 16}, order=(0, 1, 2, 3, 4)),
-        "laptop": Benchmark("mnist", ONE_BY_ONE, {"side": 16}, {"max_per_class": 1500}),
+        "laptop": Benchmark("mnist", ONE_BY_ONE, {"side": 16}, {"val": 0.15, "max_per_class": 1500}),
         "paper": Benchmark("mnist", ONE_BY_ONE, {"side": 32}, {"val": 0.15}),
     },
     "split-svhn-10": {
@@ -103,11 +103,13 @@ SETTINGS = {
 
 GENERATED = Table(first_seed_columns=("images",), probe="generated",
                   large="the generated images of the first seed, eight of each class after each task")
+PROGRESS = Table(probe="accuracy_by_epoch")
 TABLES = {
     "loss": Table(),
     "masks": Table(keep="first seed", variants=False),
     "capacity": Table(),
     "growth": Table(),
+    "progress": PROGRESS,
     "generated": GENERATED,
 }
 

@@ -37,7 +37,7 @@ def _rows(method, benchmark):
 SETTINGS = {f"{method}/{where}": _rows(method, where) for method in VARIANTS for where in _BENCHMARKS}
 
 _GENERATORS = tuple(method for method in VARIANTS if method != "joint-d")
-TABLES = {"loss": Table(), "generated": replace(dgm.GENERATED, only=_GENERATORS)}
+TABLES = {"loss": Table(), "progress": dgm.PROGRESS, "generated": replace(dgm.GENERATED, only=_GENERATORS)}
 
 SEEDS = {(f"{method}/split-mnist-10", "laptop"): (0,) for method in _GENERATORS}
 SEEDS[("joint-d/split-mnist-10", "laptop")] = (0, 1, 2)

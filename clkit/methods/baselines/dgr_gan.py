@@ -25,7 +25,7 @@ Details the paper leaves open
 5. A class is recalled by drawing images until the solver has called enough of them so. After 20 times as many
    draws the rest are those to which it gives the highest probability of the class.
 
-Records: tables "loss" and "generated" (see `tables`).
+Records: tables "loss", "progress" and "generated" (see `tables`).
 Keeps between tasks: the weights of G and D. The images exist during a task only.
 """
 
@@ -79,6 +79,7 @@ class DGRGAN(Learner):
 
     tables = {
         "loss": "one row per epoch: epoch, loss (cross-entropy), critic, penalty (its mean), generator",
+        "progress": "one row per epoch, after it: epoch; a place for probes",
         "generated": "one row per task: accuracy (K,), judge, images (K, 8, C, S, S), from a probe",
     }
     memory_kinds = {"generator": "generators"}
@@ -113,6 +114,7 @@ class DGRGAN(Learner):
                 total += torch.stack([loss, *critic, self.generate(optimizer_g, len(mixed))])
             names = ("loss", "critic", "penalty", "generator")
             trace("loss", epoch=epoch, **finite(dict(zip(names, total / len(batches))), task, epoch))
+            trace("progress", epoch=epoch)
         self.ends = torch.cat([self.ends, self.ends.new_tensor([task.seen])])
         trace("generated")
 

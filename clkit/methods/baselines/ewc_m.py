@@ -24,7 +24,7 @@ Details the paper leaves open
    move them, so EWC holds the weights that classes share.
 5. G sees no old image. D needs some, and takes them from G as it is at the start of the epoch.
 
-Records: tables "loss" and "generated" (see `tables`).
+Records: tables "loss", "progress" and "generated" (see `tables`).
 Keeps between tasks: the weights of G and D, and the importance of each weight of G.
 """
 
@@ -85,6 +85,7 @@ class EWCM(Learner):
     tables = {
         "loss": "one row per epoch: epoch, loss (cross-entropy), critic, penalty (its mean), generator, pull "
                 "(the term of EWC)",
+        "progress": "one row per epoch, after it: epoch; a place for probes",
         "generated": "one row per task: accuracy (K,), judge, images (K, 8, C, S, S), from a probe",
     }
     memory_kinds = {"generator": "generators", "importance": "importance"}
@@ -122,6 +123,7 @@ class EWCM(Learner):
                 total += torch.stack([loss, *critic, *self.generate(optimizer_g, y, pulled)])
             names = ("loss", "critic", "penalty", "generator", "pull")
             trace("loss", epoch=epoch, **finite(dict(zip(names, total / len(batches))), task, epoch))
+            trace("progress", epoch=epoch)
         self.importance = self.importance + self.fisher(task.first, task.seen)
         self.ends = torch.cat([self.ends, self.ends.new_tensor([task.seen])])
         trace("generated")

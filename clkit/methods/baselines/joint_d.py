@@ -18,7 +18,7 @@ Details the paper leaves open
 2. A batch has as many images of each old task as of the new one. A larger old task contributes other images
    in each epoch, a smaller one repeats them.
 
-Records: table "loss" (epoch, loss: mean cross-entropy of the epoch).
+Records: tables "loss" (epoch, loss: mean cross-entropy of the epoch) and "progress" (see `tables`).
 Keeps between tasks: the weights, and every image seen, as bytes.
 """
 
@@ -54,7 +54,8 @@ class JointD(Learner):
     """The classifier of DGM, trained in each task on real images of all classes seen."""
 
     stores_images = True
-    tables = {"loss": "one row per epoch: epoch, loss"}
+    tables = {"loss": "one row per epoch: epoch, loss",
+              "progress": "one row per epoch, after it: epoch; a place for probes"}
     memory_kinds = {"memory_": "exemplars"}
 
     def __init__(self, config, shape, classes):
@@ -79,6 +80,7 @@ class JointD(Learner):
                 size = len(index) if config.steps == "chunks" else len(y)
                 total += classify(self.critic, optimizer, x, y, size)
             trace("loss", epoch=epoch, **finite({"loss": total / len(batches)}, task, epoch))
+            trace("progress", epoch=epoch)
         self.memory_images = torch.cat([self.memory_images, real.images])                   # (N, C, S, S)
         self.memory_labels = torch.cat([self.memory_labels, real.labels])                   # (N,)
         count = self.memory_ends.new_tensor([len(self.memory_labels)])

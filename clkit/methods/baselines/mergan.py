@@ -28,7 +28,7 @@ Details the paper leaves open
    the authors' code a batch holds one class, in training and afterwards, and there are no running statistics.
 6. replay="none" is the plain conditional GAN, trained on: nothing old is replayed to G or D.
 
-Records: tables "loss" and "generated" (see `tables`).
+Records: tables "loss", "progress" and "generated" (see `tables`).
 Keeps between tasks: the weights of G and D. The copy of G and its images exist during a task only.
 """
 
@@ -85,6 +85,7 @@ class MeRGAN(Learner):
     tables = {
         "loss": "one row per epoch: epoch, loss (cross-entropy), critic, penalty (its mean), generator, "
                 "alignment (mean squared difference)",
+        "progress": "one row per epoch, after it: epoch; a place for probes",
         "generated": "one row per task: accuracy (K,), judge, images (K, 8, C, S, S), from a probe",
     }
     memory_kinds = {"generator": "generators"}
@@ -123,6 +124,7 @@ class MeRGAN(Learner):
                 total += torch.stack([loss, *critic, *self.generate(optimizer_g, y, teacher, task.first)])
             names = ("loss", "critic", "penalty", "generator", "alignment")
             trace("loss", epoch=epoch, **finite(dict(zip(names, total / len(batches))), task, epoch))
+            trace("progress", epoch=epoch)
         self.ends = torch.cat([self.ends, self.ends.new_tensor([task.seen])])
         trace("generated")
 

@@ -46,7 +46,8 @@ Details the paper leaves open
 9. Only the classifier's batches update the running statistics of D's batch normalisation. Real and replayed
    images are shuffled in each epoch; the released code keeps their order.
 10. The released accuracies are those of the epoch that is best on real validation images of all tasks. Here
-   they are those of the last epoch.
+   they are those of the last epoch; the table "progress" has what the other rule needs
+   (analysis/validation.py).
 11. The first `classes` entries of z are the one-hot class, the others are noise. The released code reserves
    100 entries for ImageNet, although 50 classes are used.
 12. The residual generator has an image head for each class, the other one a head for each task. Its logits
@@ -60,8 +61,9 @@ Details the paper leaves open
    in float32: in bfloat16 a sigmoid is 1 from about 6 on, and its gradient 0.
 
 Records: tables "loss", "masks" (mask values in the course of a task), "capacity" (by layer and task),
-"growth" (by task) and "generated" (for probes). Keeps between tasks: both networks; for each task its masks
-as bits, the statistics and weights of its batch normalisation, and its heads; real images if asked to.
+"growth" (by task), "progress" and "generated" (for probes). Keeps between tasks: both networks; for each task
+its masks as bits, the statistics and weights of its batch normalisation, and its heads; real images if asked
+to.
 """
 
 from dataclasses import dataclass
@@ -154,6 +156,7 @@ class DGM(Learner):
                   "masked weights (weight_bytes), heads and batch normalisation of all tasks (task_bytes), "
                   "all masks as bits (bit_bytes), as int32 indices (index_bytes) and as PyTorch's sparse "
                   "tensors (coo_bytes), and the logits in training (logit_bytes)",
+        "progress": "one row per epoch, after it: epoch; a place for probes",
         "generated": "one row per task, from a probe: accuracy (K,) and judge (), images (K, 8, C, S, S)",
     }
     memory_kinds = {"generator.mask": "masks", "generator.reserved": "masks", "generator.protected": "masks",
@@ -204,6 +207,7 @@ class DGM(Learner):
                 total += torch.stack([loss, *critic, *self.generate(optimizer_g, y, gates, s, scale)])
             names = ("loss", "critic", "penalty", "generator", "sparsity", "clip")
             trace("loss", epoch=epoch, **finite(dict(zip(names, total / len(batches))), task, epoch))
+            trace("progress", epoch=epoch)
         self.finish(task, trace)
 
     @torch.no_grad()
