@@ -60,7 +60,7 @@ _SMALL = {"nz": 64, "d_width": 16}
 _DIGITS = {
     "smoke": {**_SMALL, "g_width": 4, "d_width": 8, "epochs": 3, "batch_size": 20},
     "teach": {**_SMALL, "d_norm": False, "epochs": 40, "batch_size": 32, "steps": "pooled"},
-    "laptop": {**_SMALL, "d_norm": False, "epochs": 20},
+    "laptop": {**_SMALL, "d_norm": False, "epochs": 20, "batch_size": 32},
     "paper": {},
 }
 _HOUSES = {"lr": 5e-4, "sparsity": 0.001}
@@ -114,10 +114,7 @@ TABLES = {
 }
 
 _ABLATIONS = ("masked-False", "hard-False", "expand-none", "sparsity-0.0")
-SEEDS = {
-    ("dgm-no-replay/split-mnist-10", "laptop"): (0, 1, 2),
-    **{f"dgmw_split-mnist-10_laptop_{change}": (0,) for change in _ABLATIONS},
-}
+SEEDS = {f"dgmw_split-mnist-10_laptop_{change}": (0,) for change in _ABLATIONS}
 
 PAPER = Paper("DGM", "Ostapenko, Puscas, Klein, Jähnichen and Nabi 2019", VARIANTS, SETTINGS, BENCHMARKS,
               tables=TABLES, seeds=SEEDS)
