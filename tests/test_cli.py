@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,10 +19,15 @@ import pytest
 import clkit
 from clkit import doctor, experiments, papers
 from clkit.__main__ import _parser, _seeds, main
-from clkit.experiments.experiment import typed_setting
+from clkit.engine.learner import LearnerError, check_types
+from clkit.engine.trace import Trace
+from clkit.errors import ClkitError
+from clkit.experiments.experiment import config_class, typed_setting
+from clkit.methods import LEARNERS
 from clkit.methods.baselines.finetune import Finetune
 from clkit.result import load
 from tests.builders import class_folders
+from tests.soak import smallest
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ["run", "finetune/split-digits", "--preset", "smoke"]
@@ -188,7 +194,7 @@ def test_out_writes_a_record(command, tmp_path):
 
 def test_a_finished_run_is_read_back_without_training(command, monkeypatch):
     first = command(*SMOKE, "--json")
-    monkeypatch.setattr(Finetune, "learn", lambda *_: pytest.fail("it trains again"))
+    monkeypatch.setattr(Trace, "end", lambda *_: pytest.fail("it trains again"))
     assert command(*SMOKE, "--json") == first
 
 
@@ -310,24 +316,94 @@ def test_text_is_read_as_the_field_s_type(key, text, value):
 
 
 @pytest.mark.parametrize(
-    "key, text, kinds",
+    "key, text, words",
     [
-        ("hidden", "10", "tuple"),
-        ("hidden", "wide", "tuple"),
-        ("share", "half", "float or NoneType"),
-        ("share", "true", "float"),
-        ("steps", "1.0", "int"),
-        ("steps", "true", "int"),
-        ("steps", "none", "int"),
-        ("steps", "", "int"),
-        ("fast", "1", "bool"),
-        ("fast", "yes", "bool"),
-        ("steps", "__import__('os')", "int"),
+        ("hidden", "10", "a tuple of whole numbers, not 10"),
+        ("hidden", "wide", "a tuple of whole numbers, not 'wide'"),
+        ("hidden", "('a',)", "a tuple of whole numbers, not ('a',)"),
+        ("hidden", "(10**12,)", "a tuple of whole numbers, not '(10**12,)'"),
+        ("hidden", "(1000000000000,)", "at most 1,000,000,000, not (1000000000000,)"),
+        ("share", "half", "a finite number or None, not 'half'"),
+        ("share", "true", "a finite number or None, not True"),
+        ("share", "1e999", "a finite number or None, not inf"),
+        ("share", "nan", "a finite number or None, not 'nan'"),
+        ("share", "", "a finite number or None, not ''"),
+        ("steps", "1.0", "a whole number, not 1.0"),
+        ("steps", "true", "a whole number, not True"),
+        ("steps", "none", "a whole number, not None"),
+        ("steps", "", "a whole number, not ''"),
+        ("steps", "1000000000000", "at most 1,000,000,000, not 1000000000000"),
+        ("steps", "{[]: 1}", "a whole number, not '{[]: 1}'"),
+        ("steps", "(" * 300, "a whole number, not"),
+        ("fast", "1", "True or False, not 1"),
+        ("fast", "no", "True or False, not 'no'"),
+        ("steps", "__import__('os')", 'a whole number, not "__import__'),
     ],
 )
-def test_text_of_another_type_is_refused(key, text, kinds):
-    with pytest.raises(experiments.PresetError, match=f"the setting '{key}' takes {kinds}"):
-        typed_setting(Fields, key, text)
+def test_text_of_another_type_is_refused_as_the_value_is_in_python(key, text, words):
+    value = typed_setting(Fields, key, text)
+    with pytest.raises(LearnerError, match=re.escape(f"{key} must be {words}")):
+        check_types(Fields(**{key: value}))
+
+
+WRONG = (
+    "0",
+    "-1",
+    "1000000000000",
+    "nan",
+    "1e999",
+    "",
+    "none",
+    "many",
+    "(0,)",
+    "('a',)",
+    "true",
+    "1.5",
+    "[]",
+)
+
+
+@pytest.mark.parametrize(
+    "method", list({config_class(learner): m for m, learner in LEARNERS.items()}.values())
+)
+def test_a_wrong_setting_is_refused_with_one_sentence_from_both_doors(method):
+    found = experiments.experiment(smallest(method), "smoke")
+    config, refused = type(found.config), 0
+
+    def refusal(make, *words):
+        """What a ClkitError says, or None."""
+        try:
+            make(*words)
+        except ClkitError as error:
+            return str(error)
+
+    for field in dataclasses.fields(config):
+        for text in WRONG:
+            value = typed_setting(config, field.name, text)
+            there = refusal(lambda v, name=field.name: config(**{**found.settings, name: v}), value)
+            here = refusal(experiments.experiment, found.name, "smoke", {field.name: text})
+            assert here == (there and f"{found.name}: {there}") and "\n" not in (here or "")
+            refused += here is not None
+    assert refused > 5 * len(dataclasses.fields(config))
+
+
+def test_a_config_that_compares_before_it_looks_is_refused_in_a_sentence(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Config(Finetune.__init__.__globals__["Config"]):
+        def __post_init__(self):
+            if self.epochs < 1:
+                raise ClkitError("epochs must be at least 1")
+            1 / (self.lr - 7)
+
+    monkeypatch.setattr(sys.modules[experiments.Experiment.__module__], "config_class", lambda _: Config)
+    for setting, said in (
+        ({"epochs": "many"}, "epochs must be a whole number, not 'many'"),
+        ({"epochs": "0"}, "epochs must be at least 1"),
+        ({"batch_size": "1e999"}, "batch_size must be a whole number, not inf"),
+        ({"lr": "7"}, "these settings cannot be used (float division by zero)"),
+    ):
+        with pytest.raises(experiments.PresetError, match=re.escape(f"finetune/split-digits: {said}")):
+            experiments.experiment("finetune/split-digits", "smoke", setting)
 
 
 @pytest.mark.parametrize(
@@ -341,10 +417,10 @@ def test_text_of_another_type_is_refused(key, text, kinds):
             ],
         ),
         ("zzz=3", ["there is no setting 'zzz'", "the settings are net"]),
-        ("epochs=many", ["the setting 'epochs' takes int, not 'many'"]),
-        ("epochs=1.5", ["takes int"]),
-        ("lr=fast", ["takes float"]),
-        ("restart=1", ["takes bool"]),
+        ("epochs=many", ["epochs must be a whole number of at least 1, not 'many'"]),
+        ("epochs=1.5", ["a whole number of at least 1, not 1.5"]),
+        ("lr=fast", ["lr must be a finite number above 0, not 'fast'"]),
+        ("restart=1", ["restart must be True or False, not 1"]),
         ("epochs=0", ["finetune/split-digits: epochs must be a whole number of at least 1, not 0"]),
         ("lr=-1", ["lr must be a finite number above 0"]),
         ("epochs", ["'epochs' is not a setting: write KEY=VALUE"]),

@@ -30,7 +30,7 @@ REVISIONS = Path("clkit/methods/revisions.json")
 BASE = ("clkit.engine.run", "clkit.data.stream")  # every result depends on these besides its method
 FLOORS = ("clkit.blocks", "clkit.engine", "clkit.data")
 # Those of these modules that only store, name or refuse: they cannot change an array of an undisturbed run.
-NEUTRAL = ("clkit.engine", "clkit.engine.checkpoint", "clkit.engine.provenance", "clkit.engine.device")
+NEUTRAL = tuple(f"clkit.engine{part}" for part in ("", ".checkpoint", ".provenance", ".own_code", ".device"))
 
 
 # ---- the fingerprint

@@ -1,7 +1,6 @@
 """Networks that several methods share, built from the image shape (C, H, W) and the number of classes (K)."""
 
 import math
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -150,16 +149,27 @@ class ZenkeNet(_Net):
         return F.relu(self.dense(self.maps(x)))                                 # (B, dense)
 
 
+def pooled_resnet18(shape, classes):
+    """A ResNet18 for 84x84 images (Ji et al. 2020).
+
+    As in the authors' code, their 11x11 maps give 2x2 squares, without the last three rows and columns:
+    1,157,240 parameters for 100 classes. The 4x4 maps of 32x32 images are one square.
+    """
+    return ResNet18(shape, classes, pool=4)
+
+
+def wide_zenke(shape, classes):
+    """A ZenkeNet with twice as many maps."""
+    return ZenkeNet(shape, classes, widths=(64, 64, 128, 128))
+
+
 NETS = {
     "mlp": MLP,
     "convnet": ConvNet,
     "resnet18": ResNet18,
-    # For 84x84 images (Ji et al. 2020). As in the authors' code, their 11x11 maps give 2x2 squares, without
-    # the last three rows and columns: 1,157,240 parameters for 100 classes. The 4x4 maps of 32x32 images are
-    # one square.
-    "resnet18-pool2": partial(ResNet18, pool=4),
+    "resnet18-pool2": pooled_resnet18,
     "zenke": ZenkeNet,
-    "zenke-wide": partial(ZenkeNet, widths=(64, 64, 128, 128)),          # twice as many maps
+    "zenke-wide": wide_zenke,
 }
 
 

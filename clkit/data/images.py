@@ -24,8 +24,9 @@ class ImageSet:
     images: uint8 (N, C, H, W); labels: int64 (N,), below len(names); names, groups: the classes' display
     names and superclasses, groups may be None; name: of the data set; single_pass: the images can be iterated
     over only once, as in online learning; ordered: `batches` never shuffles them. DataError if types or sizes
-    do not match. `n_samples` counts the images that `batches` has yielded so far; `shape` and `classes` are
-    what a network is built from.
+    do not match. `n_samples` counts the images that `batches` has yielded so far; `smallest` is the fewest
+    images that a batch may have, 2 for a network whose batch normalisation cannot learn from one; `shape` and
+    `classes` are what a network is built from.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class ImageSet:
         self.names = tuple(names)
         self.groups = None if groups is None else tuple(groups)
         self.name, self.single_pass, self.ordered = name, single_pass, ordered
-        self.n_samples = 0
+        self.n_samples, self.smallest = 0, 1
         self._checksum = self._origin = None
         self._spent = False
 
@@ -80,7 +81,9 @@ class ImageSet:
         return self.images.device
 
     def _with(self, images: Tensor, labels: Tensor) -> ImageSet:
-        return ImageSet(images, labels, self.names, self.groups, self.name, self.single_pass, self.ordered)
+        made = ImageSet(images, labels, self.names, self.groups, self.name, self.single_pass, self.ordered)
+        made.smallest = self.smallest
+        return made
 
     def like(self, images: Tensor, labels: Tensor) -> ImageSet:
         """A set of other images of the same classes, for a method that stores what it has seen.
@@ -88,7 +91,7 @@ class ImageSet:
         Images drawn from it count as drawn from this set too.
         """
         made = ImageSet(images, labels, self.names, self.groups, self.name)
-        made._origin = self
+        made._origin, made.smallest = self, self.smallest
         return made
 
     def to(self, device: torch.device | str) -> ImageSet:
@@ -150,6 +153,9 @@ class ImageSet:
         if drop_last and len(self) < size:
             fault = f"drop_last with batches of {size} would leave out all {len(self)} images"
             raise DataError(f"{fault}: use a smaller batch size or drop_last=False")
+        if min(size, len(self)) < self.smallest:
+            fault = f"the network's batch normalisation cannot learn from batches of {min(size, len(self))}"
+            raise DataError(f"{fault}: use batches, and sets, of at least {self.smallest} images")
         if epochs is not None and (epochs < 1 or generator is not None):
             given = f"{epochs}{' with a generator' if generator is not None else ''}"
             raise DataError(f"epochs must be 1 or more passes, without a generator, not {given}")
@@ -170,7 +176,7 @@ class Batches:
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.source), self.size)
-        return full + (rest > 0 and not self.drop_last)
+        return full + (rest >= self.source.smallest and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self._pictures(self._begin(self.generator))
@@ -197,8 +203,10 @@ class Batches:
         return torch.randperm(len(source), generator=generator, device=device).to(source.device)
 
     def _parts(self, order: Tensor) -> Iterator[Tensor]:
-        for start in range(0, len(self) * self.size, self.size):
-            index = order[start : start + self.size]  # (B,)
+        rest = len(self.source) % self.size
+        for i in range(len(self)):
+            joined = rest if i + 1 == len(self) and rest < self.source.smallest and not self.drop_last else 0
+            index = order[i * self.size : (i + 1) * self.size + joined]  # (B,)
             for counted in (self.source, self.source._origin):
                 if counted is not None:
                     counted.n_samples += len(index)

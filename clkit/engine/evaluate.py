@@ -61,6 +61,27 @@ def evaluate(learner: nn.Module, test: ImageSet, classes_per_task: Sequence[int]
     return dict(zip(("predictions", "predictions_task_aware", "rank"), arrays)) | {"finite": bool(finite)}
 
 
+def smallest_batch(learner: nn.Module, images: ImageSet) -> int:
+    """2 if batch normalisation cannot learn from one image, else 1.
+
+    That is so where a layer in forward() gets one value per channel from an image, not a map of several.
+    """
+    found, norms = [], nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda m, given: found.append(given[0][0].numel() == given[0].shape[1])
+        )
+        for module in learner.modules()
+        if isinstance(module, norms)
+    ]
+    if hooks:
+        with eval_mode(learner):
+            learner(images.images[:1].float() / 255)
+    for hook in hooks:
+        hook.remove()
+    return 2 if any(found) else 1
+
+
 def accuracy_by_task(test: ImageSet, classes_per_task: Sequence[int], learner: nn.Module) -> torch.Tensor:
     """Share of correct predictions among all classes, for each task: (T,).
 

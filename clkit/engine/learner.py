@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
+import sys
 from abc import ABC, abstractmethod
 from types import UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -160,40 +163,82 @@ def teacher(module: _Module, persistent: bool = True) -> _Module:
 
 # ---- settings
 
+MOST = 10**9  # no whole number among the settings of a method comes near it
+LARGEST = sys.float_info.max
+
 
 def check_config(config, *, above_0="", from_0="", up_to_1="", signed="", own=""):
     """Raise LearnerError for settings that cannot work: for the ``__post_init__`` of a Config.
 
     The type of a field decides which values it may have: one of the words of a Literal; a whole number (int)
-    from 1; a finite number (float) from 0; a tuple of whole numbers from 1; a bool or a str; also None if the
-    type allows it. The arguments list exceptions, each as one string of field names separated by spaces:
+    from 1; a finite number (float) from 0; a tuple of such numbers, of whole ones unless it says otherwise
+    (tuple[float, ...]); a bool or a str; None or another type if the field allows several. numpy's numbers
+    become Python's. The arguments list exceptions, each as one string of field names separated by spaces:
     above_0, numbers that must not be 0; from_0, whole numbers that may be 0; up_to_1, numbers of at most 1;
-    signed, numbers that may be negative; own, fields that the Config checks itself.
+    signed, numbers that may be negative; own, fields whose range the Config checks itself.
     """
-    for name, kind in get_type_hints(type(config)).items():
-        value, kinds = getattr(config, name), get_args(kind) if isinstance(kind, UnionType) else (kind,)
-        if name in own.split() or (value is None and type(None) in kinds):
-            continue
-        fits, words = _rule(kinds[0], *(name in n.split() for n in (above_0, from_0, up_to_1, signed)))
-        if not fits(value):
+    for name, kind in _types(type(config)).items():
+        value = _of_python(getattr(config, name))
+        if value is not getattr(config, name):
+            object.__setattr__(config, name, value)  # a Config is frozen
+        rules = [
+            _rule(k, *(name in n.split() for n in (above_0, from_0, up_to_1, signed, own)))
+            for k in (get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,))
+        ]
+        if not any(fits(value) for fits, _ in rules):
+            words = " or ".join(words for _, words in rules)
+            if any(type(v) is int and abs(v) > MOST for v in (value if type(value) is tuple else (value,))):
+                words = f"at most {MOST:,}"
             raise LearnerError(f"{name} must be {words}, not {value!r}")
 
 
-def _rule(kind, above_0, from_0, up_to_1, signed):
+def check_types(config):
+    """`check_config` for a Config that may not check itself: only types, and whether numbers are finite."""
+    check_config(config, own=" ".join(_types(type(config))))
+
+
+def _types(config: type) -> dict[str, Any]:
+    """{field: its type}; an own Config may name types that cannot be found, which are not checked then."""
+    names = [field.name for field in dataclasses.fields(config)]
+    try:
+        hints = get_type_hints(config)
+    except Exception:
+        return {}
+    return {name: hints[name] for name in names if name in hints}
+
+
+def _of_python(value):
+    """The same value without numpy's types."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) is tuple and any(isinstance(v, np.generic) for v in value):
+        return tuple(map(_of_python, value))
+    return value
+
+
+def _rule(kind, above_0, from_0, up_to_1, signed, own):
     """(test of a value of this type, description of the values that pass it)."""
     if get_origin(kind) is Literal:
         *others, last = map(repr, get_args(kind))
-        return get_args(kind).__contains__, f"{', '.join(others)} or {last}"
+        return get_args(kind).__contains__, f"{', '.join(others)} or {last}" if others else last
     if kind is int:
-        least = 0 if from_0 else 1
-        return lambda v: type(v) is int and v >= least, f"a whole number of at least {least}"
+        least = -MOST if own or signed else 0 if from_0 else 1
+        words = "a whole number" if least < 0 else f"a whole number of at least {least}"
+        return lambda v: type(v) is int and least <= v <= MOST, words
     if kind is float:
-        least = -math.inf if signed else math.ulp(0.0) if above_0 else 0.0
-        most = 1.0 if up_to_1 else math.inf
-        words = "" if signed else " above 0" if above_0 else " of at least 0"
+        least = -LARGEST if own or signed else math.ulp(0.0) if above_0 else 0.0
+        most = 1.0 if up_to_1 else LARGEST
+        words = "" if least < 0 else " above 0" if above_0 else " of at least 0"
         words = f"a finite number{words}{' and at most 1' if up_to_1 else ''}"
-        return lambda v: type(v) in (int, float) and math.isfinite(v) and least <= v <= most, words
-    if kind is tuple:
-        words = "a tuple of whole numbers of at least 1"
-        return lambda v: type(v) is tuple and all(type(n) is int and n >= 1 for n in v), words
-    return lambda v: type(v) is kind, f"of the type {kind.__name__}"
+        return lambda v: type(v) in (int, float) and least <= v <= most, words
+    if kind is tuple or get_origin(kind) is tuple:
+        inner, *_ = get_args(kind) or (int,)
+        fits, words = _rule(inner, above_0, from_0, up_to_1, signed, own)
+        words = words.replace("a whole number", "whole numbers").replace("a finite number", "finite numbers")
+        return lambda v: type(v) is tuple and all(map(fits, v)), f"a tuple of {words}"
+    if kind in (None, type(None)):
+        return lambda v: v is None, "None"
+    if kind in (bool, str):
+        return lambda v: type(v) is kind, "True or False" if kind is bool else "a text"
+    known = isinstance(kind, type)
+    return lambda v: not known or isinstance(v, kind), f"of the type {getattr(kind, '__name__', kind)}"

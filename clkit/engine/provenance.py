@@ -2,8 +2,9 @@
 
 A key is a fingerprint of the learner's name, the REVISION in its file, the settings that differ from the
 Config's defaults, and the facts of the stream. Source text is not part of it, so formatting, renaming and
-moving code leave results valid; ``python -m tools.revise`` tells when a new REVISION is due. The seed, the
-device and the versions of libraries are stored beside the key, not in it.
+moving code leave results valid; ``python -m tools.revise`` tells when a new REVISION is due. The user's own
+code is part of it by its content: see `clkit.engine.own_code`. The seed, the device and the versions of
+libraries are stored beside the key, not in it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from clkit import __version__
 from clkit.engine import RunError
+from clkit.engine.own_code import own_code
 
 Facts = dict[str, Any]
 Revision = int | str | None
@@ -45,7 +47,7 @@ def record_key(learner: str, revision: Revision, settings: Mapping, stream: Mapp
 
 def key_of(learner: type, config: Any, stream: Mapping) -> str | None:
     """The `record_key` of a Learner class, an instance of its Config and the facts of a stream."""
-    return record_key(learner.__name__, revision_of(learner), settings_of(config), stream)
+    return record_key(learner.__name__, revision_of(learner, config), settings_of(config), stream)
 
 
 def settings_of(config: Any) -> Facts:
@@ -60,22 +62,22 @@ def settings_of(config: Any) -> Facts:
     return settings
 
 
-def revision_of(learner: type) -> Revision:
+def revision_of(learner: type, config: Any = None) -> Revision:
     """The REVISION in the file of a Learner class, which is raised whenever a change to it changes results.
 
-    For a learner outside clkit, the sha256 of its file; None if it has no file, as in a notebook. RunError if
-    a file of clkit has no REVISION.
+    For a learner outside clkit, the sha256 of all own code that it and its Config lead to; None if that
+    cannot be known. For one of clkit that leads to own code too, such as a network that `config` names,
+    "REVISION+" and the sha256. RunError if a file of clkit has no REVISION.
     """
-    name = learner.__module__
-    module = sys.modules.get(name)
-    if name.partition(".")[0] == "clkit":
-        if not isinstance(getattr(module, "REVISION", None), int):
-            raise RunError(f"{name} has no REVISION: write `REVISION = 1` below its imports")
-        return module.REVISION
-    file = getattr(module, "__file__", None)
-    if file is None or not Path(file).is_file():
-        return None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    name, fields = learner.__module__, dataclasses.fields(config) if config is not None else ()
+    roots = (learner,) if config is None else (learner, type(config))
+    own = own_code(*roots, names=[getattr(config, f.name) for f in fields])
+    if name.partition(".")[0] != "clkit":
+        return own
+    revision = getattr(sys.modules.get(name), "REVISION", None)
+    if not isinstance(revision, int):
+        raise RunError(f"{name} has no REVISION: write `REVISION = 1` below its imports")
+    return own if own is None else f"{revision}+{own}" if own else revision
 
 
 def plain(value: Any) -> Any:

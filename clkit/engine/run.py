@@ -23,19 +23,22 @@ import numpy as np
 import torch
 
 from clkit.data import ImageSet
+from clkit.data.facts import is_whole
 from clkit.data.stream import Stream, Task
 from clkit.engine import RunError
 from clkit.engine.checkpoint import Folder
-from clkit.engine.device import device_name, pick_device, torch_set, wait
-from clkit.engine.evaluate import eval_mode, evaluate
-from clkit.engine.learner import Learner
-from clkit.engine.provenance import PROCESS, Facts, key_of, plain, process_facts, revision_of, settings_of
+from clkit.engine.device import device_name, lacks_memory, pick_device, torch_set, wait
+from clkit.engine.evaluate import eval_mode, evaluate, smallest_batch
+from clkit.engine.learner import Learner, check_types
+from clkit.engine.own_code import own_code
+from clkit.engine.provenance import PROCESS, Facts, plain, process_facts, record_key, revision_of, settings_of
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Stopped, Trace
-from clkit.result import Result, save
+from clkit.result import Result, checked
 
 Probes = Mapping[str, Mapping[str, Callable[[Learner], Any]]]
 Studies = Mapping[str, Callable[[Learner, Stream], Mapping[str, Any]]]
+FACTS = {*PROCESS, *"learner revision settings config seed stream key device threads".split()}
 
 
 def run(
@@ -73,13 +76,15 @@ def run(
     """
     if not every >= 0:
         raise RunError(f"every must be a number of seconds between checkpoints, 0 or more, not {every!r}")
+    _check_call(learner, config, stream, threads, about)
     if learner.joint:
         stream = stream.merged()
     device = pick_device(device)
     with torch_set(device, threads):
         about = {**_facts(learner, config, stream, seed, device), **(about or {})}
         process = {k: about[k] for k in PROCESS}
-        kept = None if folder is None else Folder(folder, _identity(about, record, probes), process)
+        identity = _identity(about, record, probes or {}, studies or {})
+        kept = None if folder is None else Folder(folder, identity, process)
         with kept or contextlib.nullcontext():
             trace = Trace(record, probes, save=kept and kept.save_checkpoint, every=every, progress=progress)
             with _stopping(trace) if kept else contextlib.nullcontext():
@@ -87,25 +92,44 @@ def run(
             if kept:  # the last process that computed, and any earlier ones
                 *earlier, last = kept.computed_by
                 about |= last | ({"earlier_processes": earlier} if earlier else {})
-            result = _collect(stages, stream, about)
+            result = _collected(stages, stream, about)
             if kept:
-                save([result], kept.path / "result", replace=True, level=1)
+                kept.save_result(result)
     return model, result
+
+
+def _check_call(learner, config, stream, threads, about) -> None:
+    """RunError or LearnerError unless the arguments of `run` are what they should be."""
+    if not (isinstance(learner, type) and issubclass(learner, Learner)):
+        raise RunError(f"learner must be a subclass of Learner, such as LEARNERS['er'], not {learner!r}")
+    if not isinstance(stream, Stream):
+        raise RunError(f"stream must be a Stream, such as experiments.stream('split-digits'), not {stream!r}")
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise RunError(f"config must be an instance of the Config of {learner.__name__}, not {config!r}")
+    wanted, given = getattr(sys.modules[learner.__module__], "Config", None), type(config)
+    if learner.__module__.startswith("clkit.") and wanted and not isinstance(config, wanted):
+        raise RunError(
+            f"{learner.__name__} takes a {wanted.__module__}.Config, not a {given.__module__}.Config"
+        )
+    check_types(config)
+    if threads is not None and not is_whole(threads, 1):
+        raise RunError(f"threads must be a whole number of at least 1, or None, not {threads!r}")
+    if forged := sorted(FACTS & {*(about or {})}):
+        raise RunError(f"about= cannot change what a run finds out itself, {', '.join(forged)}: leave it out")
 
 
 def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Studies):
     """(the learner after the last task, measurements before any learning and after each task)."""
     seed_everything(seed, 0)
-    try:
+    with _explained(f"{learner.__name__} cannot be built", ValueError):  # settings that do not fit together
         model = learner(config, stream.shape, stream.classes).to(stream.test.device)
-    except ValueError as error:  # settings that do not fit together, or do not fit the images
-        raise RunError(f"{learner.__name__} cannot be built: {error}") from error
     stages = kept.resume(model) if kept else []
     if not stages:
         untrained = evaluate(model, stream.test, stream.test_classes_per_task, 0)
         stages = [{"predictions_task_aware": untrained["predictions_task_aware"]}]
         if kept:
             kept.save_stage(0, stages[0], {}, model)
+    smallest = smallest_batch(model, stream.test)
     for task in list(stream)[len(stages) - 1 :]:
         state = kept.load_checkpoint(task.index) if kept else None
         clock = _Clock(task.train)
@@ -113,7 +137,9 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
         trace.begin(model, task.index, clock=clock, label=label, state=state)
         seed_everything(seed, 1 + task.index)
         model.train()
-        model.learn(task, trace)
+        task.train.smallest = smallest
+        with _explained(f"task {task.index} cannot be learned"):
+            model.learn(task, trace)
         rows = trace.end()
         stage = {**clock.state_dict(), **_measure(model, stream, task)}
         if task.index + 1 == len(stream):
@@ -124,6 +150,22 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
             if trace.stop and task.index + 1 < len(stream):
                 raise Stopped(f"stopped after task {task.index}")
     return model, stages
+
+
+@contextlib.contextmanager
+def _explained(fault: str, *kinds: type) -> Iterator[None]:
+    """Turn errors of these kinds, and those about sizes that do not fit, into a RunError of one sentence."""
+    try:
+        yield
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        if lacks_memory(error):
+            first = f"there is not enough memory for it ({first}): use smaller sizes"
+        elif "more than 1 value per channel" in first:
+            first = "batch normalisation cannot learn from a single image: use larger batches and memories"
+        elif not isinstance(error, kinds):
+            raise
+        raise RunError(f"{fault}: {first}") from error
 
 
 def _studied(studies, model, stream, seed) -> Facts:
@@ -150,6 +192,16 @@ def _measure(model: Learner, stream: Stream, task: Task) -> Facts:
         )
     memory = {f"memory_bytes/{kind}": size for kind, size in model.memory_bytes().items()}
     return found | memory | {"seen": task.seen, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def _collected(stages: list[Facts], stream: Stream, about: Facts) -> Result:
+    """`_collect`; RunError if stages that were read from files cannot be right."""
+    try:
+        return checked(_collect(stages, stream, about))
+    except (LookupError, TypeError, ValueError) as error:
+        raise RunError(
+            f"the stages of this run do not fit together ({error}): start it anew in another folder"
+        ) from error
 
 
 def _collect(stages: list[Facts], stream: Stream, about: Facts) -> Result:
@@ -186,26 +238,31 @@ def _joined(parts: list) -> np.ndarray | list:
 
 def _facts(learner, config, stream, seed, device) -> Facts:
     """What is run, where, and by which process."""
+    revision = revision_of(learner, config)
     return {
         "learner": learner.__name__,
-        "revision": revision_of(learner),
+        "revision": revision,
         "settings": settings_of(config),
         "config": plain(dataclasses.asdict(config)),
         "seed": seed,
         "stream": stream.about(),
-        "key": key_of(learner, config, stream.about()),
+        "key": record_key(learner.__name__, revision, settings_of(config), stream.about()),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         **process_facts(),
     }
 
 
-def _identity(about, record, probes) -> Facts:
-    """The facts that must agree for a folder to be resumed."""
+def _identity(about, record, probes, studies) -> Facts:
+    """The facts that must agree for a folder to be resumed; own probes and studies count by their code."""
+    named = {f"{table}: {name}": f for table, columns in probes.items() for name, f in columns.items()}
+    code = {name: own_code(f) for name, f in {**named, **studies}.items()}
+    named = [f"{name} {code[name]}".rstrip() for name in named]
     return {k: about[k] for k in ("learner", "key", "seed", "device", "threads")} | {
         "torch": about["versions"]["torch"],
         "record": sorted([record] if isinstance(record, str) else record),
-        "probes": sorted(f"{table}: {name}" for table, p in (probes or {}).items() for name in p),
+        "probes": sorted(named + [f"{table} {code[table]}" for table in studies if code[table]]),
+        **({"key": None} if None in code.values() else {}),
     }
 
 

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from clkit.engine.device import lacks_memory
 from clkit.engine.evaluate import eval_mode
 from clkit.engine.seeding import random_state, set_random_state
 from clkit.errors import ClkitError
@@ -236,7 +237,10 @@ class Trace:
         self._open = phase
         iterator, done = iter(items), state["done"] if state else 0
         for _ in range(done):
-            next(iterator)
+            if next(iterator, self) is self:
+                raise TraceError(
+                    f"the loop '{phase}' has fewer rounds than its checkpoint, {done}: {CHANGED}"
+                )
         if state:
             self._load(state, objects)
             if self.clock is not None:
@@ -290,10 +294,17 @@ class Trace:
                 f"the loop '{state['phase']}' names {len(objects)} objects, its checkpoint "
                 f"{len(state['objects'])}: {CHANGED}"
             )
-        self.learner.restore(state["learner"])
-        for thing, saved in zip(objects, state["objects"]):
-            thing.load_state_dict(copied(saved))
-        set_random_state(state["random"])  # last: loading may draw
+        try:
+            self.learner.restore(state["learner"])
+            for thing, saved in zip(objects, state["objects"]):
+                thing.load_state_dict(copied(saved))
+            set_random_state(state["random"])  # last: loading may draw
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if lacks_memory(error) or isinstance(error, ClkitError):
+                raise
+            raise TraceError(
+                f"the checkpoint of the loop '{state['phase']}' cannot be loaded ({error}): {CHANGED}"
+            ) from error
 
     # -- progress
 

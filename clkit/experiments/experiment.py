@@ -196,12 +196,31 @@ def _overridden(found, overrides):
         return found
     config = config_class(found.learner)
     typed = {k: typed_setting(config, k, v) for k, v in overrides.items()}
-    try:
-        plain, changed = config(**found.row), config(**{**found.row, **typed})
-    except ClkitError as error:  # a Config refuses what cannot work
-        raise PresetError(f"{found.name}: {error}") from None
+    plain = config(**found.row)
+    changed = _checked(found, config, {**found.row, **typed})
     differing = {k: getattr(changed, k) for k in typed if getattr(changed, k) != getattr(plain, k)}
     return dataclasses.replace(found, overrides=differing)
+
+
+def _checked(found, config, settings):
+    """The Config of these settings; PresetError with the sentence of the Config if it refuses them."""
+    from clkit.engine.learner import check_types
+
+    try:
+        try:
+            made = config(**settings)
+        except ClkitError:
+            raise
+        except Exception as error:  # a Config that compares before it looks at types
+            made = object.__new__(config)
+            for field in dataclasses.fields(config):
+                object.__setattr__(made, field.name, settings.get(field.name, field.default))
+            check_types(made)
+            raise ClkitError(f"these settings cannot be used ({error})") from error
+        check_types(made)
+    except ClkitError as error:
+        raise PresetError(f"{found.name}: {error}") from None
+    return made
 
 
 def _own_experiment(name, overrides, tasks, order):
@@ -244,25 +263,28 @@ def _data_option(name, value):
 
 
 def typed_setting(config: type, name: str, value):
-    """A setting in the type of its Config field; text is parsed, and any other type is refused."""
-    fields = {f.name: f.type for f in dataclasses.fields(config)}
+    """A setting for a Config; text is read as the type of the field where it can be, and stays text if not.
+
+    The Config itself refuses what has the wrong type or cannot work, with the same sentence for text and for
+    values. PresetError if it has no such field.
+    """
+    fields = typing.get_type_hints(config)
     if name not in fields:
         raise PresetError(
             f"there is no setting '{name}'{did_you_mean(name, fields)}; the settings are {', '.join(fields)}"
         )
     kind = fields[name]
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    kinds = [str if typing.get_origin(k) is typing.Literal else k for k in kinds]  # Config knows the words
-    parsed = value
-    if isinstance(value, str) and str not in kinds:
+    kinds = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    words = {word for k in kinds if typing.get_origin(k) is typing.Literal for word in typing.get_args(k)}
+    parsed = value.tolist() if hasattr(value, "tolist") else value  # of numpy
+    if isinstance(value, str) and str not in kinds and value not in words:
         said = value.capitalize() if value.lower() in ("true", "false", "none") else value
-        with contextlib.suppress(ValueError, SyntaxError):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             parsed = ast.literal_eval(said)
+        if words and not isinstance(parsed, int | float | None):
+            parsed = value
     if isinstance(parsed, list):
         parsed = tuple(parsed)
-    if float in kinds and type(parsed) is int:
+    if float in kinds and type(parsed) is int and abs(parsed) < 2**1023:
         parsed = float(parsed)
-    if type(parsed) not in kinds and not (parsed is None and type(None) in kinds):
-        expected = " or ".join(k.__name__ for k in kinds)
-        raise PresetError(f"the setting '{name}' takes {expected}, not {value!r}")
     return parsed

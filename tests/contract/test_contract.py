@@ -4,8 +4,10 @@ line in the registry of methods.
 On a machine with a GPU, ``CLKIT_DEVICE=cuda make test`` runs the same tests there.
 """
 
+import contextlib
 import dataclasses
 import os
+import typing
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from clkit.errors import ClkitError
 from clkit.experiments.benchmark import _stream
 from clkit.methods import LEARNERS
 from tests import golden
+from tests.fakes import small_stream
 from tests.modes import DeviceFactories
 from tests.soak import smallest
 
@@ -197,9 +200,14 @@ def test_the_config_is_frozen_and_documented(experiment):
 WRONG = {"epochs": 0, "batch_size": 0, "lr": 0.0, "net": "lenet"}
 
 
+def fields_of(name):
+    """Names and types of the fields of a method's Config."""
+    return typing.get_type_hints(experiments.config_class(LEARNERS[name])).items()
+
+
 def settings_of(name):
     """Fields of a method's Config that are in WRONG; a method may have networks of its own only."""
-    return [f.name for f in dataclasses.fields(experiments.config_class(LEARNERS[name])) if f.name in WRONG]
+    return [field for field, _ in fields_of(name) if field in WRONG]
 
 
 @pytest.mark.parametrize("name, setting", [(name, s) for name in LEARNERS for s in settings_of(name)])
@@ -209,6 +217,21 @@ def test_settings_that_cannot_work_are_refused(name, setting):
     with pytest.raises(ClkitError) as error:
         found.learner(experiments.config_class(found.learner)(**{**found.row, **wrong}), (1, 8, 8), 4)
     assert next(iter(wrong)) in str(error.value) or "network" in str(error.value)
+
+
+@pytest.mark.parametrize("name", [n for n in LEARNERS if {("net", str), ("batch_size", int)} <= fields_of(n)])
+def test_a_last_batch_of_one_image_joins_the_batch_before(name):
+    """A residual network reduces 8x8 pixels to one, and batch normalisation cannot learn from one number."""
+    found = experiments.experiment(smallest(name), "smoke")
+    stream = small_stream(classes=4, sizes=(2, 2), per_class=5, side=8)
+    images = 20 if found.learner.joint else 10
+    for size, fits in ((images - 1, True), ((images - 1) // 3, True), (1, False)):
+        changed = {"net": "resnet18", "batch_size": size}
+        config = dataclasses.replace(found.config, **changed)
+        with (
+            contextlib.nullcontext() if fits else pytest.raises(ClkitError, match="batches of 1: use batches")
+        ):
+            run(found.learner, config, stream, threads=1, progress=False)
 
 
 def test_a_seed_gives_what_it_always_gave(experiment, once):

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import types
+from itertools import chain
 from pathlib import Path
 from urllib.error import URLError
 
@@ -250,6 +251,39 @@ def test_single_pass_gives_its_images_once():
 def test_batch_size_is_a_positive_whole_number(size):
     with says("positive whole number", repr(size)):
         random_set().batches(size)
+
+
+@pytest.mark.parametrize("n", range(2, 14))
+@pytest.mark.parametrize("size", [2, 3, 4, 12])
+@pytest.mark.parametrize("epochs", [None, 2])
+def test_a_last_batch_that_is_too_small_joins_the_one_before(n, size, epochs):
+    images = random_set(n)
+    plain = [y.tolist() for _, y in images.batches(size, shuffle=False, epochs=epochs)]
+    images.smallest = 2
+    for made in (
+        images,
+        images.select(range(n)),
+        images.to("cpu"),
+        images.like(images.images, images.labels),
+    ):
+        batches = made.batches(size, shuffle=False, epochs=epochs)
+        found = [y.tolist() for _, y in batches]
+        assert len(found) == len(batches) and [*chain(*found)] == [*chain(*plain)]
+        single = n % size == 1 and n > 1
+        assert (
+            found == plain if not single else min(map(len, found)) >= 2 and max(map(len, found)) == size + 1
+        )
+        if n >= size:
+            whole = [len(y) for _, y in made.batches(size, drop_last=True, epochs=epochs)]
+            assert whole == [size] * (n // size * (epochs or 1))
+
+
+@pytest.mark.parametrize("n, size", [(9, 1), (1, 4), (1, 1)])
+def test_batches_that_are_too_small_are_refused(n, size):
+    images = random_set(n)
+    images.smallest = 2
+    with says("cannot learn from batches of 1", "at least 2 images"):
+        images.batches(size)
 
 
 def test_drop_last_that_drops_everything_is_refused():

@@ -1,26 +1,29 @@
 """The run loop: what it evaluates, stores, refuses and resumes."""
 
+import errno
 import json
 import os
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from clkit import experiments
-from clkit.engine import RunError
+from clkit.engine import RunError, checkpoint
 from clkit.engine import evaluate as evaluate_module
 from clkit.engine import run as run_module
-from clkit.engine.checkpoint import lock
+from clkit.engine.checkpoint import RESULT, lock
 from clkit.engine.device import pick_device, torch_set
 from clkit.engine.evaluate import accuracy_by_task, evaluate
 from clkit.engine.run import run
 from clkit.engine.trace import Stopped
+from clkit.errors import FileError, file_error
 from clkit.result import load
-from tests.fakes import Config, Growing, Online, TwoPhase, small_stream
+from tests.fakes import Config, Growing, Online, TwoPhase, small_stream, stop_after
 from tests.soak import SUBJECTS, Killer, compare
+
+FULL = file_error("checkpoint.pt", "written", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
@@ -134,18 +137,11 @@ def test_what_a_result_says(tmp_path):
     assert again.about == json.loads(json.dumps(result.about))
 
 
-def test_a_finished_run_is_read_back(tmp_path):
+def test_a_finished_run_is_read_back(tmp_path, monkeypatch):
     _, first = quick(tmp_path, record="*")
 
-    def explode(self, task, trace):
-        raise AssertionError("it trained again")
-
-    before = Online.learn
-    Online.learn = explode
-    try:
-        model, again = quick(tmp_path, record="*")
-    finally:
-        Online.learn = before
+    monkeypatch.setattr(run_module.Trace, "end", lambda *_: pytest.fail("it trained again"))
+    model, again = quick(tmp_path, record="*")
     assert np.array_equal(first.rank, again.rank) and np.array_equal(first.learn_seconds, again.learn_seconds)
     assert np.array_equal(first.trace["step"]["loss"], again.trace["step"]["loss"]) and model.steps == 36
 
@@ -153,35 +149,30 @@ def test_a_finished_run_is_read_back(tmp_path):
 def test_a_stopped_run_resumes(tmp_path, monkeypatch):
     """After one Ctrl-C, the run stops at the end of the step with a checkpoint; the same call resumes it."""
     _, _whole = quick(tmp_path / "whole", record="*")
-    learn, count = Online.learn, []
+    steps, count = run_module.Trace.steps, []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may ignore it
 
-    def interrupted(self, task, trace):
-        def counting(phase, batches, *objects, total=None):
-            for item in type(trace).steps(trace, phase, batches, *objects, total=total):
-                count.append(1)
-                if len(count) == 17:
-                    os.kill(os.getpid(), signal.SIGINT)
-                yield item
+    def counting(*words, **more):
+        for item in steps(*words, **more):
+            count.append(1)
+            if len(count) == 17:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield item
 
-        monkeypatch.setattr(trace, "steps", counting)
-        learn(self, task, trace)
-
-    monkeypatch.setattr(Online, "learn", interrupted)
-    with pytest.raises(Stopped, match="task 1, loop 'online', after 5 rounds"):
-        quick(tmp_path / "stopped", record="*")
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.Trace, "steps", counting)
+        with pytest.raises(Stopped, match="task 1, loop 'online', after 5 rounds"):
+            quick(tmp_path / "stopped", record="*")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     signal.signal(signal.SIGINT, before)
-    monkeypatch.setattr(Online, "learn", learn)
     quick(tmp_path / "stopped", record="*")
     compare(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_two_processes_cannot_share_a_folder(tmp_path):
-    held = lock(tmp_path)
-    with pytest.raises(RunError, match="another process is working in"):
+def test_two_processes_cannot_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PATIENCE", 0.01)
+    with lock(tmp_path), pytest.raises(RunError, match="another process is working in"):
         quick(tmp_path)
-    held.close()
     quick(tmp_path)
 
 
@@ -201,23 +192,92 @@ def test_a_folder_holds_one_run(tmp_path, change):
         quick(tmp_path, **change)
 
 
-def test_a_full_disk_leaves_a_run_that_resumes(tmp_path, monkeypatch):
-    _, _whole = quick(tmp_path / "whole")
-    writes, fsync = [], os.fsync
+def test_a_disk_that_fills_at_any_write_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
+    writes, fsync, places = [], os.fsync, {}
 
-    def full(handle):
+    def counts(handle):
         writes.append(handle)
-        if len(writes) == 7:
-            raise OSError(28, "No space left on device")
+        if len(writes) == limit:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(handle)
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        quick(tmp_path / "full", every=0.0)
-    assert not list(Path(tmp_path / "full").glob(".*"))
-    monkeypatch.setattr(os, "fsync", fsync)
-    quick(tmp_path / "full")
+    limit = 0
+    monkeypatch.setattr(os, "fsync", counts)
+    quick(tmp_path / "whole")
+    for limit in range(1, len(writes) + 1):
+        writes.clear()
+        folder = tmp_path / f"full-{limit}"
+        with pytest.raises(
+            FileError, match=r"could not be written \(No space left on device\): make room"
+        ) as said:
+            quick(folder)
+        places[str(said.value).partition(" could")[0].rpartition("/")[2]] = limit
+        assert not list(folder.glob(".*"))
+        quick(folder)
+        compare(tmp_path / "whole", folder)
+    assert places.keys() == {"run.json", *(f"stage-{i}.npz" for i in range(4)), "state.pt", *RESULT}
+
+
+def test_a_disk_that_is_full_at_a_checkpoint_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
+    quick(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Folder, "save_checkpoint", lambda *_: (_ for _ in ()).throw(FULL))
+        with pytest.raises(FileError):
+            quick(tmp_path / "full", every=0.0)
+    quick(tmp_path / "full", every=0.0)
     compare(tmp_path / "whole", tmp_path / "full")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_without_locks_is_worked_on_with_a_word(tmp_path, monkeypatch, capsys, code):
+    def none(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    quick(tmp_path)
+    assert f"the file system of {tmp_path} has no locks" in capsys.readouterr().err
+    quick(tmp_path)
+
+
+def test_a_lock_file_that_a_dead_process_left_blocks_nobody(tmp_path):
+    (tmp_path / "lock").write_text("1 host")
+    quick(tmp_path)
+
+
+def snapshot(folder):
+    return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_finished_run_is_read_where_nothing_may_be_written(tmp_path, monkeypatch, code):
+    _, first = quick(tmp_path / "done")
+    quick(tmp_path / "begun", learner=TwoPhase)
+    (tmp_path / "begun" / "result.json").unlink()
+    before, opened = snapshot(tmp_path / "done"), os.open
+
+    def reads_only(path, flags, *rest, **more):
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(code, os.strerror(code), str(path))
+        return opened(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", reads_only)
+    _, again = quick(tmp_path / "done")
+    assert (again.rank == first.rank).all() and snapshot(tmp_path / "done") == before
+    with pytest.raises(
+        FileError, match=r"begun could not be written \(.*\): choose a folder in which you may"
+    ):
+        quick(tmp_path / "begun", learner=TwoPhase)
+
+
+def test_reading_a_finished_run_writes_nothing_unless_its_result_is_damaged(tmp_path):
+    _, first = quick(tmp_path)
+    (tmp_path / ".state.pt.0f0f0f0f.part").write_bytes(b"left by a process that was killed")
+    before = {p: v for p, v in snapshot(tmp_path).items() if p.suffix != ".part"}
+    quick(tmp_path)
+    assert snapshot(tmp_path) == before
+    (tmp_path / "result.npz").write_bytes(b"damaged")
+    quick(tmp_path)
+    assert (load(tmp_path / "result")[0].rank == first.rank).all()
 
 
 def test_diverged_training_is_said_and_the_past_kept(tmp_path):
@@ -303,19 +363,12 @@ def test_where_several_processes_computed_the_last_is_named_and_the_others_besid
     tmp_path, monkeypatch, every
 ):
     """The first process left a checkpoint inside a task, or a finished stage."""
-    learn = Online.learn
-
-    def killed(self, task, trace):
-        learn(self, task, trace)
-        if task.index == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(run_module, "process_facts", lambda: THEN)
-    monkeypatch.setattr(Online, "learn", killed)
-    with pytest.raises(KeyboardInterrupt):
-        quick(tmp_path, every=every)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "process_facts", lambda: THEN)
+        stop_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            quick(tmp_path, every=every)
     assert (tmp_path / "checkpoint.pt").exists() == (every == 0)
-    monkeypatch.setattr(Online, "learn", learn)
     monkeypatch.setattr(run_module, "process_facts", lambda: NOW)
     about = quick(tmp_path)[1].about
     assert {k: about[k] for k in NOW} == NOW and about["earlier_processes"] == [THEN]

@@ -1,14 +1,16 @@
 """Values that a Config refuses, by field type; and copies of networks whose weights are buffers."""
 
+import json
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Optional
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from clkit.engine.learner import LearnerError, check_config, teacher
+from clkit.engine.learner import LearnerError, check_config, check_types, teacher
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,10 @@ class Config:
     share: float = 1.0
     offset: float = -1.0
     sizes: tuple = (4, 5)
+    several: tuple[int, ...] = (4,)
+    means: tuple[float, ...] = (0.5,)
+    either: tuple[int, ...] | float = 0.5
+    maybe: Optional[Literal["x"]] = None  # noqa: UP045
     flag: bool = False
     name: str = "mlp"
     mixed: tuple | float = 0.5
@@ -46,6 +52,11 @@ class Config:
         {"sizes": ()},
         {"flag": True},
         {"mixed": (0,)},
+        {"mixed": -1.0},
+        {"either": (1, 2)},
+        {"either": 0},
+        {"means": (0, 0.5)},
+        {"maybe": "x"},
     ],
 )
 def test_settings_that_can_work(right):
@@ -62,7 +73,10 @@ def test_settings_that_can_work(right):
         ({"count": True}, "count must be a whole number of at least 1, not True"),
         ({"count": None}, "count must be a whole number of at least 1, not None"),
         ({"zero": -1}, "zero must be a whole number of at least 0, not -1"),
-        ({"few": 0}, "few must be a whole number of at least 1, not 0"),
+        ({"few": 0}, "few must be a whole number of at least 1 or None, not 0"),
+        ({"count": 10**12}, "count must be at most 1,000,000,000, not 1000000000000"),
+        ({"sizes": (4, 10**12)}, "sizes must be at most 1,000,000,000, not (4, 1000000000000)"),
+        ({"rate": 10**400}, f"rate must be at most 1,000,000,000, not {10**400}"),
         ({"rate": 0.0}, "rate must be a finite number above 0, not 0.0"),
         ({"rate": math.nan}, "rate must be a finite number above 0, not nan"),
         ({"rate": "fast"}, "rate must be a finite number above 0, not 'fast'"),
@@ -72,14 +86,62 @@ def test_settings_that_can_work(right):
         ({"offset": math.inf}, "offset must be a finite number, not inf"),
         ({"sizes": (4, 0)}, r"sizes must be a tuple of whole numbers of at least 1, not (4, 0)"),
         ({"sizes": [4]}, r"sizes must be a tuple of whole numbers of at least 1, not [4]"),
-        ({"flag": 1}, "flag must be of the type bool, not 1"),
-        ({"name": 3}, "name must be of the type str, not 3"),
+        ({"several": ("a",)}, "several must be a tuple of whole numbers of at least 1, not ('a',)"),
+        ({"means": (math.inf,)}, "means must be a tuple of finite numbers of at least 0, not (inf,)"),
+        ({"means": (None,)}, "means must be a tuple of finite numbers of at least 0, not (None,)"),
+        (
+            {"either": "a"},
+            "either must be a tuple of whole numbers of at least 1 or a finite number of at least 0, not 'a'",
+        ),
+        ({"maybe": "y"}, "maybe must be 'x' or None, not 'y'"),
+        ({"mixed": math.nan}, "mixed must be a tuple of whole numbers or a finite number, not nan"),
+        ({"mixed": "a"}, "mixed must be a tuple of whole numbers or a finite number, not 'a'"),
+        ({"flag": 1}, "flag must be True or False, not 1"),
+        ({"flag": "no"}, "flag must be True or False, not 'no'"),
+        ({"name": 3}, "name must be a text, not 3"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_in_one_sentence(wrong, message):
     with pytest.raises(LearnerError) as error:
         Config(**wrong)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "given, kept",
+    [
+        ({"count": np.int64(4)}, 4),
+        ({"rate": np.float64(0.5)}, 0.5),
+        ({"rate": np.int32(2)}, 2),
+        ({"flag": np.bool_(True)}, True),
+        ({"sizes": (np.int64(4), 5)}, (4, 5)),
+        ({"name": np.str_("mlp")}, "mlp"),
+    ],
+)
+def test_numpy_s_numbers_become_python_s(given, kept):
+    [name] = given
+    value = getattr(Config(**given), name)
+    assert value == kept and type(value) is type(kept) and json.dumps(value)
+
+
+def test_what_a_config_does_not_check_is_checked_by_type():
+    @dataclass(frozen=True)
+    class Own:
+        count: int = 0
+        rate: float = -1.0
+        more: dict = None
+        anything: "Nowhere" = None  # noqa: F821
+
+    check_types(Own(count="many"))  # its types cannot be found
+    Own.__annotations__.pop("anything")
+    check_types(Own(count=-3, more={}))
+    for wrong, message in (
+        ({"count": "many"}, "count must be a whole number, not 'many'"),
+        ({"rate": math.nan}, "rate must be a finite number, not nan"),
+        ({"more": 3}, "more must be of the type dict, not 3"),
+    ):
+        with pytest.raises(LearnerError, match=message):
+            check_types(Own(**{"more": {}, **wrong}))
 
 
 class Pair(nn.Module):

@@ -5,9 +5,9 @@ from clkit.engine.learner import LearnerError, check_config
 
 def check_settings(config):
     """Raise LearnerError if fields of a Config cannot work or contradict one another."""
+    check_config(config, above_0="lr", own="hidden maps selected reserved connections rewire mean std")
     maps, hidden, selected, reserved = config.maps, config.hidden, config.selected, config.reserved
     wanted, units = config.connections, (*maps, *hidden)
-    check_config(config, above_0="lr", own="hidden maps selected reserved connections rewire mean std")
     _require((config.net == "conv") == bool(maps),
              "net must be 'mlp', without maps, or 'conv', with maps such as (32, 32, 64, 64): there is no "
              f"network {config.net!r} with maps {maps}")
@@ -26,7 +26,7 @@ def check_settings(config):
     for most, some, few in zip(units, selected or units, reserved):
         _require(1 <= some <= most, f"selected: {some} neurons of a hidden layer of {most} cannot be chosen")
         _require(0 <= few <= some, f"reserved: {few} of {some} selected neurons cannot be reserved")
-    if isinstance(wanted, float):
+    if not isinstance(wanted, tuple):
         _require(0 < wanted <= 1, f"connections, as a share of the places, must lie in (0, 1], not {wanted}")
     else:
         layers = len(units) + 1
@@ -44,7 +44,7 @@ def check_sizes(config, channels, widths, wanted):
              f"mean and std have {len(config.mean)} numbers, but the images have {channels} channels")
     chosen = (widths[0], *(config.selected or widths[1:-1]), widths[-1])
     for l, (connections, n, m) in enumerate(zip(wanted, chosen, chosen[1:]), 1):
-        _require(connections <= n * m or isinstance(config.connections, float),
+        _require(connections <= n * m or not isinstance(config.connections, tuple),
                  f"connections: layer {l} has {n * m:,} places between its selected neurons, too few for "
                  f"{connections:,} connections")
 

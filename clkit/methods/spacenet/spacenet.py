@@ -94,8 +94,8 @@ class Config:
     growth: Literal["importance", "random"] = "importance"  # where connections grow: eq. 5, or anywhere
     softmax: Literal["all", "seen", "task"] = "all"     # classes in the loss; code: of the stream
     hidden_bias: bool = True    # biases of hidden neurons: trained as in the code, or none
-    mean: tuple = (0.1307,)     # of the pixels, by channel (code)
-    std: tuple = (0.3081,)      # their standard deviation, by channel (code)
+    mean: tuple[float, ...] = (0.1307,)     # of the pixels, by channel (code)
+    std: tuple[float, ...] = (0.3081,)      # their standard deviation, by channel (code)
     epochs: int = 4             # passes over the images of a task
     batch_size: int = 128       # images in a step
     lr: float = 0.01            # learning rate of gradient descent without momentum
