@@ -27,7 +27,7 @@ help:
 	@echo "make format     let ruff fix what it can and format the source"
 	@echo "make golden     compare the results of every smoke experiment with stored ones   (ARGS='er spacenet --kind smoke')"
 	@echo "make bench      measure speed side by side with straightforward implementations  (ARGS='NAME ... --json')"
-	@echo "make soak       kill runs at random instants and resume them                     (ARGS='--kills 100')"
+	@echo "make soak       disturb runs at random instants and resume them                  (ARGS='--trials 300')"
 	@echo "make figures    draw figures/ from the committed records                         (ARGS='NAME ... --format pdf,png')"
 	@echo "make notebooks  execute the committed notebooks again, in place, at CLKIT_PRESET=teach"
 	@echo "make setup      only create or repair .venv"

@@ -1,18 +1,31 @@
 """The command line: ``python -m clkit  list | run | report | figures | book | data | doctor``."""
 
-import argparse
-import json
 import os
+import signal
 import sys
 
-from clkit import __version__
-from clkit.errors import ClkitError, did_you_mean
+
+def _leave(*_):
+    """Ctrl-C before a run has begun, even in the middle of an import, or after it: no file is lost."""
+    os.write(2, b"\nclkit: stopped; run the same command again\n")
+    os._exit(130)
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _leave)
+
+import argparse  # noqa: E402
+import json  # noqa: E402
+
+from clkit import __version__  # noqa: E402
+from clkit.errors import ClkitError, did_you_mean, file_error  # noqa: E402
 
 JSON = "one JSON object on standard output"
 
 
 def main(arguments=None):
     """Run one command; returns the exit status: 0, 2 for bad input, 130 when stopped by Ctrl-C."""
+    _open_streams()
     options = _parser().parse_args(arguments)
     try:
         status = options.command(options) or 0
@@ -27,11 +40,35 @@ def main(arguments=None):
         print(f"\nclkit: {str(stop) or 'stopped'}; {how}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         return 0
     except OSError as error:  # a folder that cannot be made, a full disk
-        print(f"clkit: {error}", file=sys.stderr)
+        print(f"clkit: {file_error(error.filename or 'the output', 'used', error)}", file=sys.stderr)
+        _close_output()
         return 2
+
+
+def _open_streams():
+    """Let output be printed wherever it goes: with substitutes for letters that it lacks, or nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _close_output():
+    """Drop what could not be written, so that the end of the process does not try again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_json(value):
+    """Print a value as JSON, in ASCII where the output knows no other letters."""
+    plain = not (sys.stdout.encoding or "").lower().startswith("utf")
+    print(json.dumps(value, indent=1, ensure_ascii=plain, default=str))
 
 
 # ---- the options
@@ -86,7 +123,8 @@ def _add_run(commands):
     one.add_argument("--keep", metavar="TABLES", help=words)
     words = "seconds between checkpoints (60)"
     one.add_argument("--every", type=_seconds, default=60.0, metavar="SECONDS", help=words)
-    one.add_argument("--out", metavar="DIR", help="write one record of all seeds to this folder")
+    words = "write one record of all seeds to this folder"
+    one.add_argument("--out", type=_folder, metavar="DIR", help=words)
     one.add_argument("--replace", action="store_true", help="let --out overwrite a record with other seeds")
     one.add_argument("--json", action="store_true", help=JSON)
 
@@ -95,7 +133,8 @@ def _add_report(commands):
     words = "compare methods in a table made from records: n, interval, forgetting, memory"
     one = _add(commands, "report", _report, words)
     one.add_argument("benchmark", nargs="?", help="only this benchmark (default: all that have records)")
-    one.add_argument("--records", metavar="DIR", help="folder of the records (figures/results)")
+    words = "folder of the records (figures/results)"
+    one.add_argument("--records", type=_folder, metavar="DIR", help=words)
     one.add_argument("--preset", help="only this preset, such as laptop or paper")
     one.add_argument("--format", default="text", choices=("text", "markdown", "latex"))
 
@@ -104,8 +143,8 @@ def _add_figures(commands):
     one = _add(commands, "figures", _figures, "draw the figures from the records")
     one.add_argument("names", nargs="*", metavar="NAME", help="only these figures (default: all)")
     words = "draw general figures from the records in this folder, whatever their experiments"
-    one.add_argument("--records", metavar="DIR", help=words)
-    one.add_argument("--out", metavar="DIR", help="folder to write to (figures/)")
+    one.add_argument("--records", type=_folder, metavar="DIR", help=words)
+    one.add_argument("--out", type=_folder, metavar="DIR", help="folder to write to (figures/)")
     one.add_argument("--format", default="png", metavar="pdf,svg,png", help="file formats (png)")
 
 
@@ -115,7 +154,8 @@ def _add_book(commands):
     one = _add(actions, "build", _book_build, "write the pages, without executing the notebooks")
     words = "only these: files, names, or numbers such as 05 (default: all in notebooks/)"
     one.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=words)
-    one.add_argument("--out", default="build/book", metavar="DIR", help="folder to write to (build/book)")
+    words = "folder to write to (build/book)"
+    one.add_argument("--out", default="build/book", type=_folder, metavar="DIR", help=words)
     words = "full (default); student: no solutions, plus notebooks to hand out; instructor: with solutions"
     one.add_argument("--edition", default="full", choices=("full", "student", "instructor"), help=words)
     one.add_argument("--slides", action="store_true", help="also write one slide deck per notebook")
@@ -170,6 +210,15 @@ def _seconds(text):
     return seconds
 
 
+def _folder(text):
+    from clkit.experiments.places import folder
+
+    try:
+        return folder(text)
+    except ClkitError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _setting(text):
     key, equals, value = text.partition("=")
     if not equals or not key:
@@ -181,7 +230,7 @@ def _order(text):
     """The order of the classes in the form that own_benchmark takes."""
     if text is None or text == "natural":
         return None
-    if text.isdecimal():
+    if text.isdecimal() and len(text) < 19:
         return int(text)
     from clkit.data import read_order
 
@@ -205,7 +254,7 @@ def _list(options):
     if options.json:
         keys = "experiment preset data present minutes_per_seed seeds".split()
         values = ((r.name, r.preset, r.data, here[r.data], r.minutes, r.seeds) for r in rows)
-        print(json.dumps({"experiments": [dict(zip(keys, row)) for row in values]}, indent=1))
+        _print_json({"experiments": [dict(zip(keys, row)) for row in values]})
     elif options.words or options.preset or options.present:
         print(f"{'experiment':32} {'preset':7} {'data':14} {'seeds':>5}  minutes per seed, one core")
         for r in rows:
@@ -283,7 +332,7 @@ def _run(options):
     )
     summary = result.summary(results)
     if options.json:
-        print(json.dumps(summary, indent=1, ensure_ascii=False))
+        _print_json(summary)
         return
     about = results[0].about
     seeds, data = ", ".join(map(str, summary["seeds"])), about["stream"]["data"]
@@ -314,7 +363,7 @@ def _report(options):
 
 
 def _figures(options):
-    os.environ.setdefault("MPLBACKEND", "Agg")  # files only: no display is needed, nor a working one
+    os.environ["MPLBACKEND"] = "Agg"  # files only: what another environment may have set is of no use here
     from clkit import figures
 
     formats = tuple(kind.strip() for kind in options.format.split(","))
@@ -340,7 +389,7 @@ def _data_list(options):
     rows = data.catalogue()
     if options.json:
         sets = [dataclasses.asdict(row) for row in rows]
-        print(json.dumps({"root": str(data.root()), "sets": sets}, indent=1, default=str))
+        _print_json({"root": str(data.root()), "sets": sets})
         return
     print(f"data root: {data.root()} (set CLKIT_DATA to change it)\n")
     for r in rows:

@@ -9,7 +9,7 @@ import sys
 from clkit import __version__
 
 PACKAGES = (
-    "torch torchvision jupyterlab matplotlib seaborn scikit-learn ipywidgets nbval tqdm joblib"
+    "torch torchvision jupyterlab matplotlib seaborn scikit-learn ipywidgets nbval tqdm joblib filelock"
 ).split()
 
 

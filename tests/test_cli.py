@@ -481,7 +481,7 @@ def test_damage_in_a_run_folder_is_named_with_its_cure(command, tmp_path):
     command(*SMOKE)
     [folder] = (tmp_path / "runs").glob("*/seed-0")
     (folder / "run.json").write_text("{")
-    refused(command(*SMOKE), str(folder / "run.json"), "is damaged: delete the folder")
+    refused(command(*SMOKE), str(folder / "run.json"), "is damaged: delete this file")
 
 
 @pytest.mark.parametrize(
@@ -600,11 +600,10 @@ def process(*words, runs, **options):
     return subprocess.Popen(
         [sys.executable, "-m", "clkit", *words],
         cwd=ROOT,
-        text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "CLKIT_RUNS": str(runs)},
-        **options,
+        **{"text": True, **options},
     )
 
 
@@ -616,6 +615,133 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path, monkeypatch, words):
     err = running.stderr.read()
     running.stderr.close()
     assert (running.wait(60), err) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["ascii", "cp1252", "latin-1", "utf-8", "utf-8:strict"])
+@pytest.mark.parametrize(
+    "words", [["data", "list"], ["data", "list", "--json"], ["list", "--help"], ["list", "ż犬"]]
+)
+def test_output_is_printed_in_any_encoding(tmp_path, monkeypatch, name, words):
+    for folder in ("żaby", "犬猫", "emoji-😀"):
+        class_folders(tmp_path / "data" / folder)
+    monkeypatch.setenv("PYTHONIOENCODING", name)
+    running = process(*words, runs=tmp_path, encoding=name.partition(":")[0])
+    out, err = running.communicate()
+    assert running.returncode == (2 if "ż犬" in words else 0) and "Traceback" not in err
+    if "--json" in words:
+        assert {"żaby", "犬猫", "emoji-😀"} <= {row["name"] for row in json.loads(out)["sets"]}
+    if "ż犬" in words:
+        assert ("ż犬" if "utf" in name else "\\u017c\\u72ac") in err
+
+
+@pytest.mark.parametrize("closed", ["1", "2", "1 2", "0 1 2"])
+@pytest.mark.parametrize("words", [["list"], ["data", "list", "--json"], ["list", "nosuch"]])
+def test_closed_streams_are_no_error(tmp_path, closed, words):
+    shell = " ".join(f"{n}>&-" if n != "0" else "0<&-" for n in closed.split())
+    command = f'"$0" -m clkit {" ".join(words)} {shell}'
+    done = subprocess.run(["sh", "-c", command, sys.executable], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == (2 if "nosuch" in words else 0) and "Traceback" not in done.stderr
+    assert ("1" in closed) == (done.stdout == "") or "nosuch" in words
+
+
+def test_output_that_does_not_fit_is_said_in_a_sentence(tmp_path):
+    for words in (["list"], ["list", "--json"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "clkit", *words],
+                cwd=ROOT,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert done.stderr.startswith(
+            "clkit: the output could not be used (No space left on device): make room"
+        )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*SMOKE, "--out", ""],
+        [*SMOKE, "--out", "  "],
+        ["figures", "--out", ""],
+        ["figures", "--records", ""],
+        ["report", "--records", ""],
+        ["book", "build", "--out", ""],
+    ],
+)
+def test_an_empty_folder_is_refused(command, words):
+    refused(command(*words), "names no folder: write a path such as my-results")
+
+
+def test_the_tilde_is_the_home_folder_everywhere(command, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("CLKIT_RUNS", " ~/runs ")
+    monkeypatch.chdir(tmp_path)
+    assert command(*SMOKE, "--out", "~/records")[0] == 0
+    assert command("report", "--records", "~/records")[0] == 0
+    assert command("figures", "--records", "~/records", "--out", "~/drawn")[0] == 0
+    assert sorted(p.name for p in home.iterdir()) == ["drawn", "records", "runs"]
+    assert not (tmp_path / "~").exists()
+    monkeypatch.setenv("CLKIT_RUNS", " ")
+    assert experiments.runs_root() == ROOT / "runs"
+
+
+@pytest.mark.parametrize("value", ["yes", "2", " true"])
+def test_a_variable_of_the_environment_that_cannot_be_meant_is_refused(command, monkeypatch, value):
+    monkeypatch.setenv("CLKIT_PROGRESS", value)
+    refused(command(*SMOKE), f"CLKIT_PROGRESS must be 0 or 1, not '{value.strip()}'")
+    monkeypatch.setenv("CLKIT_PROGRESS", " 0 ")
+    assert command(*SMOKE)[0] == 0
+
+
+@pytest.mark.parametrize("backend", ["module://of_nowhere", "nosuch", "TkAgg"])
+def test_figures_are_written_whatever_backend_another_environment_names(
+    command, tmp_path, monkeypatch, backend
+):
+    assert command(*SMOKE, "--out", tmp_path / "out")[0] == 0
+    words = [
+        sys.executable,
+        "-m",
+        "clkit",
+        "figures",
+        "--records",
+        tmp_path / "out",
+        "--out",
+        tmp_path / "drawn",
+    ]
+    monkeypatch.setenv("MPLBACKEND", backend)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and list((tmp_path / "drawn").glob("*.png"))
+
+
+INTERRUPT = """
+import os, runpy, signal, sys
+wanted = sys.argv.pop(1)
+class Finder:
+    @staticmethod
+    def find_spec(name, *rest):
+        if name == wanted:
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.modules.pop(wanted, None)
+sys.meta_path.insert(0, Finder)
+runpy.run_module("clkit", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["argparse", "clkit.errors", "clkit.experiments", "numpy", "torch", "torch.nn", "clkit.methods"]
+)
+def test_ctrl_c_in_the_middle_of_an_import_ends_with_a_line(tmp_path, monkeypatch, module):
+    monkeypatch.setenv("CLKIT_RUNS", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPT, module, *SMOKE], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.strip() == "clkit: stopped; run the same command again"
 
 
 def wait_for(pattern, runs, running):

@@ -241,6 +241,19 @@ def compiled(text):
     return "\n".join(["--no-binary nothing", *pins, "    # via torch"]) + "\n"
 
 
+def test_the_pins_with_hashes_are_the_same_pins():
+    text = making.HASHES.read_text(encoding="utf-8")
+    assert text.startswith(making.HEAD)
+    blocks = [block.split() for block in re.split(r"\n(?=\S)", text.removeprefix(making.HEAD).strip())]
+    hashed = {tuple(words[0].split("==")) for words in blocks}
+    same = {name for name in hashed if not CUDA.match(name[0])}
+    assert same == {(pin.name, str(pin.specifier).removeprefix("==")) for pin in pins()}
+    assert {name for name, _ in hashed} >= {"triton", "nvidia-cublas", "torch"}
+    sums = [word for words in blocks for word in words if word.startswith("--hash=")]
+    assert all(any(word.startswith("--hash=") for word in words) for words in blocks)
+    assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", word) for word in sums) and len(sums) > 1000
+
+
 def test_pins_made_anew_are_the_pins():
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     assert making.arranged(compiled(text), text) == text

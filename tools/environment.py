@@ -34,7 +34,8 @@ for line in open(sys.argv[1], encoding="utf-8"):
             wrong.append(pin.name)
     except metadata.PackageNotFoundError:
         wrong.append(pin.name)
-modules = "torch torchvision jupyterlab matplotlib seaborn sklearn ipywidgets nbval tqdm joblib".split()
+modules = "torch torchvision jupyterlab matplotlib seaborn sklearn ipywidgets nbval tqdm joblib"
+modules = [*modules.split(), "filelock"]
 wrong += [name for name in modules if util.find_spec(name) is None or util.find_spec(name).origin is None]
 import clkit
 if not os.path.realpath(clkit.__file__).startswith(sys.argv[2] + os.sep):

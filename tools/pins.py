@@ -6,8 +6,10 @@
 
 Needs uv (`python -m pip install uv`) and the network; options are passed on to `uv pip compile`. One
 resolution serves all Python versions and systems, with markers where they differ. The CUDA packages that
-torch requires are left out: a CUDA build names them itself, and a CPU build needs none. environment.yml
-repeats some pins; tests/test_packaging.py reports where it disagrees.
+torch requires are left out: a CUDA build names them itself, and a CPU build needs none. They are in
+requirements-hashes.txt, which is written with it: the same pins with the sha256 of every file, for
+`pip install --require-hashes`. environment.yml repeats some pins; tests/test_packaging.py reports where it
+disagrees.
 """
 
 import re
@@ -25,10 +27,15 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings the same module 
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
-PINS, PROJECT = ROOT / "requirements.txt", ROOT / "pyproject.toml"
+PINS, PROJECT, HASHES = (ROOT / f for f in ("requirements.txt", "pyproject.toml", "requirements-hashes.txt"))
 COMPILE = (
-    "pip compile --universal --python-version 3.10 --extra dev --no-annotate --no-header --quiet".split()
-)
+    "pip compile --universal --python-version 3.10 --extra dev --no-annotate --no-header --quiet "
+    "--generate-hashes"
+).split()
+HEAD = """\
+# The pins of requirements.txt with the sha256 of every file, and the CUDA packages of PyTorch for Linux.
+# Written by tools/pins.py, for `python -m pip install --require-hashes -r requirements-hashes.txt`.
+"""
 PYTHONS = [f"3.{minor}.{patch}" for minor in (10, 11, 12, 13) for patch in (0, 9)]
 SYSTEMS = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")
@@ -51,7 +58,7 @@ def sections(text):
 
 def plain(line):
     """A pin in the form of requirements.txt: double quotes, and python_version if no patch level matters."""
-    line = line.replace("'", '"')
+    line = line.removesuffix(" \\").replace("'", '"')
     return re.sub(r'python_full_version (\S+) ("3\.\d+")(?!\.)', r"python_version \1 \2", line)
 
 
@@ -109,11 +116,13 @@ def main(options):
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / PINS.name
         out.write_text(text, encoding="utf-8")  # pins that still fit are kept
-        command = [uv, *COMPILE.split(), *options, str(PROJECT), "-", "--output-file", str(out)]
+        command = [uv, *COMPILE, *options, str(PROJECT), "-", "--output-file", str(out)]
         if subprocess.run(command, input=backend, text=True, cwd=ROOT).returncode:
             sys.exit("pins: uv found no fitting versions (see above); requirements.txt is unchanged")
-        new = arranged(out.read_text(encoding="utf-8"), text)
+        hashed = out.read_text(encoding="utf-8")
+    new = arranged(hashed, text)
     PINS.write_text(new, encoding="utf-8")
+    HASHES.write_text(HEAD + hashed, encoding="utf-8")
     before, after = set(text.splitlines()), set(new.splitlines())
     for sign, lines in (("-", before - after), ("+", after - before)):
         for line in sorted(lines):

@@ -33,7 +33,7 @@ _BETWEEN = ("EXTENDED_ARG", "CACHE", "PRECALL", "PUSH_NULL")  # instructions tha
 _OF_CLASSES = set(  # attributes of a class that say nothing about what it does
     "__module__ __doc__ __dict__ __weakref__ __annotations__ __annotate__ __annotate_func__ __firstlineno__ "
     "__annotations_cache__ __static_attributes__ __qualname__ __abstractmethods__ __dataclass_fields__ "
-    "__parameters__ __type_params__ __slots__ _abc_impl".split()
+    "__parameters__ __type_params__ __slots__ __slotnames__ _abc_impl".split()
 )
 _Read = tuple[str, tuple[str, ...]]  # a global name, and the attributes that are taken from it one by one
 

@@ -52,12 +52,12 @@ def key_of(learner: type, config: Any, stream: Mapping) -> str | None:
 
 def settings_of(config: Any) -> Facts:
     """The settings of a Config that differ from its defaults, as plain JSON values."""
-    settings = {}
+    settings, missing = {}, type(dataclasses.MISSING)  # in a copy from another process it is another object
     for field in dataclasses.fields(config):
         value, default, make = plain(getattr(config, field.name)), field.default, field.default_factory
-        if make is not dataclasses.MISSING:
+        if not isinstance(make, missing):
             default = make()
-        if default is dataclasses.MISSING or value != plain(default):
+        if isinstance(default, missing) or value != plain(default):
             settings[field.name] = value
     return settings
 

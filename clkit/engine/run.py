@@ -106,7 +106,7 @@ def _check_call(learner, config, stream, threads, about) -> None:
         raise RunError(f"stream must be a Stream, such as experiments.stream('split-digits'), not {stream!r}")
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise RunError(f"config must be an instance of the Config of {learner.__name__}, not {config!r}")
-    wanted, given = getattr(sys.modules[learner.__module__], "Config", None), type(config)
+    wanted, given = getattr(sys.modules.get(learner.__module__), "Config", None), type(config)
     if learner.__module__.startswith("clkit.") and wanted and not isinstance(config, wanted):
         raise RunError(
             f"{learner.__name__} takes a {wanted.__module__}.Config, not a {given.__module__}.Config"
@@ -292,17 +292,23 @@ def _stopping(trace: Trace) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
+    before, at_once = signal.getsignal(signal.SIGINT), []
 
     def ask(number: int, frame: object) -> None:
         if trace.stop:
+            at_once.append(number)
             raise KeyboardInterrupt
         trace.stop = True
         notice = "stopping at the end of this epoch or step (press Ctrl-C again to stop at once)"
-        print(notice, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, RuntimeError):  # closed, or in the middle of printing
+            print(notice, file=sys.stderr, flush=True)
 
     signal.signal(signal.SIGINT, ask)
     try:
         yield
+    except Exception as error:
+        if at_once:  # a library turned the interrupt into an error of its own
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.signal(signal.SIGINT, before)

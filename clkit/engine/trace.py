@@ -375,7 +375,9 @@ def _in_notebook() -> bool:
 
 
 def _wants_progress() -> bool:
-    wish = os.environ.get("CLKIT_PROGRESS", "")
-    if wish in ("0", "1"):
+    wish = os.environ.get("CLKIT_PROGRESS", "").strip()
+    if wish not in ("", "0", "1"):
+        raise TraceError(f"the environment variable CLKIT_PROGRESS must be 0 or 1, not {wish!r}: change it")
+    if wish:
         return wish == "1"
     return _in_notebook() or (sys.stderr is not None and sys.stderr.isatty())

@@ -99,11 +99,12 @@ class Experiment:
                 own["order"] = order if isinstance(order, int) else "given"
             extra = {**own, **extra}
         words = "".join(f"_{k}-{said(v)}" for k, v in sorted(extra.items()))
-        return re.sub(r"[^\w.+=-]", "-", f"{self.method}_{benchmark}_{self.preset}{words}".replace(" ", ""))
+        stem = re.sub(r"[^\w.+=-]", "-", f"{self.method}_{benchmark}_{self.preset}{words}".replace(" ", ""))
+        return places.short(stem)
 
     @property
     def command(self) -> str:
-        """The command that computes its record."""
+        """The command that computes its record, given in the present folder."""
         own, seeds = self.preset == OWN, self.seeds
         whole = len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
         words = [shlex.quote(self.name), *([] if own else ["--preset", self.preset]), "--seeds"]
@@ -112,7 +113,7 @@ class Experiment:
         words += [f"--set {shlex.quote(f'{k}={v}')}" for k, v in settings.items()]
         if own:
             words.append(f"--tasks {','.join(map(str, self.stream_row.classes_per_task))}")
-        return f"python -m clkit run {' '.join(words)} --out figures/results"
+        return f"python -m clkit run {' '.join(words)} {places.records_option()}"
 
     @property
     def minutes(self) -> float | None:

@@ -5,10 +5,11 @@ revision of the method, same settings, same stream.
 """
 
 import json
+import shlex
 from functools import lru_cache
 from pathlib import Path
 
-from clkit.engine.provenance import plain, record_key
+from clkit.engine.provenance import plain, record_key, revision_of
 from clkit.experiments import places
 from clkit.experiments.benchmark import OWN, PresetError
 from clkit.experiments.experiment import Experiment, exact_experiment, experiment, names
@@ -47,6 +48,7 @@ def load_or_run(name, preset="teach", seeds=None, overrides=None, compute=None, 
         )
     seeds = found.seeds if seeds is None else tuple(seeds)
     known = all((run_folder(found, s) / "result.json").is_file() for s in seeds)
+    known = known and revision_of(found.learner, found.config) is not None  # else it starts anew
     results = run_experiment(name, preset, seeds, overrides=overrides)
     say(f"{'read back' if known else 'computed'} {found.stem} (n = {len(seeds)} seeds)")
     return results
@@ -91,7 +93,7 @@ def _fault(found, result):
     row, settings = found.stream_row, plain(found.settings)
     if (about["experiment"], about["preset"]) != (found.name, found.preset):
         return "it belongs to another experiment"
-    if found.preset != OWN and about["revision"] != revisions().get(about["learner"]):
+    if found.preset != OWN and about["revision"] != _revision(found, about["learner"]):
         return "another revision of the method made it"
     if about["key"] != record_key(about["learner"], about["revision"], about["settings"], about["stream"]):
         return "its key does not match its settings and stream"
@@ -106,6 +108,11 @@ def _fault(found, result):
     return "" if same else "it has other data"
 
 
+def _revision(found, learner):
+    """The present revision of a method; only one that is not clkit's loads torch for it."""
+    return revisions()[learner] if learner in revisions() else revision_of(found.learner, found.config)
+
+
 # ---- all records in a folder
 
 
@@ -115,26 +122,33 @@ def records_in(folder, benchmark=None, preset=None) -> dict:
     A label is the method, followed by those of its settings that not all records of the group share.
     PresetError if there is no record, or none of the benchmark or preset asked for.
     """
-    folder, found = Path(folder).expanduser(), {}
+    folder, found, wishes = places.folder(folder), {}, {"benchmark": benchmark, "preset": preset}
     for path in sorted(folder.glob("*.json")):
         if not path.with_suffix(".npz").is_file():  # no record
+            continue
+        if any(wish not in (None, _said(path, fact)) for fact, wish in wishes.items()):
             continue
         results = load(path)
         about = results[0].about
         if not {"experiment", "method", "benchmark", "preset"} <= about.keys():
-            raise PresetError(
-                f"{path} names no experiment: make it with `python -m clkit run`, or move it away"
-            )
-        if benchmark in (None, about["benchmark"]) and preset in (None, about["preset"]):
-            row = (about["method"], _beside_row(about), results)
-            found.setdefault((about["benchmark"], about["preset"]), []).append(row)
+            raise PresetError(f"{path} names no experiment: make it with `python -m clkit run`, or delete it")
+        row = (about["method"], _beside_row(about), results)
+        found.setdefault((about["benchmark"], about["preset"]), []).append(row)
     if not found:
         wanted = " ".join(word for word in (benchmark, preset) if word)
         raise PresetError(
             f"there is no record{f' of {wanted}' if wanted else ''} in {folder}: make one with "
-            f"`python -m clkit run METHOD/BENCHMARK --out {folder}`"
+            f"`python -m clkit run METHOD/BENCHMARK --out {shlex.quote(str(folder))}`"
         )
     return {key: _labelled(rows) for key, rows in found.items()}
+
+
+def _said(path, fact):
+    """A fact in the head of a record; None if there is no such fact, or no record."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["about"].get(fact)
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return None
 
 
 def _beside_row(about):

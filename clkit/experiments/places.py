@@ -1,10 +1,16 @@
 """Paths of the checkout, its records, and the run folders."""
 
+import hashlib
 import os
+import shlex
 from pathlib import Path
 
+from clkit.errors import ClkitError
+
 REPO_ROOT = Path(__file__).resolve().parents[2]  # the checkout, if there is one
-RECORDS = REPO_ROOT / "figures" / "results"
+HOME = REPO_ROOT if (REPO_ROOT / "pyproject.toml").is_file() else Path.cwd()
+RECORDS = HOME / "figures" / "results"
+LONGEST = 180  # bytes of a name that more is added to; file systems take 255
 
 
 def record_of(stem: str) -> Path:
@@ -14,6 +20,27 @@ def record_of(stem: str) -> Path:
 
 def runs_root() -> Path:
     """The folder of all run folders: $CLKIT_RUNS, else runs/ in the checkout or in the working folder."""
-    if os.environ.get("CLKIT_RUNS"):
-        return Path(os.environ["CLKIT_RUNS"]).expanduser()
-    return (REPO_ROOT if (REPO_ROOT / "pyproject.toml").is_file() else Path.cwd()) / "runs"
+    wish = os.environ.get("CLKIT_RUNS", "").strip()
+    return folder(wish) if wish else HOME / "runs"
+
+
+def folder(path: str | Path) -> Path:
+    """A folder that a user names, with ~ for the home folder; ClkitError if it is empty."""
+    text = os.fspath(path).strip()
+    if not text:
+        raise ClkitError(f"{path!r} names no folder: write a path such as my-results, or . for this folder")
+    return Path(os.path.expanduser(text))
+
+
+def records_option() -> str:
+    """The option --out of a command, given in the present folder, that writes a committed record."""
+    here = RECORDS.relative_to(Path.cwd()) if RECORDS.is_relative_to(Path.cwd()) else RECORDS
+    return f"--out {shlex.quote(str(here))}"
+
+
+def short(name: str, most: int = LONGEST) -> str:
+    """A name for a file: the same, or its beginning and a digest if it has more than `most` bytes."""
+    raw = name.encode(errors="surrogateescape")
+    if len(raw) <= most:
+        return name
+    return f"{raw[: most - 9].decode(errors='ignore')}-{hashlib.sha256(raw).hexdigest()[:8]}"

@@ -1,11 +1,20 @@
 """Running an experiment: one seed in its folder, all seeds in one or more processes, and their record."""
 
 import dataclasses
+import os
+import pickle
+import threading
+import time
+from concurrent.futures.process import BrokenProcessPool
 from fnmatch import fnmatchcase
+from functools import lru_cache, partial
 from pathlib import Path
 
+from clkit import papers
+from clkit.engine.own_code import own_code
 from clkit.engine.provenance import key_of
 from clkit.errors import did_you_mean
+from clkit.experiments import places
 from clkit.experiments.benchmark import PresetError, stream_of
 from clkit.experiments.experiment import Experiment, experiment
 from clkit.experiments.places import runs_root
@@ -34,7 +43,7 @@ def run_folder(found: Experiment, seed: int, record=None) -> Path:
     learned = tasks.merged() if found.learner.joint else tasks
     key = key_of(found.learner, found.config, learned.about()) or "unknown"
     tables = "".join(f"+{table}" for table in sorted(record)).replace("*", "all")
-    return runs_root() / f"{found.stem}-{key[:8]}{tables}" / f"seed-{seed}"
+    return runs_root() / places.short(f"{found.stem}-{key[:8]}{tables}", 240) / f"seed-{seed}"
 
 
 def run_seed(name, preset="teach", seed=0, device="auto", overrides=None, record=None, progress=None):
@@ -102,29 +111,93 @@ def run_experiment(
 
     found = experiment(name, preset, overrides, tasks=tasks, order=order)
     seeds = found.seeds if seeds is None else tuple(seeds)
-    if jobs < 1 or not seeds:
-        raise PresetError(f"there must be at least one seed and one job, not {len(seeds)} and {jobs}")
+    if type(jobs) is not int or jobs < 1 or not seeds:
+        raise PresetError(f"there must be at least one seed and one job, not {len(seeds)} and {jobs!r}")
+    if len(set(seeds)) < len(seeds):
+        raise PresetError(f"{seeds} names a seed twice: name each seed once")
     checked_tables(found, record)
     if out is not None:  # check before hours of work, not after
-        Path(out).mkdir(parents=True, exist_ok=True)
+        out = places.folder(out)
+        _check_writable(out)
         if not replace:
-            check_replaces(Path(out) / found.stem, seeds)
-    if jobs == 1 or len(seeds) == 1:
+            check_replaces(out / found.stem, seeds)
+    if (jobs := min(jobs, len(seeds))) == 1:
         results = [run_seed_of(found, s, device, record, progress, every)[1] for s in seeds]
     else:
-        stream_of(found.stream_row, seeds[0])  # report faults in the data once, here
-        from joblib import Parallel, delayed
-
-        work = (delayed(_seed_result)(found, s, device, record, every) for s in seeds)
-        results = Parallel(n_jobs=jobs)(work)
+        results = _in_processes(found, seeds, jobs, device, record, every)
     if out is not None:
         kept = [_kept(r, found, record, first=r is results[0]) for r in results]
-        save(kept, Path(out) / found.stem, replace=replace)
+        save(kept, out / found.stem, replace=replace)
     return results
 
 
-def _seed_result(found, seed, device, record, every):
+def _check_writable(out: Path) -> None:
+    """Make the folder; FileError if a record could not be written there."""
+    from clkit.result import write_atomically
+
+    write_atomically(out / ".clkit", lambda file: None)
+    (out / ".clkit").unlink(missing_ok=True)
+
+
+# ---- several processes
+
+
+def _in_processes(found, seeds, jobs, *options):
+    """The Results of the seeds, computed by `jobs` processes, which end when this one does."""
+    stream_of(found.stream_row, seeds[0])  # report faults in the data once, here
+    found.learner, found.config  # noqa: B018, they travel with it: another process may not find them
+    from joblib import Parallel, delayed
+
+    work = (delayed(_seed_result)(os.getpid(), _entered(found), found, seed, *options) for seed in seeds)
+    try:
+        return Parallel(n_jobs=jobs)(work)
+    except BrokenProcessPool:
+        fault = "a process that computed a seed was ended from outside, or for lack of memory"
+        raise PresetError(f"{fault}: run the same command again to resume, perhaps with fewer jobs") from None
+    except (pickle.PicklingError, TypeError) as error:
+        if "pickle" not in str(error):
+            raise
+        what = f"{found.method} holds what cannot be sent to another process ({error})"
+        raise PresetError(f"{what}: run it with one job, or write it into a file") from error
+
+
+def _seed_result(parent, entered, found, seed, device, record, every):
+    _end_with(parent)
+    for registry, entries in zip(_registries(), entered):
+        registry.update(entries)
     return run_seed_of(found, seed, device, record, progress=False, every=every)[1]
+
+
+def _registries():
+    """What a user may enter methods, networks, probes and studies in, in a notebook for instance."""
+    from clkit.analysis import PROBES, STUDIES
+    from clkit.blocks.nets import NETS
+    from clkit.methods import LEARNERS
+
+    return papers.PAPERS, LEARNERS, NETS, PROBES, STUDIES
+
+
+def _entered(found):
+    """The entries of each registry that another process may lack: the method's paper, and all own code."""
+    paper = {name: paper for name, paper in papers.PAPERS.items() if paper is found.paper}
+    return paper, *({k: v for k, v in registry.items() if _is_own(v)} for registry in _registries()[1:])
+
+
+def _is_own(entry):
+    return isinstance(entry, partial) or own_code(entry) != ""
+
+
+@lru_cache
+def _end_with(parent: int) -> None:
+    """Let this process end when its parent does, however that ends: nobody would take its result."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    if os.getppid() == parent:  # not in a cluster
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _kept(result, found, record, first):

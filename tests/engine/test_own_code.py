@@ -1,6 +1,7 @@
 """Own code counts by its content, wherever a learner reaches it; clkit's own code does not."""
 
 import contextlib
+import copy
 import functools
 import importlib
 import json
@@ -373,6 +374,16 @@ def test_own_probes_and_studies_count_too(tmp_path):
     for changed in ({"probe": "3"}, {"study": "3"}, {"study": "len(dir())"}):
         with pytest.raises(RunError, match="holds another run"):
             go(**changed)
+
+
+def test_code_stays_the_same_when_it_is_used_copied_and_sent():
+    defined = [text for text, _ in READ.values()]
+    space = cells(HEAD, *defined, LEARNS, STEP)
+    before = own_code(space["Mine"], space["Config"])
+    model, _ = run(space["Mine"], space["Config"](), small_stream(), progress=False)
+    copy.deepcopy(model)
+    repr(cloudpickle.loads(cloudpickle.dumps((space["Config"](), model))))
+    assert own_code(space["Mine"], space["Config"]) == before
 
 
 def test_a_worker_process_finds_the_same_code():

@@ -3,14 +3,20 @@
 import contextlib
 import dataclasses
 import json
+import shlex
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 
 from clkit import experiments, papers
+from clkit.blocks import nets
+from clkit.errors import ClkitError
 from clkit.experiments import PresetError, experiment, load_or_run, places, run_experiment
 from clkit.experiments.benchmark import _stream
 from clkit.experiments.load import records_in
-from clkit.experiments.runner import _seed_result
+from clkit.experiments.runner import _seed_result, run_folder
 from clkit.methods import LEARNERS
 from clkit.result import load, save
 from tests.builders import class_folders
@@ -176,12 +182,143 @@ def test_absent_data_are_reported_once_before_any_process_starts(tmp_path, monke
 def test_results_do_not_depend_on_the_number_of_processes():
     one = run_experiment("er/split-digits", "smoke", (0, 1), progress=False)
     found = experiment("er/split-digits", "smoke")
-    again = [_seed_result(found, s, "cpu", "*", 60.0) for s in (1, 0)][::-1]
+    again = [_seed_result(0, (), found, s, "cpu", "*", 60.0) for s in (1, 0)][::-1]
     two = run_experiment("er/split-digits", "smoke", (0, 1), jobs=2, record=("loss", "memory"))
     for a, b, c in zip(one, two, again, strict=True):
         assert (a.rank == b.rank).all() and (a.rank == c.rank).all()
         assert (a.trace["loss"]["loss"] == b.trace["loss"]["loss"]).all()
     assert not (one[0].rank == one[1].rank).all()
+
+
+OWN = """
+from dataclasses import dataclass
+from torch import nn
+from torch.nn import functional as F
+from clkit.methods.baselines import finetune
+@dataclass(frozen=True)
+class Config(finetune.Config):
+    slope: float = 0.5
+class Net(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.layer = nn.Linear(64, classes)
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+class Mine(finetune.Finetune):
+    def forward(self, x):
+        return slope(super().forward(x), self.config)
+def slope(x, config):
+    return F.leaky_relu(x, config.slope)
+"""
+
+
+@pytest.fixture
+def own_method(monkeypatch):
+    """A method and a network that were typed into a notebook, entered in the registries."""
+    space = {"__name__": "__main__"}
+    exec(compile(OWN, "<cell>", "exec"), space)
+    monkeypatch.setattr(sys.modules["__main__"], "Config", space["Config"], raising=False)
+    monkeypatch.setitem(LEARNERS, "mine", space["Mine"])
+    monkeypatch.setitem(nets.NETS, "mine", space["Net"])
+    sizes = {preset: {"epochs": 1, "net": "mine"} for preset in experiments.PRESETS}
+    paper = papers.Paper("Mine", "me", {"mine": papers.Variant("Mine")}, {"split-digits": sizes})
+    monkeypatch.setitem(papers.PAPERS, "mine", paper)
+    return space
+
+
+def test_own_methods_and_networks_run_in_several_processes(own_method, tmp_path):
+    two = run_experiment("mine/split-digits", "smoke", (0, 1), jobs=2)
+    one = run_experiment("mine/split-digits", "smoke", (0, 1, 2), progress=False)
+    assert all((a.rank == b.rank).all() for a, b in zip(one, two)) and len(one) == 3
+    [folder] = (tmp_path / "runs").iterdir()
+    assert len(list(folder.iterdir())) == 3, "what one process has computed, the other reads back"
+    run_experiment("mine/split-digits", "smoke", (0, 1), out=places.RECORDS)
+    said = []
+    load_or_run("mine/split-digits", "smoke", say=said.append)
+    own_method["slope"].__code__ = (lambda x, config: -x).__code__
+    with pytest.raises(PresetError, match="another revision of the method made it"):
+        load_or_run("mine/split-digits", "smoke", say=said.append)
+    assert len(said) == 1 and said[0].startswith("loaded")
+
+
+def test_what_cannot_be_sent_to_another_process_is_said(own_method):
+    own_method["slope"].lock = threading.Lock()
+    with pytest.raises(
+        PresetError, match="mine holds what cannot be sent .*run it with one job, or write it"
+    ):
+        run_experiment("mine/split-digits", "smoke", (0, 1), jobs=2)
+
+
+def test_a_process_that_is_killed_is_said_and_the_same_call_goes_on(own_method):
+    before = own_method["slope"]
+    exec("import os\ndef slope(x, config):\n    os.kill(os.getpid(), 9)", own_method)
+    with pytest.raises(PresetError, match="was ended from outside.*run the same command again to resume"):
+        run_experiment("mine/split-digits", "smoke", (0, 1), jobs=2)
+    own_method["slope"] = before
+    assert len(run_experiment("mine/split-digits", "smoke", (0, 1), jobs=2)) == 2
+
+
+@pytest.mark.parametrize("seeds, jobs, most", [((0, 1), 12, 2), ((0, 1, 2), 2, 2), ((4,), 5, 0)])
+def test_there_are_no_more_processes_than_seeds(monkeypatch, seeds, jobs, most):
+    asked = []
+
+    class Parallel:
+        def __init__(self, n_jobs):
+            asked.append(n_jobs)
+
+        def __call__(self, work):
+            return [f(*words, **more) for f, words, more in work]
+
+    monkeypatch.setattr("joblib.Parallel", Parallel)
+    run_experiment("finetune/split-digits", "smoke", seeds, jobs=jobs)
+    assert asked == [most] * bool(most)
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), [1, 2, 1]])
+def test_a_seed_counts_once(seeds):
+    with pytest.raises(PresetError, match="names a seed twice: name each seed once"):
+        run_experiment("finetune/split-digits", "smoke", seeds)
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, "2", None, True])
+def test_jobs_are_a_whole_number(jobs):
+    with pytest.raises(PresetError, match="at least one seed and one job, not 1 and"):
+        run_experiment("finetune/split-digits", "smoke", (0,), jobs=jobs)
+
+
+@pytest.mark.parametrize("out", ["", " ", Path("~")])
+def test_where_a_record_goes(monkeypatch, tmp_path, out):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    if not str(out).strip():
+        with pytest.raises(ClkitError, match="names no folder: write a path such as my-results"):
+            run_experiment("finetune/split-digits", "smoke", out=out)
+        assert not list(tmp_path.glob("*.json"))
+    else:
+        run_experiment("finetune/split-digits", "smoke", out=out)
+        assert sorted(p.suffix for p in (tmp_path / "home").iterdir()) == [".json", ".npz"]
+
+
+def test_names_of_files_fit_whatever_is_set():
+    config = experiment("arm/mnist-5k-5", "smoke").config
+    floats = [f.name for f in dataclasses.fields(config) if f.type is float]
+    stems = []
+    for value in (0.123456, 0.123457):
+        found = experiment("arm/mnist-5k-5", "smoke", dict.fromkeys(floats, value))
+        stems.append(found.stem)
+        assert len(found.overrides) > 10 and len(f".{found.stem}.json.0123abcd.part".encode()) < 255
+        assert len(run_folder(found, 0, tuple(found.learner.tables) + ("*",) * 40).parent.name.encode()) < 255
+    assert stems[0] != stems[1] and stems[0][:25] == stems[1][:25]
+    assert places.short("é" * 300).encode() and len(places.short("é" * 300).encode()) <= places.LONGEST
+
+
+@pytest.mark.parametrize("here", ["notebooks", ".", "figures"])
+def test_the_command_that_renews_a_record_works_from_any_folder(here, monkeypatch, tmp_path):
+    monkeypatch.setattr(places, "RECORDS", experiments.REPO_ROOT / "figures" / "results")
+    monkeypatch.chdir(experiments.REPO_ROOT / here)
+    command = shlex.split(experiment("finetune/split-digits", "smoke").command)
+    assert Path(command[-1]).resolve() == places.RECORDS and command[-2] == "--out"
+    assert command[-1] == "figures/results" if here == "." else "results"
 
 
 def test_activations_are_those_of_test_images_of_the_first_two_classes():

@@ -1,8 +1,9 @@
 """Kill runs at random moments and resume them: the end must equal that of an undisturbed run, bit for bit.
 
-``make soak``, or ``python -m tests.soak [--kills N] [--seed S] [SUBJECT ...]``. Subjects are the methods,
-each with its smallest experiment, and the fake learners of tests/fakes.py. Every attempt is a separate
-process, killed with SIGKILL after a random part of the time of an undisturbed run.
+``make soak``, or ``python -m tests.soak [--trials N] [--seed S] [WHAT ...]``. Subjects are the methods, each
+with its smallest experiment, and the fake learners of tests/fakes.py. Every attempt is a separate process,
+killed with SIGKILL after a random part of the time of an undisturbed run. tests/soak/trials.py disturbs the
+command line in other ways; tests/soak/fuzz.py gives it and every Config values that cannot be meant.
 """
 
 import multiprocessing
