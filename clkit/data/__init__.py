@@ -8,7 +8,7 @@ import importlib
 
 _FILES = {
     "facts": ("DataError", "present", "root"),
-    "images": ("Batches", "ImageSet", "crop_and_flip", "stratified_split"),
+    "images": ("Batches", "ImageSet", "stratified_split"),
     "sets": ("Entry", "catalogue", "load"),
     "torchvision_sets": ("get", "torchvision"),
     "stream": ("Stream", "StreamError", "Task", "read_order"),
