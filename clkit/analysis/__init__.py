@@ -43,6 +43,13 @@ def generated_images(experiment, stream, device):
     return columns(stream, device, DRAWN.get(experiment.preset, 1000))
 
 
+def fine_grained(experiment, stream, device):
+    """Accuracy of each class with and without the logits of the other tasks, and what new images show."""
+    from clkit.analysis.fine import columns
+
+    return columns(stream.to(device))
+
+
 def gradient_correlation(experiment):
     """Cosines between the gradients of recalled and real images, by layer group."""
     from clkit.analysis import gradients
@@ -61,5 +68,6 @@ PROBES = {
     "accuracy_by_task": accuracy_by_task,
     "accuracy_by_epoch": accuracy_by_epoch,
     "generated": generated_images,
+    "fine": fine_grained,
 }
 STUDIES = {"gradients": gradient_correlation}
