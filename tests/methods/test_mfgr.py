@@ -172,7 +172,7 @@ def test_a_generator_that_diverges_says_at_which_step(first_task):
 def test_what_is_recorded_of_the_images(first_task):
     trace = Trace("samples", progress=False)
     generator, old = recorded(first_task, trace=trace)
-    row = {name: torch.from_numpy(values[0]) for name, values in trace.end()["samples"].items()}
+    row = {name: torch.as_tensor(values)[0] for name, values in trace.end()["samples"].items()}
     assert row["images"].shape == (6, 8, *SHAPE) and row["images"].dtype == torch.uint8
     assert row["counts"].sum() == 64 and not row["counts"][2:].any()
     assert row["confidence"][2:].isnan().all()

@@ -6,11 +6,12 @@
 
     MUC(tasks): for each task t, with heads g (the classifier's) and s_1 .. s_K on features f:
         f*, g*, s* <- f, g, s                           before the task                       frozen
-        give g and each s_k a row for each new class                                          begin, grow
+        give g a row for each new class                                                       begin
         MUC-LwF: minimise (1 - a) CE_new + a (KD(g, g*) + mean_k KD(s_k, s_k*))               MUC.distilled
         MUC-MAS: minimise CE_new + c sum_j Omega_j (theta_j - theta*_j)^2                     QuadraticPenalty
                  Omega <- Omega + that of g + the mean of those of s_k                        MUC.sensitivity
-        freeze f; minimise sum_k CE_new(s_k(f(x)))
+        freeze f, give each s_k a row for each new class                                      grow
+        minimise  sum_k CE_new(s_k(f(x)))
                   - mean over pairs |p_k(u) - p_l(u)|_1,  u: unlabelled other images          MUC.add_sides
 
 Unlike the methods it is compared with, MUC needs images of another data set: side_data names it, SVHN in the
@@ -42,13 +43,12 @@ from typing import Literal
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parameters_to_vector
 
 from clkit.blocks.gan import finite
 from clkit.blocks.growing import Protocol, bare, begin, classifier, grow
 from clkit.blocks.losses import distillation
 from clkit.blocks.pixels import Standardise
-from clkit.blocks.quadratic import QuadraticPenalty
+from clkit.blocks.quadratic import QuadraticPenalty, flat
 from clkit.engine.evaluate import in_eval_mode
 from clkit.engine.learner import Learner, check_config, frozen
 from clkit.engine.side import side_images
@@ -103,8 +103,6 @@ class MUC(Learner):
         old = frozen(nn.ModuleList([self.net, self.sides])) if task.first and lwf else None
         rows = [p.detach().clone() for p in self.net.head.parameters()]
         begin(self.net, config, task)
-        for side in self.sides:
-            grow(side, task.seen - task.first)
         quadratic = None if lwf or not task.first else QuadraticPenalty(self.protected(), self.importance)
         self.train_network(task, old, quadratic, trace)
         if not lwf:
@@ -161,8 +159,10 @@ class MUC(Learner):
     # -- side classifiers
 
     def add_sides(self, task, other, trace):
-        """Train the new rows of the side classifiers on frozen features, apart from each other on `other`."""
+        """Train new rows of the side classifiers on frozen features, apart from each other on `other`."""
         config, first = self.config, task.first
+        for side in self.sides:
+            grow(side, task.seen - first)
         optimizer = torch.optim.SGD(self.sides.parameters(), lr=config.side_lr)
         batches = config.batches(task.train)
         with in_eval_mode(self):
@@ -190,7 +190,7 @@ class MUC(Learner):
                 for head, weight in heads:
                     size = head(features).square().sum(1).mean()
                     gradients = torch.autograd.grad(size, parameters, retain_graph=True)
-                    total = total + weight * parameters_to_vector(gradients).abs()
+                    total = total + weight * flat(gradients).abs()
         return total / len(batches)
 
     def forward(self, x):
