@@ -251,7 +251,8 @@ def test_side_classifiers_learn_on_frozen_features_their_new_rows_alone():
     net = copy.deepcopy(learner.net)
     rows = [side.weight.detach().clone() for side in learner.sides]
     task = stream()[1]
-    learner.config = muc.Config(**CLASSIFIER, side_epochs=20, side_lr=0.1)
+    plain = {**CLASSIFIER, "pad": 0, "flip": False}
+    learner.config = muc.Config(**plain, side_epochs=20, side_lr=0.5, disagreement=0.0)
     learner.add_sides(task, side_images("digits", SHAPE, "cpu"), Trace(progress=False))
     assert same(learner.net, net) and learner.training
     x, y = batch(learner, task)
