@@ -349,7 +349,9 @@ def test_a_run_and_its_tables():
     for task, (n, old) in drawn.items():
         counts = loss["counts"][loss["task"] == task]
         assert (counts.sum(1) == n).all() and not counts[:, old:].any()
-    assert set(result.memory_bytes) == {"weights"}, "neither images nor generators are kept"
+    head = 2 * (64 + 1) * 4 + 8  # rows of two classes, and their number
+    assert set(result.memory_bytes) == {"weights"}
+    assert set(np.diff(result.memory_bytes["weights"])) == {head}, "neither images nor generators are kept"
     assert learner.net.head.weight.shape == (6, 64) and learner.ends.tolist() == [2, 4, 6]
 
 

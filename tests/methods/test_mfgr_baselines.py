@@ -326,7 +326,9 @@ def test_deep_inversion_finds_images_of_the_classes():
     samples = result.trace["samples"]
     assert samples["counts"].sum(1).tolist() == [12, 24]
     assert result.trace["loss"]["counts"][-1].sum() == 48 and result.trace["loss"]["gkd"][-1] > 0
+    head = 2 * (64 + 1) * 4 + 8  # rows of two classes, and their number
     assert set(result.memory_bytes) == {"weights"}
+    assert set(np.diff(result.memory_bytes["weights"])) == {head}, "no image is kept"
     images, labels = learner.recall(6, label=3)
     assert images.shape == (6, *SHAPE) and set(labels.tolist()) == {3} and images.max() <= 1
     with pytest.raises(LearnerError, match="24 images can be recalled, fewer than 25"):

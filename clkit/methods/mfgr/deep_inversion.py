@@ -108,7 +108,7 @@ class DeepInversion(Learner):
                                f"images have to match: use a network that has it, such as resnet18")
         self.standardise = Standardise(config.mean, config.std, shape[0])
         self.register_buffer("ends", torch.zeros(0, dtype=torch.int64, device="cpu"))   # classes seen by task
-        self.recorded = None                            # the Bank of the last task
+        self.recorded = None                            # (Bank,) of the last task: in a tuple, so no state
 
     def learn(self, task, trace):
         old, bank, objects = None, None, ()
@@ -117,7 +117,7 @@ class DeepInversion(Learner):
             bank = Bank(self.config.per_class * task.first, task.first, self.shape).to(self.ends.device)
             self.invert(bank, old, task, trace)
             trace("samples", **self.look(bank, old))
-            self.recorded, objects = bank, (bank,)
+            self.recorded = objects = (bank,)
         begin(self.net, self.config, task)
         inherit(self, task, trace, old, bank and bank.draw, objects)
         self.ends = torch.cat([self.ends, self.ends.new_tensor([task.seen])])
@@ -167,7 +167,8 @@ class DeepInversion(Learner):
         if self.recorded is None:
             raise LearnerError("there are no images to recall: they are made before each task but the first, "
                                "and dropped when the process ends")
-        images, labels = self.recorded.images, self.recorded.labels
+        (bank,) = self.recorded
+        images, labels = bank.images, bank.labels
         if label is not None:
             images, labels = images[labels == label], labels[labels == label]
         if len(labels) < n:

@@ -96,7 +96,7 @@ class MFGR(Learner):
         if config.gkd:
             recording.check_fit(config, self.net, shape)
         self.register_buffer("ends", torch.zeros(0, dtype=torch.int64, device="cpu"))   # classes seen by task
-        self.recorded = None                            # (generator, old network) of the last task
+        self.recorded = None                            # (generator, old network) of the last task: no state
 
     def learn(self, task, trace):
         config, draw, objects = self.config, None, ()
