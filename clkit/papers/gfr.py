@@ -9,7 +9,7 @@ stay in memory: 26 GB for 100 classes, ten times as much for 1,000.
 
 from clkit.papers import class_orders
 from clkit.papers.palette import BLACK, DASHDOT, DASHED, DOTTED, GREY, ORANGE, SOLID
-from clkit.papers.paper import Benchmark, Paper, Variant
+from clkit.papers.paper import Benchmark, Paper, Table, Variant
 
 _PLAIN = {"replay": False, "regulariser": "none", "norm": "batch"}
 VARIANTS = {
@@ -135,6 +135,18 @@ SETTINGS = {
     "imagenet1000-500-25": _ON_IMAGENET,
 }
 
+_SMALLER = ("shapes-10-5", "cifar100-4", "cifar100-50-5", "cifar100-50-10", "cifar100-50-25")
+RUNS = {
+    **dict.fromkeys(("gfr-gaussian-scalar", "gfr-gaussian-full", "gfr-distill", "gfr-replay"), _SMALLER),
+    **dict.fromkeys(("gfr-ewc", "gfr-mas"), _SMALLER[:2]),
+}
+
 SEEDS = {("shapes-10-5", "paper"): (0,), **{(name, "laptop"): (0, 1, 2) for name in BENCHMARKS}}
 
-PAPER = Paper("GFR", "Liu et al. 2020", {}, SETTINGS, BENCHMARKS, seeds=SEEDS)
+TABLES = {
+    "loss": Table(),
+    "drift": Table(),
+    "features": Table(keep="first seed", variants=False),
+}
+
+PAPER = Paper("GFR", "Liu et al. 2020", VARIANTS, SETTINGS, BENCHMARKS, RUNS, TABLES, SEEDS)
