@@ -50,6 +50,13 @@ def fine_grained(experiment, stream, device):
     return columns(stream.to(device))
 
 
+def recalled_features(experiment, stream, device):
+    """Recalled and real features, class means of the latter, and how many of the former are recognised."""
+    from clkit.analysis.features import columns
+
+    return columns(stream.to(device), TESTED_AT)
+
+
 def gradient_correlation(experiment):
     """Cosines between the gradients of recalled and real images, by layer group."""
     from clkit.analysis import gradients
@@ -69,5 +76,6 @@ PROBES = {
     "accuracy_by_epoch": accuracy_by_epoch,
     "generated": generated_images,
     "fine": fine_grained,
+    "features": recalled_features,
 }
 STUDIES = {"gradients": gradient_correlation}

@@ -216,6 +216,7 @@ NETS = {
     "zenke": ZenkeNet,
     "zenke-wide": partial(ZenkeNet, widths=(64, 64, 128, 128)),          # twice as many maps
 }
+STAGED = tuple(name for name, net in NETS.items() if issubclass(getattr(net, "func", net), ResNet))
 
 
 def build(name, shape, classes):

@@ -12,12 +12,14 @@ from clkit.errors import ClkitError
 class Standardise(nn.Module):
     """Pixels in [0, 1] (B, C, H, W), minus the mean and divided by the standard deviation of each channel.
 
-    mean, std: one number per channel, or one for all. ClkitError if their number does not fit the images, or
-    if a deviation is not above 0.
+    mean, std: one number per channel, or one for all.   view: side of the central square that is taken, or 0
+    for the whole image. ClkitError if the number of means does not fit the images, or if a deviation is not
+    above 0.
     """
 
-    def __init__(self, mean, std, channels):
+    def __init__(self, mean, std, channels, view=0):
         super().__init__()
+        self.view = view
         if len(mean) != len(std) or len(mean) not in (1, channels) or not all(s > 0 for s in std):
             raise ClkitError(f"mean and std must have 1 or {channels} numbers each for images of {channels} "
                              f"channels, above 0 for std, not {mean} and {std}")
@@ -26,6 +28,7 @@ class Standardise(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, x):
+        x = centre(x, self.view) if self.view else x
         return (x - self.mean) / self.std
 
 

@@ -21,6 +21,7 @@ from clkit.experiments import config_class
 from clkit.methods import LEARNERS
 from tests.bench import arm as arm_beside
 from tests.bench import dgm as dgm_beside
+from tests.bench import gfr as gfr_beside
 from tests.bench import mfgr as mfgr_beside
 from tests.bench import spacenet as spacenet_beside
 from tests.bench.measure import interleaved, line, paired
@@ -252,6 +253,11 @@ def mfgr(setup):
     return mfgr_beside.mfgr(setup, _image_set(_torchvision_mnist(setup)))
 
 
+def gfr(setup):
+    """See tests/bench/gfr.py."""
+    return gfr_beside.gfr(setup, _image_set(_torchvision_mnist(setup)))
+
+
 ROWS = {
     "batches": batches,
     "finetune": finetune,
@@ -262,4 +268,5 @@ ROWS = {
     "arm": arm,
     "dgm": dgm,
     "mfgr": mfgr,
+    "gfr": gfr,
 }
