@@ -209,7 +209,7 @@ TABLES = {
     "samples": Table(first_seed_columns=("images",), only=(*_STAGE_1, "deep-inversion"),
                      kept_by=("mfgr", "mfgr-base", "deep-inversion"),
                      large="eight generated images of each old class, after each stage 1"),
-    "fine": Table(probe="fine"),
+    "fine": Table(first_seed_columns=("apart",), probe="fine"),
 }
 
 _THREE = (0, 1, 2)

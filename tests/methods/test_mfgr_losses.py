@@ -159,6 +159,7 @@ def test_l_bn_is_a_mean_over_layers():
         two(x)
         gaps = statistics.gaps()
     assert gaps.shape == (2,) and not torch.isclose(gaps.sum(), l_bn(two, x))
+    torch.testing.assert_close(losses.l_bn(gaps, "sum"), 2 * losses.l_bn(gaps))
 
 
 def test_statistics_see_what_goes_in_and_pass_the_gradient_on():

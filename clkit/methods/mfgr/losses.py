@@ -37,9 +37,9 @@ def gap(mean, var, norm):
     return distance(var - norm.running_var) + distance(mean - norm.running_mean)
 
 
-def l_bn(gaps):
-    """The mean of the gaps (L,) of all layers: a scalar. Equation 5 has their sum."""
-    return gaps.mean()
+def l_bn(gaps, reduction="mean"):
+    """The mean of the gaps (L,) of all layers, as in the code, or their sum, as in equation 5: a scalar."""
+    return gaps.mean() if reduction == "mean" else gaps.sum()
 
 
 def l_div(a, b):

@@ -24,31 +24,31 @@ equation 5 compares), generator.py, samples.py (what is recorded of the images),
 
 Details the paper leaves open
 1. Equations 2, 3 and l_oh have a minus sign before what is called a cross-entropy; a cross-entropy is meant.
-   l_bn is printed as a sum over layers. As in the released code, it is their mean here: lambda_2 = 20 belongs
-   to it. l_cd has decimal logarithms (code), so that its weight of 5 is 2.17 in natural ones.
+   l_bn is printed as a sum over layers. Here, as in the released code, it is their mean, to which lambda_2 =
+   20 belongs; reduction="sum" is the sum, 36 times as strong with the paper's network. l_cd has decimal
+   logarithms (code): its weight of 5 is 2.17 in natural ones.
 2. l_div compares pixels, not outputs: each image is a distribution over its numbers (code). An untrained
    generator has about -1. A shift of the brightness of an image changes nothing.
-3. The batch normalisations between the convolutions have eps = 0.8. In the code of DAFL, from which the
-   generator comes, the number stands where eps does; it was surely meant as the momentum. Kept.
+3. The batch normalisations between the convolutions have eps = 0.8. In the code of DAFL (Chen et al. 2019),
+   from which the generator comes, the number stands where eps does, and was surely meant as the momentum.
 4. The generator is trained by Adam, lr 0.01 without schedule, in 500 rounds of 120 steps (code).
-5. The script that was released has no l_div. It has two terms that the paper has not: l_act (weight 0.1) and
-   l_tv (10), and lr = 0.1 in every task. That is `mfgr-code`. The paper has lr = 0.01. Here the first task
-   has base_lr = 0.1, because 0.01 may not reach the printed accuracy of the first task.
+5. The released script has no l_div. It has two terms that the paper has not: l_act (weight 0.1), on the
+   penultimate features, and l_tv (10). It has lr = 0.1 in every task. That is `mfgr-code`. The paper has lr =
+   0.01. Here the first task has base_lr = 0.1, because 0.01 may not reach the printed accuracy after it.
 6. lambda_4 = iteration / (iteration + 1) counts tasks, not steps. With a larger first task the code counts it
    as several; both are n_old / n_seen.
-7. Images of new and old classes are 1:1 for each class (paper): n_old / n_new times as many generated images
-   as new ones. `generated` fixes their number instead, 512 in the code.
-8. "We match the number of samples for each class" has no counterpart in the code, where l_cd has to see to
-   it. balance=True draws twice as many images, and keeps no more of a class than its share.
+7. The paper has as many images of an old class in a batch as of a new one, so n_old / n_new times as many
+   generated images as new ones. The code generates 512 in each step (`generated`).
+8. The text has equal numbers of all classes in a batch; in the code only l_cd works towards that. With
+   balance=True, twice as many images are drawn, and no more of a class are kept than its share.
 9. l_ce is a softmax over the new classes alone (code), and both distillation terms see old logits alone. So
    no term compares an old logit with a new one.
-10. Distillation: T = 2, no factor T^2 (code). Images that the generator draws have no labels.
+10. Distillation: T = 2, no factor T^2 (code). Generated images have no labels.
 11. Generated and new images go through F in two passes, generated ones first (code). In one batch they would
     share the statistics of batch normalisation. Both passes move its running statistics.
 12. G stays in training mode in stage 2 (code): its last batch normalisation then makes each batch exactly
     standardised. New images are shifted and mirrored, generated ones are not.
-13. The penultimate features belong to l_act; the classes of generated images are those of O.
-14. precision="bf16" runs the networks in bfloat16. Statistics, softmaxes, logarithms and updates stay in
+13. precision="bf16" runs the networks in bfloat16. Statistics, softmaxes, logarithms and updates stay in
     float32.
 
 Records: tables "recording" (stage 1), "images" (in its course) and "samples" (at its end), "loss" (stage 2)

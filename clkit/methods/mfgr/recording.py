@@ -1,6 +1,7 @@
 """Stage 1 of MFGR, knowledge recording: a generator is trained against a frozen network, without any data."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -16,7 +17,7 @@ BATCHES = 4                             # of generated images that "samples" loo
 TABLES = {
     "recording": "some 200 rows per later task, each before a step of the generator: step, loss, oh, cd, bn, "
                  "div, act, tv (the terms without their weights), counts (K,) of the images by class, "
-                 "confidence (mean probability of that class), gaps (L,) of the layers, whose mean is bn",
+                 "confidence (mean probability of that class), gaps (L,) of the layers",
     "images": "some eight rows per later task, before a step of the generator: step, images (16, C, H, W) as "
               "bytes, each from its least to its largest value, labels (16,)",
     "samples": "one row per later task, of four batches after stage 1: images (K, 8, C, H, W) as bytes, "
@@ -31,6 +32,7 @@ class Recording:
 
     class_diversity: float = 5.0        # lambda_1, weight of l_cd
     statistics: float = 20.0    # lambda_2, weight of l_bn
+    reduction: Literal["mean", "sum"] = "mean"          # of l_bn over layers (detail 1)
     diversity: float = 0.1      # lambda_3, weight of l_div
     activation: float = 0.0     # weight of l_act, 0.1 in the code
     tv: float = 0.0             # weight of l_tv, 10 in the code
@@ -99,8 +101,8 @@ def drawn(config, generator, old, n):
 def recording_terms(config, x, features, logits, gaps):
     """The terms of a step without their weights: {name: scalar}."""
     first, second = pairs(len(x), config.n_pairs, x.device)
-    return {"oh": l_oh(logits), "cd": l_cd(logits), "bn": l_bn(gaps), "div": l_div(x[first], x[second]),
-            "act": l_act(features), "tv": l_tv(x)}
+    return {"oh": l_oh(logits), "cd": l_cd(logits), "bn": l_bn(gaps, config.reduction),
+            "div": l_div(x[first], x[second]), "act": l_act(features), "tv": l_tv(x)}
 
 
 def l_kr(config, terms):
