@@ -115,8 +115,8 @@ BENCHMARKS = {
 
 _TINY = {"net": "resnet8", "mean": (0.5,), "std": (0.25,), "pad": 1, "base_epochs": 1, "epochs": 1,
          "batch_size": 10, "base_lr": 0.05, "lr": 0.05}
-_NARROW = {"net": "resnet8", "mean": (0.5,), "std": (0.25,), "pad": 1, "base_epochs": 30, "epochs": 30,
-           "batch_size": 32, "base_lr": 0.1, "lr": 0.1}
+_NARROW = {"net": "resnet8", "mean": (0.5,), "std": (0.25,), "pad": 1, "base_epochs": 30, "epochs": 40,
+           "batch_size": 32, "base_lr": 0.1, "lr": 0.2}
 _SHAPES = {"smoke": _TINY, "teach": _NARROW}
 _GREY = {"mean": (0.286,), "std": (0.353,), "pad": 0}
 _CLOTHING = {**_GREY, "net": "resnet8", "base_epochs": 20, "epochs": 20, "batch_size": 64, "base_lr": 0.05,
@@ -166,7 +166,7 @@ SETTINGS = {
     **dict.fromkeys((f"{method}/*" for method in _GENERATING), _G),
     "mfgr-code/*": {
         "smoke": {**_G["smoke"], "generated": 20},
-        "teach": {**_G["teach"], "generated": 128, "lr": 0.1},
+        "teach": {**_G["teach"], "generated": 128},
         "laptop": {**_G["laptop"], "generated": 256, "lr": 0.1},
         "paper": {},
     },
