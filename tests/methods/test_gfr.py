@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from clkit.blocks.gan import GanError
+from clkit.data.stream import Task
 from clkit.engine.learner import LearnerError
 from clkit.engine.run import run
 from clkit.engine.seeding import seed_everything
@@ -68,13 +69,8 @@ def unchanged(module, before):
 )
 def test_r_is_the_integer_of_the_code(first, tasks, size, expected):
     """n_base // n_new + t - 1 for half of the classes and equal tasks."""
-    found = []
-    for t in range(tasks):
-        old = first + t * size
-        task = list(small_stream(classes=2, sizes=(1, 1)))[1]
-        object.__setattr__(task, "first", old)
-        object.__setattr__(task, "seen", old + size)
-        found.append(learner_of(regulariser="none").past(task).times)
+    seen = [(first + t * size, first + (t + 1) * size) for t in range(tasks)]
+    found = [gfr.times(Task(1 + t, old, now, None)) for t, (old, now) in enumerate(seen)]
     assert found == list(expected) == [first // size + t for t in range(tasks)]
 
 
