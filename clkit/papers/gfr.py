@@ -15,8 +15,8 @@ _PLAIN = {"replay": False, "regulariser": "none", "norm": "batch"}
 VARIANTS = {
     "gfr": Variant("GFR", ORANGE, "o", SOLID),
     "gfr-gaussian": Variant("GFR (Gaussian)", ORANGE, "s", DASHED, {"gauss": "diag"}),
-    "gfr-gaussian-scalar": Variant("GFR (Gaussian, scalar noise)", ORANGE, "1", DOTTED, {"gauss": "scalar"}),
-    "gfr-gaussian-full": Variant("GFR (Gaussian, full covariance)", ORANGE, "2", DOTTED, {"gauss": "full"}),
+    "gfr-gaussian-scalar": Variant("GFR (Gaussian, scalar)", ORANGE, "1", DOTTED, {"gauss": "scalar"}),
+    "gfr-gaussian-full": Variant("GFR (Gaussian, full)", ORANGE, "2", DOTTED, {"gauss": "full"}),
     "gfr-distill": Variant("Feature distillation", ORANGE, "v", DASHDOT, {"replay": False}),
     "gfr-replay": Variant("Feature replay", ORANGE, "^", DASHDOT, {"regulariser": "none"}),
     "gfr-ewc": Variant("EWC and feature replay", ORANGE, "<", DASHED,
