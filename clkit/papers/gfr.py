@@ -151,4 +151,6 @@ TABLES = {
                       large="features of ten classes and means of all, after each task, of the first seed"),
 }
 
-PAPER = Paper("GFR", "Liu et al. 2020", VARIANTS, SETTINGS, BENCHMARKS, RUNS, TABLES, SEEDS)
+MINUTES = {("gfr/shapes-10-5", "teach"): 1.4, ("gfr-distill/shapes-10-5", "teach"): 1.0}
+
+PAPER = Paper("GFR", "Liu et al. 2020", VARIANTS, SETTINGS, BENCHMARKS, RUNS, TABLES, SEEDS, MINUTES)
