@@ -568,7 +568,7 @@ def test_settings_that_cannot_work(wrong, says):
     [
         ({"stage": 5}, "stage=5 does not exist: the network resnet10 has the stages 1 to 4"),
         ({"stage": 3, "gauss": "full"}, "describes features, not maps: use stage=4"),
-        ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, "mean and std must have 1 or 1 numbers"),
+        ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, "mean and std must have one number"),
         ({"augment": "zoom", "view": 9}, "view=9 is larger than the images of 8x8 pixels"),
     ],
 )
