@@ -244,7 +244,7 @@ def _overview():
     for paper in papers.PAPERS.values():
         print(f"{paper.name} ({paper.citation})")
         for method, variant in paper.variants.items():
-            print(f"  {method:14} {variant.label:22} {' '.join(paper.benchmarks_of(method))}")
+            print(f"  {method:19} {variant.label:24} {' '.join(paper.benchmarks_of(method))}")
     print(
         f"\n{len(experiments.names())} experiments METHOD/BENCHMARK, each with the presets "
         f"{', '.join(experiments.PRESETS)}; smoke and teach need no download\n"

@@ -21,8 +21,8 @@ class Standardise(nn.Module):
         super().__init__()
         self.view = view
         if len(mean) != len(std) or len(mean) not in (1, channels) or not all(s > 0 for s in std):
-            raise ClkitError(f"mean and std must have 1 or {channels} numbers each for images of {channels} "
-                             f"channels, above 0 for std, not {mean} and {std}")
+            raise ClkitError(f"mean and std must have one number, or one for each channel of the images "
+                             f"({channels}), above 0 for std, not {mean} and {std}")
         for name, values in (("mean", mean), ("std", std)):                     # settings, no state
             values = torch.tensor(values, device="cpu")[:, None, None]          # (C, 1, 1)
             self.register_buffer(name, values, persistent=False)

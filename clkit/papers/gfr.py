@@ -15,8 +15,8 @@ _PLAIN = {"replay": False, "regulariser": "none", "norm": "batch"}
 VARIANTS = {
     "gfr": Variant("GFR", ORANGE, "o", SOLID),
     "gfr-gaussian": Variant("GFR (Gaussian)", ORANGE, "s", DASHED, {"gauss": "diag"}),
-    "gfr-gaussian-scalar": Variant("GFR (Gaussian, scalar noise)", ORANGE, "1", DOTTED, {"gauss": "scalar"}),
-    "gfr-gaussian-full": Variant("GFR (Gaussian, full covariance)", ORANGE, "2", DOTTED, {"gauss": "full"}),
+    "gfr-gaussian-scalar": Variant("GFR (Gaussian, scalar)", ORANGE, "1", DOTTED, {"gauss": "scalar"}),
+    "gfr-gaussian-full": Variant("GFR (Gaussian, full)", ORANGE, "2", DOTTED, {"gauss": "full"}),
     "gfr-distill": Variant("Feature distillation", ORANGE, "v", DASHDOT, {"replay": False}),
     "gfr-replay": Variant("Feature replay", ORANGE, "^", DASHDOT, {"regulariser": "none"}),
     "gfr-ewc": Variant("EWC and feature replay", ORANGE, "<", DASHED,
@@ -151,4 +151,6 @@ TABLES = {
                       large="features of ten classes and means of all, after each task, of the first seed"),
 }
 
-PAPER = Paper("GFR", "Liu et al. 2020", VARIANTS, SETTINGS, BENCHMARKS, RUNS, TABLES, SEEDS)
+MINUTES = {("gfr/shapes-10-5", "teach"): 1.4, ("gfr-distill/shapes-10-5", "teach"): 1.0}
+
+PAPER = Paper("GFR", "Liu et al. 2020", VARIANTS, SETTINGS, BENCHMARKS, RUNS, TABLES, SEEDS, MINUTES)

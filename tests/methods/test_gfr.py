@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from clkit.blocks.gan import GanError
+from clkit.data.stream import Task
 from clkit.engine.learner import LearnerError
 from clkit.engine.run import run
 from clkit.engine.seeding import seed_everything
@@ -68,13 +69,8 @@ def unchanged(module, before):
 )
 def test_r_is_the_integer_of_the_code(first, tasks, size, expected):
     """n_base // n_new + t - 1 for half of the classes and equal tasks."""
-    found = []
-    for t in range(tasks):
-        old = first + t * size
-        task = list(small_stream(classes=2, sizes=(1, 1)))[1]
-        object.__setattr__(task, "first", old)
-        object.__setattr__(task, "seen", old + size)
-        found.append(learner_of(regulariser="none").past(task).times)
+    seen = [(first + t * size, first + (t + 1) * size) for t in range(tasks)]
+    found = [gfr.times(Task(1 + t, old, now, None)) for t, (old, now) in enumerate(seen)]
     assert found == list(expected) == [first // size + t for t in range(tasks)]
 
 
@@ -316,7 +312,7 @@ def test_batch_statistics_move_the_features_at_once(monkeypatch):
 
 @pytest.mark.parametrize("pushed, size", [(4096, 8), (8, 8), (20, 8), (1, 24)])
 def test_a_pass_has_each_image_once_in_whole_batches(monkeypatch, pushed, size):
-    monkeypatch.setattr(gfr, "PUSHED", pushed)
+    monkeypatch.setitem(gfr.PUSHED, "cpu", pushed)
     learner, images = learned(1, augment="none"), first_task().train
     learner.eval()
     u, y = zip(*learner.feature_batches(images, size))
@@ -572,7 +568,7 @@ def test_settings_that_cannot_work(wrong, says):
     [
         ({"stage": 5}, "stage=5 does not exist: the network resnet10 has the stages 1 to 4"),
         ({"stage": 3, "gauss": "full"}, "describes features, not maps: use stage=4"),
-        ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, "mean and std must have 1 or 1 numbers"),
+        ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, "mean and std must have one number"),
         ({"augment": "zoom", "view": 9}, "view=9 is larger than the images of 8x8 pixels"),
     ],
 )

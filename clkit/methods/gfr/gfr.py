@@ -86,7 +86,8 @@ from clkit.methods.gfr.features import (
 from clkit.methods.gfr.importance import importance
 
 REVISION = 1
-PUSHED = 4096                                           # images whose features are computed at once
+PUSHED = {"cpu": 256}                                   # images whose features are computed at once,
+ELSEWHERE = 4096                                        # by device: a CPU is slower with more
 WATCHED = 200                                           # images whose features are compared over a task
 
 
@@ -259,7 +260,7 @@ class GFR(Learner):
             teacher = frozen(self.net)
         if first and self.importance is not None:
             pull = QuadraticPenalty(self.extractor(), self.importance)
-        return Past(first, first / (task.seen - first), teacher, pull)
+        return Past(first, times(task), teacher, pull)
 
     def classify(self, optimizer, x, y, past):
         """A step of F and H; (loss, CE of new classes, CE of old ones, regulariser) before it, (4,)."""
@@ -308,7 +309,7 @@ class GFR(Learner):
         """Train G and D on the features of the task, or measure its classes (section 4.1)."""
         self.net.eval()
         if self.gaussians is not None:
-            u, y = zip(*self.feature_batches(task.train, 1))
+            u, y = zip(*self.passed(task.train, pushed(task.train)))
             self.gaussians.add(torch.cat(u), torch.cat(y), range(task.first, task.seen))
         elif self.generator is not None:
             self.fit_generator(task, trace)
@@ -319,7 +320,7 @@ class GFR(Learner):
     def fit_generator(self, task, trace):
         """Train G and D; F rests."""
         config, old = self.config, frozen(self.generator) if task.first else None
-        weight = config.alignment * task.first / (task.seen - task.first)
+        weight = config.alignment * times(task)
         optimizer_g = adam(self.generator.parameters(), config.gan_lr)
         optimizer_d = adam(self.critic.parameters(), config.gan_lr)
         batches = len(task.train) // config.batch_size
@@ -336,15 +337,17 @@ class GFR(Learner):
             names = ("critic", "penalty", "generator", "alignment")
             report(trace, "generator", task, epoch, {"loss": terms[2] + terms[3], **dict(zip(names, terms))})
 
-    def feature_batches(self, images, size):
-        """One pass over random views of images: batches of `size` features (B, D) and labels (B,), B = size.
-
-        The last images, which do not fill a batch, are left out.
-        """
-        for index in images.batches(max(1, PUSHED // size) * size).indices():
+    def passed(self, images, size):
+        """One pass over random views of images, `size` at a time: features (B, D) and labels (B,)."""
+        for index in images.batches(size).indices():
             x, y = as_pixels(images.images[index]), images.labels[index]
             with torch.no_grad():
-                u = self.until(self.net, self.standardise(x if self.augment is None else self.augment(x)))
+                u = self.features(x if self.augment is None else self.augment(x))
+            yield u, y
+
+    def feature_batches(self, images, size):
+        """The same in batches of `size`, computed many at once; the last images, if too few, are left out."""
+        for u, y in self.passed(images, max(1, pushed(images) // size) * size):
             for k in range(0, len(y) // size * size, size):
                 yield u[k:k + size], y[k:k + size]
 
@@ -406,9 +409,14 @@ class JointGFR(GFR):
 
 # ---- equations
 
-def balanced(new, old, times):
-    """Cross-entropies of new classes and of `times` as many old ones, as one: each class counts the same."""
-    return (new + times * old) / (times + 1)
+def times(task):
+    """r: how many times as many classes are old as are new."""
+    return task.first / (task.seen - task.first)
+
+
+def balanced(new, old, r):
+    """Cross-entropies of new classes and of r times as many old ones, as one: each class counts the same."""
+    return (new + r * old) / (r + 1)
 
 
 def distance(u, before, kind):
@@ -418,6 +426,11 @@ def distance(u, before, kind):
     """
     gap = (u - before).flatten(1)                                               # (B, D)
     return torch.linalg.vector_norm(gap) if kind == "frob" else torch.linalg.vector_norm(gap, dim=1).mean()
+
+
+def pushed(images):
+    """How many images of a set F is given at once."""
+    return PUSHED.get(images.device.type, ELSEWHERE)
 
 
 def decay(optimizer, lr, factor, every, epoch):
