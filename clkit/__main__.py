@@ -342,7 +342,7 @@ def _data_list(options):
         sets = [dataclasses.asdict(row) for row in rows]
         print(json.dumps({"root": str(data.root()), "sets": sets}, indent=1, default=str))
         return
-    print(f"data root: {data.root()} (set CLKIT_DATA to change it)\n")
+    print(f"data root: {data.root()}{data.state_of_root()} (set CLKIT_DATA to change it)\n")
     for r in rows:
         images = f"{r.train:,} + {r.test:,} images, {r.classes} classes, {'x'.join(map(str, r.shape))}"
         print(f"{r.name:16} {'present' if r.present else 'absent':8} {images if r.train else ''}")
