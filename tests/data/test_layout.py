@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -523,22 +524,29 @@ for user, removed, added in {scenes}:
 """
 
 
-def test_what_cannot_be_read_is_named_and_passed_over(home, tmp_path):
-    """Closed folders in the root, a closed, absent or unknown home, a closed root: for a user without rights."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+@pytest.fixture
+def open_folder():
+    """A folder that every user may enter; pytest closes its own."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_what_cannot_be_read_is_named_and_passed_over(open_folder):
+    """Closed folders in the root, a closed root, a closed or absent home, a user whom nobody knows."""
+    home = open_folder / "sets"
     folders(home / "set")
     folders(home / "shut")
     (home / "lost+found").mkdir(0)
     (home / "link").symlink_to("/root/nowhere")
     (home / "loop").symlink_to("loop")
-    (tmp_path / "closed").mkdir(0)
+    (open_folder / "closed").mkdir(0)
     (home / "shut" / "train").chmod(0)
     nowhere = ["CLKIT_DATA", "XDG_CACHE_HOME", "HOME"]
     scenes = {
-        "a folder": (65534, [], {}),
-        "root": (65534, [], {"CLKIT_DATA": f"{tmp_path}/closed/sets"}),
-        "home": (65534, nowhere, {"HOME": f"{tmp_path}/closed"}),
+        "a folder": (65534, [], {"CLKIT_DATA": str(home)}),
+        "root": (65534, [], {"CLKIT_DATA": f"{open_folder}/closed/sets"}),
+        "home": (65534, nowhere, {"HOME": f"{open_folder}/closed"}),
         "no home": (65534, nowhere, {"HOME": "/nowhere"}),
         "nobody": (54321, nowhere, {}),  # whom the system does not know
     }
