@@ -21,8 +21,10 @@ def columns(stream, n):
     images = stream.merged()[0].val
     index = torch.cat([(images.labels == k).nonzero()[:n, 0] for k in range(stream.classes)])
     ends = torch.tensor(stream.test_classes_per_task, device=images.device).cumsum(0)
-    return {"validation": partial(accuracy, images.select(index), ends),
-            "test": partial(accuracy, stream.test, ends)}
+    return {
+        "validation": partial(accuracy, images.select(index), ends),
+        "test": partial(accuracy, stream.test, ends),
+    }
 
 
 def accuracy(images, ends, learner):
@@ -32,9 +34,9 @@ def accuracy(images, ends, learner):
     """
     seen = learner(images.images[:1] / 255).shape[1]
     known = images.select(slice(int((images.labels < seen).sum())))
-    right = torch.cat([learner(x).argmax(1) == y for x, y in known.batches(500, shuffle=False)])   # (N,)
-    tasks = torch.bucketize(known.labels, ends, right=True)                     # (N,)
-    counts = torch.bincount(tasks, minlength=len(ends))                         # (T,)
+    right = torch.cat([learner(x).argmax(1) == y for x, y in known.batches(500, shuffle=False)])  # (N,)
+    tasks = torch.bucketize(known.labels, ends, right=True)  # (N,)
+    counts = torch.bincount(tasks, minlength=len(ends))  # (T,)
     found = torch.bincount(tasks, right.float(), minlength=len(ends)) / counts
     return torch.where(counts > 0, found, math.nan)
 

@@ -57,32 +57,73 @@ class _Block(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
-class ResNet18(_Net):
+class ResNet(_Net):
+    """Residual network of basic blocks: (B, C, H, W) -> (B, K).
+
+    widths: channels of each stage; all stages but the first halve the side.   depth: blocks of a stage.
+    stem: "small", a 3x3 convolution, or "large", a 7x7 convolution and max-pooling that divide the side by 4,
+    for images of 224 pixels.
+    pool: side of the adjacent squares of positions that are averaged before the head; positions left over at
+    the edge are dropped, and a map smaller than a square is one square. None averages over all positions.
+
+    `until` and `after` divide the network: net(x) is net.after(net.until(x, stage), stage) for each stage
+    from 1 to `stages`. The last stage ends after the averaging, with features.
+    """
+
+    def __init__(self, shape, classes, widths, depth=2, pool=None, stem="small"):
+        super().__init__()
+        self.pool, self.depth, self.large = pool, depth, stem == "large"
+        self.stem = nn.Conv2d(shape[0], widths[0], *((7, 2, 3) if self.large else (3, 1, 1)), bias=False)
+        self.bn = nn.BatchNorm2d(widths[0])
+        before = [widths[0], *widths[:-1]]
+        blocks = [_Block(b if k else a, b, 1 if k or not s else 2)
+                  for s, (a, b) in enumerate(zip(before, widths)) for k in range(depth)]
+        self.blocks = nn.Sequential(*blocks)
+        squares = [1 if pool is None else max(1, -(-side // 8) // pool) for side in shape[1:]]
+        self.head = nn.Linear(widths[-1] * math.prod(squares), classes)
+
+    @property
+    def stages(self):
+        """The number of stages."""
+        return len(self.blocks) // self.depth
+
+    def until(self, x, stage):
+        """What a stage gives, from 1: maps (B, width, h, w), or after the last one features (B, D)."""
+        x = F.relu(self.bn(self.stem(x)))
+        if self.large:
+            x = F.max_pool2d(x, 3, 2, 1)
+        x = self.blocks[:stage * self.depth](x)
+        return self._averaged(x) if stage == self.stages else x
+
+    def after(self, u, stage):
+        """Logits (B, K) from what a stage gives."""
+        if stage < self.stages:
+            u = self._averaged(self.blocks[stage * self.depth:](u))
+        return self.head(u)
+
+    def layers_until(self, stage):
+        """The modules that `until` uses: a list."""
+        return [self.stem, self.bn, *self.blocks[:stage * self.depth]]
+
+    def features(self, x):
+        return self.until(x, self.stages)                                       # (B, D)
+
+    def _averaged(self, x):
+        if self.pool is None:
+            return F.adaptive_avg_pool2d(x, 1).flatten(1)                       # (B, width)
+        return F.avg_pool2d(x, [min(self.pool, side) for side in x.shape[2:]]).flatten(1)
+
+
+class ResNet18(ResNet):
     """Residual network of 18 layers for small images, 3x3 stem, no max-pooling: (B, C, H, W) -> (B, K).
 
     width: channels of the first of four stages, doubled in each later one. 64 is the usual size for 32x32
     images; 20 is the reduced network of Lopez-Paz and Ranzato (2017), with 1,094,750 parameters for 10
     classes of RGB images.
-    pool: side of the adjacent squares of positions that are averaged before the head; positions left over at
-    the edge are dropped, and a map smaller than a square is one square. None averages over all positions.
     """
 
-    def __init__(self, shape, classes, width=20, pool=None):
-        super().__init__()
-        self.pool = pool
-        self.stem = nn.Conv2d(shape[0], width, 3, 1, 1, bias=False)
-        self.bn = nn.BatchNorm2d(width)
-        widths = [width, width, 2 * width, 4 * width, 8 * width]                # before and after each stage
-        blocks = [(_Block(a, b, 1 if a == b else 2), _Block(b, b, 1)) for a, b in pairwise(widths)]
-        self.blocks = nn.Sequential(*sum(blocks, ()))
-        squares = [1 if pool is None else max(1, -(-side // 8) // pool) for side in shape[1:]]
-        self.head = nn.Linear(8 * width * math.prod(squares), classes)
-
-    def features(self, x):
-        x = self.blocks(F.relu(self.bn(self.stem(x))))                          # (B, 8*width, H/8, W/8)
-        if self.pool is None:
-            return F.adaptive_avg_pool2d(x, 1).flatten(1)                       # (B, 8*width)
-        return F.avg_pool2d(x, [min(self.pool, side) for side in x.shape[2:]]).flatten(1)
+    def __init__(self, shape, classes, width=20, pool=None, stem="small"):
+        super().__init__(shape, classes, (width, 2 * width, 4 * width, 8 * width), 2, pool, stem)
 
 
 def _start(layers):
@@ -158,9 +199,14 @@ NETS = {
     # the last three rows and columns: 1,157,240 parameters for 100 classes. The 4x4 maps of 32x32 images are
     # one square.
     "resnet18-pool2": partial(ResNet18, pool=4),
+    "resnet18-wide": partial(ResNet18, width=64),       # 11,220,132 parameters for 100 classes
+    "resnet18-large": partial(ResNet18, width=64, stem="large"),        # 11,689,512 for 1,000 classes
+    "resnet32": partial(ResNet, widths=(16, 32, 64), depth=5),          # He et al. 2016, section 4.2
+    "resnet10": partial(ResNet, widths=(12, 24, 48, 96), depth=1),      # for 16x16 images on a CPU
     "zenke": ZenkeNet,
     "zenke-wide": partial(ZenkeNet, widths=(64, 64, 128, 128)),          # twice as many maps
 }
+STAGED = tuple(name for name, net in NETS.items() if issubclass(getattr(net, "func", net), ResNet))
 
 
 def build(name, shape, classes):

@@ -1,7 +1,6 @@
 """The quadratic penalty of EWC, SI and MAS: the squared change of each weight times its importance."""
 
 import torch
-from torch.nn.utils import parameters_to_vector
 
 
 def split_like(vector, parameters):
@@ -19,7 +18,8 @@ class QuadraticPenalty:
 
     def __init__(self, net, importance, centre=None, rest=0.0):
         parameters = list(net.parameters())
-        centre = parameters_to_vector(parameters).detach() if centre is None else centre
+        if centre is None:                              # reshape: weights may be stored channels last
+            centre = torch.cat([p.detach().reshape(-1) for p in parameters])
         self.terms = list(zip(parameters, split_like(importance, parameters), split_like(centre, parameters)))
         self.rest = rest
 

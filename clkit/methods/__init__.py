@@ -25,6 +25,9 @@ FAMILIES = {                                            # file: {method: the Lea
     "online.gem": {"gem": "GEM"},
     "online.icarl": {"icarl-online": "OnlineICaRL"},
     "online.gen": {"gen": "GEN", "gen-mir": "GEN"},
+    "gfr.gfr": {"gfr": "GFR", "gfr-gaussian": "GFR", "gfr-gaussian-scalar": "GFR", "gfr-gaussian-full": "GFR",
+                "gfr-distill": "GFR", "gfr-replay": "GFR", "gfr-ewc": "GFR", "gfr-mas": "GFR",
+                "gfr-finetune": "GFR", "gfr-joint": "JointGFR"},
     "dgm.dgm": {"dgmw": "DGM", "dgma": "DGM", "dgm-no-replay": "DGM"},
 }
 

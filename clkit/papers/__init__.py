@@ -21,6 +21,7 @@ FILES = (
     "online",
     "dgm",
     "generative",
+    "gfr",
 )
 PAPERS = {name: import_module(f"clkit.papers.{name}").PAPER for name in FILES}
 

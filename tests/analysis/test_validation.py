@@ -37,7 +37,7 @@ def test_each_task_is_scored_among_the_classes_seen(stream):
         assert columns[name](Fixed(0.0, 1.0, 0.5)).nan_to_num(-1).tolist() == [0, 0.5, -1]
         assert columns[name](Fixed(0.0, 1.0, 0.5, 2.0)).tolist() == [0, 0, 1]
     scored = [images for images, _ in (column.args for column in columns.values())]
-    assert [len(images) for images in scored] == [2 * 4, len(stream.test)]      # of 5 a class that are held out
+    assert [len(images) for images in scored] == [2 * 4, len(stream.test)]  # of 5 a class that are held out
 
 
 def test_the_first_of_the_best_validation_epochs_is_chosen_and_not_the_best_test_epoch():
@@ -61,6 +61,6 @@ def test_the_last_epoch_has_the_accuracy_of_the_run(stream, method):
     assert found.known_tables["progress"].probe == "accuracy_by_epoch"
     probes = {"progress": validation.columns(stream, 5)}
     _, result = run(found.learner, found.config, stream, probes=probes, progress=False)
-    last = result.trace["progress"]["test"][1::2]                               # (T, T)
+    last = result.trace["progress"]["test"][1::2]  # (T, T)
     np.testing.assert_allclose(last, result.accuracy(), rtol=1e-6)
     assert [epoch in (0, 1) for epoch, _ in validation.chosen(result)] == [True] * 3

@@ -89,6 +89,47 @@ def test_a_resnet18_block_adds_its_shortcut():
     assert len(wider.shortcut) == 2 and wider(x).shape == (2, 12, 3, 3)
 
 
+RESIDUAL = {  # name: (image, classes, parameters, what each stage gives)
+    "resnet18-wide": ((3, 32, 32), 100, 11_220_132, [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512,)]),
+    "resnet18-large": ((3, 224, 224), 1000, 11_689_512, [(64, 56, 56), (128, 28, 28), (256, 14, 14), (512,)]),
+    "resnet32": ((3, 32, 32), 100, 472_756, [(16, 32, 32), (32, 16, 16), (64,)]),
+    "resnet10": ((3, 16, 16), 20, 175_280, [(12, 16, 16), (24, 8, 8), (48, 4, 4), (96,)]),
+}
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_a_residual_network_divides_after_each_stage(name):
+    """Its size, and what each stage gives, are those in the papers; both parts together are the network."""
+    shape, classes, size, sizes = RESIDUAL[name]
+    net, x = nets.build(name, shape, classes).eval(), images(shape)
+    assert count(net) == size and net.stages == len(sizes)
+    with torch.no_grad():
+        whole = net(x)
+        for stage, expected in enumerate(sizes, 1):
+            u = net.until(x, stage)
+            assert u.shape == (2, *expected) and u.min() >= 0
+            assert torch.equal(net.after(u, stage), whole)
+    assert torch.equal(net.features(x), net.until(x, net.stages))
+
+
+def test_the_layers_until_a_stage_are_those_that_it_uses():
+    net, x = nets.build("resnet10", (3, 16, 16), 5).eval(), images((3, 16, 16))
+    for stage in (1, 2, 3, 4):
+        net.zero_grad()
+        net.until(x, stage).sum().backward()
+        used = {name for name, p in net.named_parameters() if p.grad is not None}
+        inside = {id(p) for layer in net.layers_until(stage) for p in layer.parameters()}
+        assert used == {name for name, p in net.named_parameters() if id(p) in inside}
+        assert len(used) == 3 + 6 * stage + 3 * (stage - 1) and "head.weight" not in used
+
+
+def test_the_large_stem_is_that_of_the_usual_resnet18():
+    net, x = nets.build("resnet18-large", (3, 64, 64), 5).eval(), images((3, 64, 64))
+    first = nn.functional.conv2d(x, net.stem.weight, stride=2, padding=3)
+    first = nn.functional.max_pool2d(torch.relu(net.bn(first)), 3, 2, 1)
+    torch.testing.assert_close(net.until(x, 1), net.blocks[1](net.blocks[0](first)))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_convnet_halves_the_image_twice(shape):
     net = nets.build("convnet", shape, 10)
@@ -118,9 +159,9 @@ def test_building_draws_from_the_global_random_state_alone(name):
 
 
 def test_an_unknown_name_is_refused():
-    known = "there is no network 'resnet': use one of mlp, convnet, resnet18.*; did you mean resnet18"
+    known = "there is no network 'convnets': use one of mlp, convnet, resnet18.*; did you mean convnet"
     with pytest.raises(ClkitError, match=known):
-        nets.build("resnet", (1, 8, 8), 4)
+        nets.build("convnets", (1, 8, 8), 4)
 
 
 ZENKE = [9 * 3 * 32 + 32, 9 * 32 * 32 + 32, 9 * 32 * 64 + 64, 9 * 64 * 64 + 64]  # four convolutions
