@@ -8,7 +8,7 @@ import pytest
 
 from clkit import experiments
 from clkit.papers import published
-from clkit.result import load
+from clkit.result import check_summary, load
 from tools import results
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +30,7 @@ def row_of(stem):
 def test_a_record_is_what_its_command_would_make_now(path):
     chosen, seeds = row_of(path.stem)
     experiments.check_record(chosen, seeds)
+    check_summary(path, seeds)
     assert chosen.stem == path.stem
     assert sorted(r.about["seed"] for r in seeds) == list(chosen.seeds)
 
