@@ -74,4 +74,4 @@ from clkit.plots.images import plot_images
 from clkit.plots.online import plot_loss, plot_progress
 from clkit.plots.schematic import plot_schematic
 from clkit.plots.spacenet import plot_activations, plot_connections, plot_input_map
-from clkit.plots.style import DIVERGING, SEQUENTIAL, style
+from clkit.plots.style import DIVERGING, SEQUENTIAL, plain, style

@@ -5,7 +5,7 @@ from matplotlib import colormaps
 
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import SEQUENTIAL, TASK_MARKERS, TICK, style
+from clkit.plots.style import SEQUENTIAL, TASK_MARKERS, TICK, plain, style
 from clkit.result import interval
 
 MOST_CELLS = 1000  # in a row of a confusion matrix: more than a figure has pixels
@@ -147,6 +147,7 @@ def _class_ticks(ax, names, parts, groups, each):
         _cell_ticks(ax.set_yticks, K, each=each)
         return
     at, said = (np.arange(K) + 0.5, names) if K <= 20 else ((np.cumsum(parts) - parts / 2) / each, groups)
+    said = list(map(plain, said))
     ax.set_xticks(at, said, rotation=0 if K <= 20 and max(map(len, names)) <= 2 else 90)
     ax.set_yticks(at, said, rotation=0)
 
