@@ -253,7 +253,7 @@ def typed_setting(config: type, name: str, value):
     kind = fields[name]
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     kinds = [str if typing.get_origin(k) is typing.Literal else k for k in kinds]  # Config knows the words
-    parsed = value
+    parsed = value.tolist() if hasattr(value, "tolist") else value  # of numpy
     if isinstance(value, str) and str not in kinds:
         said = value.capitalize() if value.lower() in ("true", "false", "none") else value
         with contextlib.suppress(ValueError, SyntaxError):

@@ -75,4 +75,4 @@ from clkit.plots.inside import plot_layers, plot_map, plot_similarity, plot_simi
 from clkit.plots.online import plot_loss, plot_progress
 from clkit.plots.schematic import plot_schematic
 from clkit.plots.spacenet import plot_activations, plot_connections, plot_input_map
-from clkit.plots.style import DIVERGING, SEQUENTIAL, style
+from clkit.plots.style import DIVERGING, SEQUENTIAL, plain, style

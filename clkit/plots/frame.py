@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from clkit.errors import ClkitError
-from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TICK, style
+from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TICK, plain, style
 from clkit.result import Result, interval
 
 
@@ -307,6 +307,7 @@ def stamp(where, results):
     if mark:
         box = {"facecolor": "#B22200", "edgecolor": "none", "pad": 2.5}
         look = {"color": "white", "weight": "bold", "bbox": box}
-    note = figure.supxlabel(text.replace("\u00a0", " "), x=0.012, ha="left", fontsize=SMALL, **place, **look)
+    text = plain(text.replace("\u00a0", " "))
+    note = figure.supxlabel(text, x=0.012, ha="left", fontsize=SMALL, **place, **look)
     note.set_gid("stamp")
     return note
