@@ -1,9 +1,10 @@
 """Two sets of features in one picture, and the numbers that such a picture needs beside it.
 
 A set is a matrix (n, D), a row for each image: features of real images and of recalled ones, or of two
-networks. The functions take arrays or tensors and use scikit-learn, except for the Fréchet distance.
+networks. The functions take arrays or tensors.
 
     tsne(real, recalled)               one map of both, (n, 2) each (van der Maaten and Hinton 2008)
+    plane(features, like)              the first two principal components, turned to agree with another map
     mixing(real, recalled)             can the nearest neighbour tell them apart? 0.5 = no
     shifts(real, y, recalled, z)       how far the mean of each class is displaced
     frechet(real, recalled)            distance of two Gaussians with their means and covariances
@@ -39,6 +40,25 @@ def tsne(*sets, perplexity=30.0, seed=0):
         )
     map_ = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(np.concatenate(sets))
     return np.split(map_, np.cumsum([len(x) for x in sets])[:-1])
+
+
+def plane(features, like=None):
+    """The first two principal components (n, 2) of features (n, D), scaled to a mean squared length of 1.
+
+    like: a map (n, 2) of the same images; the plane is rotated, and mirrored if need be, towards it, because
+    the directions of its axes mean nothing.
+    """
+    (x,) = _matrices(features)
+    x = x - x.mean(0)
+    U, s, _ = np.linalg.svd(x, full_matrices=False)
+    points = np.zeros((len(x), 2))
+    k = min(2, len(s))
+    points[:, :k] = U[:, :k] * s[:k]
+    points /= np.sqrt((points**2).sum(axis=1).mean()) or 1
+    if like is None:
+        return points
+    U, _, V = np.linalg.svd(points.T @ np.asarray(like))  # the orthogonal matrix closest to it (Procrustes)
+    return points @ (U @ V)
 
 
 # ---- are two sets the same?
@@ -119,13 +139,11 @@ def separation(features, labels):
 
 def nearest_mean(train, labels, test, test_labels):
     """Accuracy on `test` of choosing the class with the nearest mean of `train`."""
-    from sklearn.neighbors import NearestCentroid
-
     train, test = _matrices(train, test)
-    labels, test_labels = _labels(labels, train), _labels(test_labels, test)
-    if len(np.unique(labels)) < 2:
-        raise EmbeddingError("the nearest mean needs features of two classes or more")
-    return float((NearestCentroid().fit(train, labels).predict(test) == test_labels).mean())
+    classes, index = np.unique(_labels(labels, train), return_inverse=True)
+    means = np.stack([train[index == k].mean(0) for k in range(len(classes))])  # (K, D)
+    nearest = (test**2).sum(1)[:, None] - 2 * test @ means.T + (means**2).sum(1)  # squared distances (N, K)
+    return float((classes[nearest.argmin(axis=1)] == _labels(test_labels, test)).mean())
 
 
 # ---- arguments

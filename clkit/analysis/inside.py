@@ -4,6 +4,7 @@
     representations(learner, images)              {layer: (n, p)}: positions of maps are datapoints
     compare(learner, other, images)               {layer: (Similarity, CKA)} of two networks
     rows(learners, stream)                        each task's network with all later ones: a table
+    planes(learners, images)                      {layer: (T, N, 2)}: maps of the same images after each task
 
 Layers are named as in clkit.analysis.gradients: Conv1, ..., FC1, ...; a residual network has its stem as
 Conv1 and the ends of its four stages as Conv2 to Conv5. The last layer is "logits". For networks after task t
@@ -20,8 +21,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from clkit.analysis import first_of
+from clkit.analysis.embedding import plane
 from clkit.analysis.gradients import groups
-from clkit.analysis.svcca import cka, fold, svcca
+from clkit.analysis.svcca import cka, fold, pool, svcca
 from clkit.engine.evaluate import eval_mode, in_eval_mode
 
 LOGITS = "logits"
@@ -128,6 +130,22 @@ def rows(learners, stream, *, images=1000, positions=POSITIONS):
             for layer, pair in _compared(first[t], here, (task.first, task.seen)).items():
                 found.setdefault(layer, {})[t, u] = pair
     return _table(found, T)
+
+
+def planes(learners, images):
+    """{layer: (T, N, 2)}: the images on a plane after each task, by the principal components of each layer.
+
+    Maps are averaged over their positions. Each plane is turned towards the one before.
+    """
+    found = {}
+    for learner in learners:
+        with eval_mode(learner):
+            parts = [layers(learner, x) for x, _ in images.batches(500, shuffle=False)]
+        for layer, first in parts[0].items():
+            values = torch.cat([pool(part[layer]) if first.ndim == 4 else part[layer] for part in parts])
+            before = found.setdefault(layer, [])
+            before.append(plane(values, before[-1] if before else None))
+    return {layer: np.stack(points) for layer, points in found.items()}
 
 
 def _table(found, T):

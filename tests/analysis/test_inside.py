@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from clkit import experiments
 from clkit.analysis import inside
+from clkit.analysis.embedding import plane
 from clkit.analysis.svcca import cka, fold, svcca
 from clkit.blocks import nets
 from clkit.blocks.gan import Critic
@@ -235,6 +236,23 @@ def test_a_history_affects_nothing_and_a_run_that_was_stopped_has_the_same(strea
     again = load(save([watched], tmp_path / "record"))[0].trace["similarity"]
     assert list(again["layer"]) == list(watched.trace["similarity"]["layer"])
     np.testing.assert_array_equal(again["svcca"], watched.trace["similarity"]["svcca"])
+
+
+def test_planes_turn_towards_each_other_and_show_the_same_images(stream):
+    learner = Still(Config("hidden.1"), stream.shape, stream.classes)
+    past = Past(lambda: Still(Config(), stream.shape, stream.classes), 3)
+    for task in stream:
+        learner.learn(task, None)
+        past.keep(task.index, learner)
+    found = inside.planes(past, stream.test)
+    assert {layer: points.shape for layer, points in found.items()} == dict.fromkeys(
+        ("FC1", "FC2", "logits"), (3, len(stream.test), 2)
+    )
+    np.testing.assert_allclose(found["FC1"][0], found["FC1"][2], atol=1e-9)  # it stays
+    assert not np.allclose(found["FC2"][0], found["FC2"][1], atol=0.1)
+    net = nets.ConvNet((1, 8, 8), 6, widths=(3, 4, 5, 6))
+    maps = inside.layers(net, stream.test.images / 255)["Conv2"].mean((2, 3))
+    np.testing.assert_allclose(inside.planes([net], stream.test)["Conv2"][0], plane(maps), atol=1e-6)
 
 
 # ---- the learners of a run
