@@ -22,6 +22,7 @@ FILES = (
     "dgm",
     "generative",
     "gfr",
+    "incremental",
 )
 PAPERS = {name: import_module(f"clkit.papers.{name}").PAPER for name in FILES}
 
