@@ -121,13 +121,17 @@ class ImageSet:
             parts.append(wide.round_().clamp_(0, 255).to(torch.uint8))
         return self._with(torch.cat(parts), self.labels)
 
+    def digest(self) -> str:
+        """sha256 (hex) of the shape, the images and the labels as they are now."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
+
     def checksum(self) -> str:
-        """sha256 (hex) of the shape, the images and the labels; computed once."""
+        """The digest, computed once."""
         if self._checksum is None:
-            digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-            for tensor in (self.images, self.labels):
-                digest.update(tensor.cpu().contiguous().numpy())
-            self._checksum = digest.hexdigest()
+            self._checksum = self.digest()
         return self._checksum
 
     def batches(

@@ -39,10 +39,12 @@ from clkit.plots.bars import (
     plot_task_bars,
 )
 from clkit.plots.dgm import (
+    CHOSEN,
     disc_space,
     drift,
     mask_course,
     plot_disc,
+    plot_epochs,
     plot_generated,
     plot_mask_course,
     plot_neurons,

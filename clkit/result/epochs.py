@@ -12,21 +12,28 @@ import numpy as np
 from clkit.result.result import Result
 
 
-def chosen(result: Result) -> list[tuple[int, float]]:
-    """After each stage, (epoch with the best mean accuracy on validation images, mean test accuracy there).
+def by_epoch(result: Result, images: str = "test") -> list[np.ndarray]:
+    """Mean accuracy (E,) over the tasks learned after each epoch: an array for each stage.
 
-    Means are over the tasks learned; of equal epochs the first counts. An empty list if the run has no
-    validation images. Needs the table "progress" with the columns of `clkit.analysis.validation`.
+    images: "test" or "validation". An empty list if the run has no validation images. Needs the table
+    "progress" with the columns of `clkit.analysis.validation`.
     """
-    rows, found = result.trace.get("progress", {}), []
-    for t in np.unique(rows["task"]) if "validation" in rows else ():
-        of_task = np.flatnonzero(rows["task"] == t)
-        val, test = (np.nanmean(rows[name][of_task], axis=1) for name in ("validation", "test"))
-        best = int(val.argmax())
-        found.append((int(rows["epoch"][of_task[best]]), float(test[best])))
-    return found
+    rows = result.trace.get("progress", {})
+    if "validation" not in rows:
+        return []
+    means, task = np.nanmean(rows[images], axis=1), np.asarray(rows["task"])
+    return [means[task == t] for t in np.unique(task)]
+
+
+def chosen(result: Result) -> list[tuple[int, float]]:
+    """After each stage, (epoch with the best accuracy on validation images, test accuracy there); from 0.
+
+    Both are means over the tasks learned; of equal epochs the first counts. See `by_epoch`.
+    """
+    both = zip(by_epoch(result, "validation"), by_epoch(result, "test"))
+    return [(int(val.argmax()), float(test[val.argmax()])) for val, test in both]
 
 
 def chosen_after(result: Result, classes: int) -> float:
-    """The accuracy of `chosen` once so many classes are known; NaN if there is none."""
+    """The test accuracy at the epoch of `chosen` once so many classes are known; NaN if there is none."""
     return dict(zip(result.seen.tolist(), (score for _, score in chosen(result)))).get(classes, float("nan"))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from clkit.result import chosen, chosen_after
+from clkit.result import by_epoch, chosen, chosen_after
 from tests.builders import made
 
 NAN = math.nan
@@ -30,7 +30,13 @@ def test_the_first_of_the_best_validation_epochs_is_chosen_and_not_the_best_test
     assert math.isnan(chosen_after(result, 3))  # no task ends with three classes
 
 
+def test_accuracy_by_epoch_is_the_mean_over_the_tasks_learned(result):
+    test, val = by_epoch(result), by_epoch(result, "validation")
+    assert [stage.tolist() for stage in test] == [[0.9, 0.7], [1, pytest.approx(0.6), 0.9]]
+    assert [stage.tolist() for stage in val] == [[0.5, 1], pytest.approx([0.3, 0.8, 0.8])]
+
+
 @pytest.mark.parametrize("lacking", ["validation", "progress"])
 def test_without_validation_images_no_epoch_is_chosen(result, lacking):
     (result.trace if lacking == "progress" else result.trace["progress"]).pop(lacking)
-    assert chosen(result) == [] and math.isnan(chosen_after(result, 4))
+    assert chosen(result) == by_epoch(result) == [] and math.isnan(chosen_after(result, 4))

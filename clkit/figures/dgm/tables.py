@@ -58,7 +58,10 @@ def table_1():
         for ax, classes in zip(row, (5, 10)):
             numbers.append(_panel_1(ax, score, mine, classes))
         row[1].set_yticklabels([])
-    handles = [*printed_handles("printed"), Line2D([], [], label="ours, epoch best on validation", **CHOSEN)]
+    handles = [
+        *printed_handles("printed"),
+        Line2D([], [], label="ours, epoch best on validation", **plots.CHOSEN),
+    ]
     figure.legend(handles=handles, ncols=4, loc="outside upper center", frameon=False, fontsize=9)
     plots.stamp(figure, groups)
     return FigureSpec(
@@ -99,9 +102,6 @@ def _panel_1(ax, score, groups, classes):
     return f"{title}: {short(ours, float)}.{best} Printed: {theirs or 'none'}."
 
 
-CHOSEN = {"color": GREEN, "marker": "s", "markersize": 4.5, "markerfacecolor": "none", "ls": "none"}
-
-
 def _mark_chosen(ax, rows, beside):
     """Mark {label: scores at the chosen epoch} on the axes of plot_ablation; returns them.
 
@@ -109,7 +109,8 @@ def _mark_chosen(ax, rows, beside):
     """
     for n, values in enumerate(rows.values()):
         i = interval(values)
-        ax.errorbar(100 * i.mean, n - 0.24, xerr=100 * i.half, capsize=2, linewidth=1, zorder=5, **CHOSEN)
+        look = {"capsize": 2, "elinewidth": 1, "markersize": 4.5, "zorder": 5, **plots.CHOSEN}
+        ax.errorbar(100 * i.mean, n - 0.24, xerr=100 * i.half, **look)
         if not np.isnan(i.mean):
             place = {"xytext": (beside, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
             where = ("axes fraction", "data")
