@@ -261,6 +261,7 @@ def _minutes(minutes):
 
 def _run(options):
     from clkit import experiments, result
+    from clkit.papers.palette import MEMORY_LABELS
 
     own = {"tasks": options.tasks, "order": _order(options.order)}
     overrides, preset = dict(options.settings), options.preset or "teach"
@@ -296,7 +297,10 @@ def _run(options):
         ("forgetting (%)", [r.forgetting() for r in results]),
     ):
         print(f"  {title:24} {result.interval(scores)}")
-    kept = ", ".join(f"{kind} {size / 1e6:.2f} MB" for kind, size in summary["memory_bytes"].items())
+    kept = ", ".join(
+        f"{MEMORY_LABELS.get(kind, kind)} {size / 1e6:.2f} MB"
+        for kind, size in summary["memory_bytes"].items()
+    )
     seconds = summary["seconds"]["learn"] + summary["seconds"]["test"]
     place = f"; record {options.out}/{found.stem}.json" if options.out else ""
     print(

@@ -59,7 +59,7 @@ BENCHMARKS = {
 _SMALL = {"nz": 64, "d_width": 16}
 _DIGITS = {
     "smoke": {**_SMALL, "g_width": 4, "d_width": 8, "epochs": 3, "batch_size": 20},
-    "teach": {**_SMALL, "d_norm": False, "epochs": 40, "batch_size": 32, "steps": "pooled"},
+    "teach": {**_SMALL, "d_norm": False, "epochs": 20, "batch_size": 32, "steps": "pooled"},
     "laptop": {**_SMALL, "d_norm": False, "epochs": 20, "batch_size": 32},
     "paper": {},
 }

@@ -22,7 +22,7 @@ BENCHMARKS = ("digits-10", "split-mnist-10", "split-svhn-10")
 _SMALL = {"nz": 64, "g_width": 16, "d_width": 16, "d_norm": False, "batch_size": 32}
 _MNIST = {
     "smoke": {"nz": 64, "g_width": 4, "d_width": 8, "epochs": 3, "batch_size": 20},
-    "teach": {**_SMALL, "epochs": 40, "steps": "pooled"},
+    "teach": {**_SMALL, "epochs": 20, "steps": "pooled"},
     "laptop": {**_SMALL, "epochs": 20},
     "paper": {},
 }
@@ -35,7 +35,7 @@ _SVHN = {
 _ONLY_D = {"d_width": 16, "d_norm": False, "batch_size": 32}    # no generator
 _D_MNIST = {
     "smoke": {"d_width": 8, "epochs": 3, "batch_size": 20},
-    "teach": {**_ONLY_D, "epochs": 40, "steps": "pooled"},
+    "teach": {**_ONLY_D, "epochs": 20, "steps": "pooled"},
     "laptop": {**_ONLY_D, "epochs": 20},
     "paper": {},
 }

@@ -59,7 +59,7 @@ from clkit.plots.dgm import (
     unchanged,
     weights,
 )
-from clkit.plots.frame import PlotError, grouped, kind, provenance, stamp, warning
+from clkit.plots.frame import PlotError, grouped, kind, memory_of, provenance, stamp, warning
 from clkit.plots.growth import (
     beside_weights,
     kinds_kept,

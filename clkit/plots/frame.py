@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from clkit.errors import ClkitError
+from clkit.papers.palette import MEMORY_LABELS
 from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TICK, plain, style
 from clkit.result import Result, interval
 
@@ -207,6 +208,11 @@ def band(ax, x, mean, half, color):
     """Shade the interval around a line, if there are several seeds."""
     if not np.isnan(half).all():
         ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
+
+
+def memory_of(result):
+    """{kind of memory, as plots call it: (R,) bytes kept after each stage}."""
+    return {MEMORY_LABELS.get(kind, kind): sizes for kind, sizes in result.memory_bytes.items()}
 
 
 def look_of(seeds):
