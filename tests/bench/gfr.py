@@ -1,7 +1,7 @@
 """GFR against the obvious implementation and the bare networks: the classifier's phase and the generator's.
 
-Images are those of MNIST with 32x32 pixels. The image network is that of the laptop size, G and D those of the
-paper.
+Images are those of MNIST with 32x32 pixels. The image network is that of the laptop size, G and D are
+those of the paper.
 """
 
 import time
