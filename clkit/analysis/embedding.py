@@ -50,10 +50,11 @@ def plane(features, like=None):
     """
     (x,) = _matrices(features)
     x = x - x.mean(0)
-    U, s, _ = np.linalg.svd(x, full_matrices=False)
-    points = np.zeros((len(x), 2))
-    k = min(2, len(s))
-    points[:, :k] = U[:, :k] * s[:k]
+    wide = x.shape[1] > len(x)  # then from the products of points, (n, n)
+    squares, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+    first = vectors[:, :-3:-1]  # of the largest eigenvalues, which come last
+    points = first * np.sqrt(squares[:-3:-1].clip(0)) if wide else x @ first
+    points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
     points /= np.sqrt((points**2).sum(axis=1).mean()) or 1
     if like is None:
         return points

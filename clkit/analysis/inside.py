@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from clkit.analysis import first_of
 from clkit.analysis.embedding import plane
 from clkit.analysis.gradients import groups
-from clkit.analysis.svcca import cka, fold, pool, svcca
+from clkit.analysis.svcca import cka, fold, svcca
 from clkit.engine.evaluate import eval_mode, in_eval_mode
 
 LOGITS = "logits"
@@ -135,14 +135,14 @@ def rows(learners, stream, *, images=1000, positions=POSITIONS):
 def planes(learners, images):
     """{layer: (T, N, 2)}: the images on a plane after each task, by the principal components of each layer.
 
-    Maps are averaged over their positions. Each plane is turned towards the one before.
+    A point is a whole image: all values of its maps. Each plane is turned towards the one before.
     """
     found = {}
     for learner in learners:
         with eval_mode(learner):
             parts = [layers(learner, x) for x, _ in images.batches(500, shuffle=False)]
-        for layer, first in parts[0].items():
-            values = torch.cat([pool(part[layer]) if first.ndim == 4 else part[layer] for part in parts])
+        for layer in parts[0]:
+            values = torch.cat([part[layer].flatten(1) for part in parts])
             before = found.setdefault(layer, [])
             before.append(plane(values, before[-1] if before else None))
     return {layer: np.stack(points) for layer, points in found.items()}

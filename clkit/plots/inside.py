@@ -136,7 +136,8 @@ def plot_map(sets, *, names=None, marked=None, legend=True, title=None, ax=None)
     """Features on a plane, coloured by class: filled markers for the first set, open ones for the second.
 
     sets: {what it is, such as "real": (points (n, 2), classes (n,))}, one or two.   names: of the classes.
-    marked: one class; the others become grey. The axes have no numbers: places on such a map mean nothing.
+    marked: one class; the others become grey.   legend: whether to draw it, or options for its place. The
+    axes have no numbers: places on such a map mean nothing.
     """
     sets = {said: (np.asarray(p), np.asarray(y)) for said, (p, y) in sets.items()}
     wrong = [f"{p.shape} and {y.shape}" for p, y in sets.values() if p.shape != (len(y), 2) or y.ndim != 1]
@@ -157,11 +158,12 @@ def plot_map(sets, *, names=None, marked=None, legend=True, title=None, ax=None)
     if title is not None:
         ax.set_title(title, fontsize=TICK + 2)
     if legend:
-        _map_legend(ax, [k for k in classes if marked in (None, k)], names, sets)
+        place = legend if isinstance(legend, dict) else {}
+        _map_legend(ax, [k for k in classes if marked in (None, k)], names, sets, place)
     return ax
 
 
-def _map_legend(ax, classes, names, sets):
+def _map_legend(ax, classes, names, sets, place):
     """A legend of the classes and, if there are two sets, of filled and open markers."""
     handles = []
     for k in classes:
@@ -171,4 +173,4 @@ def _map_legend(ax, classes, names, sets):
     for said, face in zip(sets if len(sets) > 1 else (), (BLACK, "none")):
         look = {"color": BLACK, "marker": "o", "linestyle": "none", "markerfacecolor": face, "label": said}
         handles.append(Line2D([], [], **look))
-    frame.legend(ax, handles=handles, ncols=1 + (len(handles) - 1) // 14)
+    frame.legend(ax, handles=handles, **{"ncols": 1 + (len(handles) - 1) // 14} | place)

@@ -42,6 +42,8 @@ def test_a_plane_has_the_first_principal_components_and_turns_towards_another():
     np.testing.assert_allclose(np.abs(found), np.abs(wanted), atol=1e-9)
     Q = np.array([[0.6, 0.8], [0.8, -0.6]])  # a rotation and a mirror
     np.testing.assert_allclose(embedding.plane(7 * x, like=3 * found @ Q), found @ Q, atol=1e-9)
+    wide = embedding.plane(np.hstack([x, np.zeros((40, 60))]), like=found)
+    np.testing.assert_allclose(wide, found, atol=1e-9)
     line = embedding.plane(x[:, :1])
     assert not line[:, 1].any() and (line**2).sum(1).mean() == pytest.approx(1)
     assert not embedding.plane(np.ones((4, 3))).any()

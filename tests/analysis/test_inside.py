@@ -251,7 +251,7 @@ def test_planes_turn_towards_each_other_and_show_the_same_images(stream):
     np.testing.assert_allclose(found["FC1"][0], found["FC1"][2], atol=1e-9)  # it stays
     assert not np.allclose(found["FC2"][0], found["FC2"][1], atol=0.1)
     net = nets.ConvNet((1, 8, 8), 6, widths=(3, 4, 5, 6))
-    maps = inside.layers(net, stream.test.images / 255)["Conv2"].mean((2, 3))
+    maps = inside.layers(net, stream.test.images / 255)["Conv2"].flatten(1)
     np.testing.assert_allclose(inside.planes([net], stream.test)["Conv2"][0], plane(maps), atol=1e-6)
 
 

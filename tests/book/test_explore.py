@@ -364,6 +364,7 @@ def test_layer_view_shows_the_classes_learned_and_the_similarity_of_a_layer():
         " test images are answered so. Right: on images of task 2, SVCCA of this layer with the network after"
         f" that task is 1.00 (chance floor {table['floor'][1, 1, 1]:.2f}); linear CKA is 1.00."
     )
+    assert [t.get_text() for t in left.get_legend().get_texts()] == ["c2"]
     colors = {tuple(dots.get_edgecolors()[0][:3]) for dots in left.collections}
     assert len(colors) == 2  # the marked class, and grey
     early = explore.layer_view(result, planes, labels, "Conv2", 0, marked=5)
@@ -528,9 +529,9 @@ def test_layer_explorer_moves_over_tasks_layers_classes_and_methods():
     controls, screen = parts(explore.layer_explorer(cases, labels))
     task, layer, marked, method = controls
     assert (task.min, task.max) == (1, 3) and layer.value == "Conv2"
-    assert marked.value == 0 and [label for label, _ in marked.options][:2] == ["all", "c0"]
-    task.value, layer.value, marked.value, method.value = 3, "logits", None, "er"
-    assert screen.value == show.as_html(explore.layer_view(*cases["er"], labels, "logits", 2))
+    assert marked.value is None and [label for label, _ in marked.options][:2] == ["all", "c0"]
+    task.value, layer.value, marked.value, method.value = 3, "logits", 3, "er"
+    assert screen.value == show.as_html(explore.layer_view(*cases["er"], labels, "logits", 2, 3))
     assert not plt.get_fignums()
     with pytest.raises(explore.ExploreError, match="nothing to explore"):
         explore.layer_explorer({}, labels)

@@ -8,6 +8,15 @@ from clkit.book.explore import common
 from clkit.book.explore.common import ExploreError, name_of
 from clkit.book.show import View
 
+# The place of the keys of the classes: below the map.
+KEYS = {
+    "loc": "upper center",
+    "bbox_to_anchor": (0.5, 0),
+    "ncols": 5,
+    "columnspacing": 0.8,
+    "handletextpad": 0,
+}
+
 
 def layer_view(result, planes, labels, layer, after=-1, marked=None):
     """A layer of a network after a task: test images on a plane, and its similarity to what it was.
@@ -20,9 +29,9 @@ def layer_view(result, planes, labels, layer, after=-1, marked=None):
     after, labels = _place(result, planes, layer, after, marked), np.asarray(labels)
     task = int(np.searchsorted(result.seen, marked or 0, side="right"))
     known = labels < result.seen[after]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.6), layout="constrained")
-    learned = marked if task <= after else None
-    plots.plot_map({"": (planes[layer][after][known], labels[known])}, marked=learned, legend=False, ax=left)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 4.0), layout="constrained")
+    look = {"marked": marked if task <= after else None, "names": result.names, "legend": KEYS}
+    plots.plot_map({"": (planes[layer][after][known], labels[known])}, **look, ax=left)
     left.set_title(f"{layer}: images of all classes so far", fontsize=10)
     said = f"{layer}: similarity, images of task {task + 1}"
     plots.plot_similarity_course(result, layer, task, legend=False, title="", ax=right)
@@ -87,6 +96,6 @@ def layer_explorer(cases, labels):
         lambda task, layer, marked, method: layer_view(*cases[method], labels, layer, task - 1, marked),
         task=common.slider("task", len(result.seen)),
         layer=common.stops("layer", [(name, name) for name in planes], at=-2 if len(planes) > 1 else -1),
-        marked=common.choice("class", classes, at=1),
+        marked=common.choice("class", classes),
         method=common.choice_of(cases),
     )
