@@ -69,6 +69,14 @@ LINES = {
         "peak beyond torch: reference",
         "peak beyond torch",
     ],
+    "gfr": [
+        "classifier",
+        "classifier, reference",
+        "classifier, bare networks",
+        "generator",
+        "generator, reference",
+        "generator, features alone",
+    ],
 }
 
 

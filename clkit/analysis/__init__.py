@@ -43,6 +43,13 @@ def generated_images(experiment, stream, device):
     return columns(stream, device, DRAWN.get(experiment.preset, 1000))
 
 
+def recalled_features(experiment, stream, device):
+    """Recalled and real features, class means of the latter, and how many of the former are recognised."""
+    from clkit.analysis.features import columns
+
+    return columns(stream.to(device), TESTED_AT)
+
+
 def gradient_correlation(experiment):
     """Cosines between the gradients of recalled and real images, by layer group."""
     from clkit.analysis import gradients
@@ -61,5 +68,6 @@ PROBES = {
     "accuracy_by_task": accuracy_by_task,
     "accuracy_by_epoch": accuracy_by_epoch,
     "generated": generated_images,
+    "features": recalled_features,
 }
 STUDIES = {"gradients": gradient_correlation}

@@ -146,7 +146,8 @@ SEEDS = {("shapes-10-5", "paper"): (0,), **{(name, "laptop"): (0, 1, 2) for name
 TABLES = {
     "loss": Table(),
     "drift": Table(),
-    "features": Table(keep="first seed", variants=False),
+    "features": Table(first_seed_columns=("real", "generated", "means"), variants=False, probe="features",
+                      large="features of ten classes and means of all, after each task, of the first seed"),
 }
 
 PAPER = Paper("GFR", "Liu et al. 2020", VARIANTS, SETTINGS, BENCHMARKS, RUNS, TABLES, SEEDS)

@@ -132,6 +132,35 @@ def test_tables_of_arm_are_whole(name, benchmark, methods, numbers):
     assert len({row["method"] for row in rows}) == methods and len(rows) == numbers
 
 
+def test_tables_of_gfr_are_whole():
+    rows = [row for row in table() if row["paper"] == "gfr"]
+    counts = {name: len([row for row in rows if row["table"] == name]) for name in ("Table 2", "Table 3")}
+    assert counts == {"Table 2": 5 * 4, "Table 3": 3 * 4}
+    assert (
+        {row["benchmark"] for row in rows if row["table"] in counts}
+        == {"cifar100-4"}
+        <= set(papers.benchmarks())
+    )
+
+
+def test_printed_memory_of_gfr_agrees_with_what_is_stored():
+    rows = [row for row in table() if row["paper"] == "gfr"]
+    for benchmark, size in (
+        ("cifar100", 3 * 32**2),
+        ("imagenet100", 3 * 256**2),
+        ("imagenet1000", 3 * 256**2),
+    ):
+        images = one(rows, benchmark=benchmark, metric="stored images")
+        printed = one(rows, benchmark=benchmark, metric="memory of stored images")
+        megabytes = images * size / (10**6 if benchmark == "cifar100" else 2**20)
+        assert abs(printed - megabytes) < 0.015 * printed
+    G, D = (200 + 100 + 1) * 512 + 2 * 513 * 512, 2 * 513 * 512 + 513 + 100 * 512  # with 100 classes
+    printed = one(rows, method="gfr", metric="memory of the generator and the critic")
+    assert (G, D) == (679_424, 577_025) and abs(4 * (G + D) / 2**20 - printed) < 0.3
+    alike = one(rows, metric="stored images with as many bytes as the memory")
+    assert abs(printed * 2**20 / (3 * 256**2) - alike) < 0.01
+
+
 def test_benchmarks_of_arm_are_those_of_the_presets():
     named = {row["benchmark"] for row in table() if row["paper"] == "arm"}
     assert named == {"mnist-5k-5", "cifar10-5", "miniimagenet-20"} <= set(papers.benchmarks())
@@ -217,6 +246,9 @@ def test_a_second_source_stands_beside_a_number():
     row = published.one(paper="spacenet", table="Table 2", method="dgr", metric="average accuracy")
     assert row.second_source == "91.24 ± 0.33 (van de Ven and Tolias 2019)" and row.text == "90.79"
     assert {r.second_source for r in published.rows() if r.paper == "dgm"} == {"none found"}
+    metric = "average accuracy after 100 classes"
+    two = [published.one(paper="gfr", table=t, method="gfr", metric=metric) for t in ("Table 2", "Table 3")]
+    assert [r.second_source for r in two] == [f"{r.text} (its {r.table})" for r in reversed(two)]
 
 
 # ---- looking numbers up

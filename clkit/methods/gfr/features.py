@@ -67,7 +67,7 @@ class Critic(nn.Module):
         with torch.no_grad():
             for layer in self.layers:
                 h = layer(u)
-                slopes.append(torch.where(h > 0, 1.0, SLOPE).to(h.dtype))
+                slopes.append(F.threshold(h.sign(), 0, SLOPE))         # 1, or SLOPE
                 u = h * slopes[-1]
         g = self.top(c)
         for layer, slope in zip(reversed(self.layers), reversed(slopes)):

@@ -3,8 +3,8 @@
     python -m clkit run gfr/shapes-10-5 --preset teach
     python -m clkit run gfr-gaussian/shapes-10-5 --preset teach     # Gaussian class prototypes instead of G
 
-See also: features.py (G, D, their losses, Gaussian prototypes), blocks/nets.py (the image network, which is F
-up to a stage and H after it), papers/gfr.py.
+See also: features.py (G, D, their losses, Gaussian prototypes), importance.py (EWC, MAS), blocks/nets.py (the
+image network, which is F up to a stage and H after it), analysis/features.py, papers/gfr.py.
 
     GFR(tasks): for each task t = 0, 1, ... with images D_t:
         F* <- F                                     the network before the task             frozen
@@ -68,7 +68,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from clkit.blocks import nets
-from clkit.blocks.functional import sum_over_set
 from clkit.blocks.gan import adam, finite, own_gradients, step
 from clkit.blocks.memory import as_pixels
 from clkit.blocks.pixels import Standardise, crop_and_flip, zoom_and_flip
@@ -84,6 +83,7 @@ from clkit.methods.gfr.features import (
     alignment,
     critic_losses,
 )
+from clkit.methods.gfr.importance import importance
 
 REVISION = 1
 PUSHED = 4096                                           # images whose features are computed at once
@@ -153,7 +153,8 @@ class GFR(Learner):
                 "NaN where a column belongs to the other phase",
         "drift": "one row per epoch of the classifier, from the second task on: epoch, cosine of the "
                  "features of the task's images before the task and now",
-        "features": "one row per task, from a probe: what is recalled, and features of test images",
+        "features": "one row per task, from a probe: labels (M,), real (M, D), generated (M, D), means "
+                    "(K, D), recognised (K,), future",
     }
     memory_kinds = {"generator": "generators", "critic": "generators", "gaussians": "features",
                     "importance": "importance"}
@@ -180,7 +181,8 @@ class GFR(Learner):
         weighs = config.regulariser in ("ewc", "mas")
         count = sum(p.numel() for p in self.extractor().parameters()) if weighs else 0
         self.register_buffer("importance", torch.zeros(count, device="cpu") if weighs else None)    # (P,) A
-        self.register_buffer("known", torch.zeros((), dtype=torch.int64, device="cpu"))  # classes to recall
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64, device="cpu"))      # classes learned
+        self.register_buffer("known", torch.zeros((), dtype=torch.int64, device="cpu"))     # classes recalled
 
     def size_of_features(self):
         """The shape of what F gives for an image: (D,) or (C, h, w)."""
@@ -214,6 +216,7 @@ class GFR(Learner):
     def learn(self, task, trace):
         self.grow(task.seen)
         self.fit(task, trace)
+        self.seen.fill_(task.seen)
         if task.seen < self.classes:
             if self.importance is not None:
                 self.weigh(task)
@@ -295,11 +298,8 @@ class GFR(Learner):
 
     def weigh(self, task):
         """Measure how much each weight of F matters for the images of the task (detail 11)."""
-        fisher = self.config.regulariser == "ewc"
         net = nn.Sequential(self.standardise, self.net).train(self.net.training)
-        of, errors = (torch.square, error_of_likely) if fisher else (torch.abs, error_of_norm)
-        total = sum_over_set(of, net, task.train, task.seen, errors)[:len(self.importance)]
-        new = total / len(task.train)
+        new = importance(net, task.train, task.seen, self.config.regulariser)[:len(self.importance)]
         self.importance = (self.importance + new) / 2 if task.first else new
 
     # -- the memory of features
@@ -376,8 +376,12 @@ class GFR(Learner):
 
     # -- answers
 
+    def features(self, x):
+        """F of images x (B, C, H, W) in [0, 1]: features (B, D), or maps."""
+        return self.until(self.net, self.standardise(x))
+
     def forward(self, x):
-        return self.after(self.until(self.net, self.standardise(x)))            # (B, K)
+        return self.after(self.features(x))                                     # (B, K)
 
     def recall(self, n, label=None):
         """n features (n, D) and their classes (n,): of all remembered classes in turn, or of one of them."""
@@ -414,17 +418,6 @@ def distance(u, before, kind):
     """
     gap = (u - before).flatten(1)                                               # (B, D)
     return torch.linalg.vector_norm(gap) if kind == "frob" else torch.linalg.vector_norm(gap, dim=1).mean()
-
-
-def error_of_likely(logits, y):
-    """The gradient of -log p of the likely class in the logits (B, K): (1, B, K)."""
-    p = F.softmax(logits, 1)
-    return (p - F.one_hot(logits.argmax(1), p.shape[1]))[None]
-
-
-def error_of_norm(logits, y):
-    """The gradient of the norm of the logits (B, K) in the logits: (1, B, K)."""
-    return F.normalize(logits)[None]
 
 
 def decay(optimizer, lr, factor, every, epoch):
