@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import nn
@@ -70,7 +70,8 @@ class _Block(nn.Module):
 class ResNet(_Net):
     """Residual network of basic blocks: (B, C, H, W) -> (B, K).
 
-    widths: channels of each stage; all stages but the first halve the side.   depth: blocks of a stage.
+    widths: channels of each stage; all stages but the first halve the side.   depth: blocks of a stage, or of
+    each.
     stem: "small", a 3x3 convolution, or "large", a 7x7 convolution and max-pooling that divide the side by 4,
     for images of 224 pixels.
     pool: side of the adjacent squares of positions that are averaged before the head; positions left over at
@@ -82,12 +83,13 @@ class ResNet(_Net):
 
     def __init__(self, shape, classes, widths, depth=2, pool=None, stem="small"):
         super().__init__()
-        self.pool, self.depth, self.large = pool, depth, stem == "large"
+        depths = (depth,) * len(widths) if isinstance(depth, int) else depth
+        self.pool, self.ends, self.large = pool, tuple(accumulate(depths)), stem == "large"
         self.stem = nn.Conv2d(shape[0], widths[0], *((7, 2, 3) if self.large else (3, 1, 1)), bias=False)
         self.bn = nn.BatchNorm2d(widths[0])
         before = [widths[0], *widths[:-1]]
         blocks = [_Block(b if k else a, b, 1 if k or not s else 2)
-                  for s, (a, b) in enumerate(zip(before, widths)) for k in range(depth)]
+                  for s, (a, b) in enumerate(zip(before, widths)) for k in range(depths[s])]
         self.blocks = nn.Sequential(*blocks)
         squares = [1 if pool is None else max(1, -(-side // 8) // pool) for side in shape[1:]]
         self.head = nn.Linear(widths[-1] * math.prod(squares), classes)
@@ -104,30 +106,35 @@ class ResNet(_Net):
     @property
     def stages(self):
         """The number of stages."""
-        return len(self.blocks) // self.depth
+        return len(self.ends)
 
-    def until(self, x, stage):
-        """What a stage gives, from 1: maps (B, width, h, w), or after the last one features (B, D)."""
+    def maps(self, x, stage):
+        """The maps of a stage, from 1: (B, width, h, w); those of the last one are not averaged yet."""
         x = F.relu(self.bn(self.stem(x)))
         if self.large:
             x = F.max_pool2d(x, 3, 2, 1)
-        x = self.blocks[:stage * self.depth](x)
-        return self._averaged(x) if stage == self.stages else x
+        return self.blocks[:self.ends[stage - 1]](x)
+
+    def until(self, x, stage):
+        """What a stage gives, from 1: maps (B, width, h, w), or after the last one features (B, D)."""
+        x = self.maps(x, stage)
+        return self.averaged(x) if stage == self.stages else x
 
     def after(self, u, stage):
         """Logits (B, K) from what a stage gives."""
         if stage < self.stages:
-            u = self._averaged(self.blocks[stage * self.depth:](u))
+            u = self.averaged(self.blocks[self.ends[stage - 1]:](u))
         return self.head(u)
 
     def layers_until(self, stage):
         """The modules that `until` uses: a list."""
-        return [self.stem, self.bn, *self.blocks[:stage * self.depth]]
+        return [self.stem, self.bn, *self.blocks[:self.ends[stage - 1]]]
 
     def features(self, x):
         return self.until(x, self.stages)                                       # (B, D)
 
-    def _averaged(self, x):
+    def averaged(self, x):
+        """Features (B, D) of the maps of the last stage."""
         if self.pool is None:
             return F.adaptive_avg_pool2d(x, 1).flatten(1)                       # (B, width)
         return F.avg_pool2d(x, [min(self.pool, side) for side in x.shape[2:]]).flatten(1)
@@ -223,8 +230,11 @@ NETS = {
     "resnet18-pool2": partial(ResNet18, pool=4),
     "resnet18-wide": partial(ResNet18, width=64),       # 11,220,132 parameters for 100 classes
     "resnet18-large": partial(ResNet18, width=64, stem="large"),        # 11,689,512 for 1,000 classes
+    "resnet34": partial(ResNet, widths=(64, 128, 256, 512), depth=(3, 4, 6, 3)),    # 21,287,252 for 20
     "resnet32": partial(ResNet, widths=(16, 32, 64), depth=5),          # He et al. 2016, section 4.2
     "resnet10": partial(ResNet, widths=(12, 24, 48, 96), depth=1),      # for 16x16 images on a CPU
+    "resnet8": partial(ResNet, widths=(16, 32, 64), depth=1),
+    "resnet8-wide": partial(ResNet, widths=(32, 64, 128), depth=1),
     "zenke": ZenkeNet,
     "zenke-wide": partial(ZenkeNet, widths=(64, 64, 128, 128)),          # twice as many maps
 }
@@ -243,3 +253,48 @@ def build(name, shape, classes, rectified=True):
     net = NETS[name](shape, classes)
     net.rectified = rectified
     return net
+
+
+# ---- start values from a file
+
+_TORCHVISION = {"stem": "conv1", "bn": "bn1", "shortcut": "downsample", "head": "fc"}
+
+
+def load(net, path):
+    """Give a network the weights in a file, all but those of the head; nothing is downloaded.
+
+    path: of a state_dict written by torch.save, with the names of this file or, for residual networks, those
+    of torchvision. Only tensors are read from it. ClkitError if that is impossible, or if names or shapes do
+    not agree.
+    """
+    cure = "name a file with the weights of the same network, or leave out weights="
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    except Exception as error:                          # of reading, of unpickling, of the structure
+        said = str(error).partition("\n")[0]
+        raise ClkitError(f"the weights in {path} cannot be read ({said}): {cure}") from error
+    wanted = {name: value for name, value in net.state_dict().items() if not name.startswith("head.")}
+    ours = "stem.weight" in found or not isinstance(net, ResNet)
+    names = dict(zip(wanted, wanted if ours else _torchvision_names(net, wanted)))
+    for name, theirs in names.items():
+        if theirs not in found:
+            raise ClkitError(f"the weights in {path} have no {theirs}: {cure}")
+        if found[theirs].shape != wanted[name].shape:
+            raise ClkitError(f"{theirs} has the shape {tuple(found[theirs].shape)} in {path}, but "
+                             f"{tuple(wanted[name].shape)} in the network: {cure}")
+    with torch.no_grad():
+        for name, theirs in names.items():
+            wanted[name].copy_(found[theirs])
+
+
+def _torchvision_names(net, names):
+    """The names that tensors of a ResNet have in torchvision: its blocks are counted stage by stage."""
+    starts, found = (0, *net.ends), []
+    for name in names:
+        part, *rest = name.split(".")
+        if part == "blocks":
+            stage = next(s for s, end in enumerate(net.ends, 1) if int(rest[0]) < end)
+            part, rest = f"layer{stage}", [str(int(rest[0]) - starts[stage - 1]), *rest[1:]]
+        found.append(".".join(_TORCHVISION.get(word, word) for word in (part, *rest)))
+    return found

@@ -3,6 +3,11 @@
 import torch
 
 
+def flat(tensors):
+    """The values of tensors in one vector (P,), in the order of their indices, whatever their layout."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
 def split_like(vector, parameters):
     """Views of a vector (P,) in the shapes of these parameters, in their order."""
     parts = vector.split([p.numel() for p in parameters])
@@ -18,8 +23,7 @@ class QuadraticPenalty:
 
     def __init__(self, net, importance, centre=None, rest=0.0):
         parameters = list(net.parameters())
-        if centre is None:                              # reshape: weights may be stored channels last
-            centre = torch.cat([p.detach().reshape(-1) for p in parameters])
+        centre = flat(parameters).detach() if centre is None else centre
         self.terms = list(zip(parameters, split_like(importance, parameters), split_like(centre, parameters)))
         self.rest = rest
 

@@ -34,6 +34,13 @@ FAMILIES = {                                            # file: {method: the Lea
                 "gfr-distill": "GFR", "gfr-replay": "GFR", "gfr-ewc": "GFR", "gfr-mas": "GFR",
                 "gfr-finetune": "GFR", "gfr-joint": "JointGFR"},
     "dgm.dgm": {"dgmw": "DGM", "dgma": "DGM", "dgm-no-replay": "DGM"},
+    "mfgr.mfgr": dict.fromkeys(("mfgr", "mfgr-code", "mfgr-base", "mfgr-bn", "mfgr-no-nkd"), "MFGR"),
+    "mfgr.deep_inversion": {"deep-inversion": "DeepInversion"},
+    "mfgr.icarl_g": {"icarl-sgd": "ICaRLSGD", "icarl-mfgr": "ICaRLG"},
+    "baselines.lwf_local": {"lwf-sgd": "LocalLwF"},
+    "baselines.lwm": {"lwm": "LwM"},
+    "baselines.muc": {"mas-sgd": "MUC", "muc-mas": "MUC", "muc-lwf": "MUC"},
+    "baselines.oracle": {"finetune-sgd": "FinetuneSGD", "oracle": "Oracle"},
 }
 
 LEARNERS = {method: getattr(import_module(f"clkit.methods.{file}"), name)

@@ -23,6 +23,7 @@ FILES = (
     "generative",
     "gfr",
     "incremental",
+    "mfgr",
 )
 PAPERS = {name: import_module(f"clkit.papers.{name}").PAPER for name in FILES}
 

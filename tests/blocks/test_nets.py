@@ -1,10 +1,13 @@
 """Networks: the numbers of parameters printed in the papers, shapes, and names."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from clkit.blocks import nets
+from clkit.data import torchvision
 from clkit.errors import ClkitError
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
@@ -94,6 +97,9 @@ RESIDUAL = {  # name: (image, classes, parameters, what each stage gives)
     "resnet18-large": ((3, 224, 224), 1000, 11_689_512, [(64, 56, 56), (128, 28, 28), (256, 14, 14), (512,)]),
     "resnet32": ((3, 32, 32), 100, 472_756, [(16, 32, 32), (32, 16, 16), (64,)]),
     "resnet10": ((3, 16, 16), 20, 175_280, [(12, 16, 16), (24, 8, 8), (48, 4, 4), (96,)]),
+    "resnet34": ((3, 32, 32), 20, 21_287_252, [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512,)]),
+    "resnet8": ((1, 16, 16), 10, 77_754, [(16, 16, 16), (32, 8, 8), (64,)]),
+    "resnet8-wide": ((3, 16, 16), 20, 309_940, [(32, 16, 16), (64, 8, 8), (128,)]),
 }
 
 
@@ -128,6 +134,67 @@ def test_the_large_stem_is_that_of_the_usual_resnet18():
     first = nn.functional.conv2d(x, net.stem.weight, stride=2, padding=3)
     first = nn.functional.max_pool2d(torch.relu(net.bn(first)), 3, 2, 1)
     torch.testing.assert_close(net.until(x, 1), net.blocks[1](net.blocks[0](first)))
+
+
+def test_the_resnet34_has_34_layers_and_36_batch_normalisations():
+    net = nets.build("resnet34", (3, 32, 32), 20)
+    layers = [n for n, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and "short" not in n]
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(layers) == 34 and len(norms) == 36 and sum(m.num_features for m in norms) == 8512
+    assert net.ends == (3, 7, 13, 16)
+
+
+def test_the_maps_of_the_last_stage_are_what_is_averaged():
+    net, x = nets.build("resnet8", (1, 16, 16), 5).eval(), images((1, 16, 16))
+    maps = net.maps(x, net.stages)
+    assert maps.shape == (2, 64, 4, 4)
+    torch.testing.assert_close(maps.mean((2, 3)), net.features(x))
+
+
+# ---- start values from a file
+
+
+def test_weights_of_torchvision_give_the_features_of_torchvision(tmp_path):
+    torch.manual_seed(0)
+    theirs = torchvision().models.resnet18()
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+    net, x = nets.build("resnet18-large", (3, 64, 64), 5).eval(), images((3, 64, 64))
+    head = net.head.weight.clone()
+    nets.load(net, tmp_path / "weights.pt")
+    theirs.fc = nn.Identity()
+    torch.testing.assert_close(net.features(x), theirs.eval()(x))
+    assert torch.equal(net.head.weight, head), "the head is the learner's own"
+
+
+def test_weights_of_the_same_network_are_taken_over(tmp_path):
+    one, other = (nets.build("resnet8", (1, 8, 8), k) for k in (3, 7))
+    torch.save(one.state_dict(), tmp_path / "weights.pt")
+    nets.load(other, tmp_path / "weights.pt")
+    assert torch.equal(one.features(images((1, 8, 8))), other.features(images((1, 8, 8))))
+
+
+class Gadget:
+    """Something that is no tensor."""
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    net, path = nets.build("resnet8", (1, 8, 8), 3), tmp_path / "weights.pt"
+    with pytest.raises(ClkitError, match=r"weights.pt cannot be read \(.*No such file.*leave out weights="):
+        nets.load(net, path)
+    before = copy.deepcopy(net.state_dict())
+    for content, said in (
+        (nets.build("resnet8-wide", (1, 8, 8), 3).state_dict(), r"stem.weight has the shape \(32, 1, 3, 3\)"),
+        ({"conv1.weight": torch.zeros(16, 1, 3, 3)}, "have no bn1.weight"),
+        (Gadget(), "cannot be read"),
+        ([1, 2], "cannot be read"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(ClkitError, match=said):
+            nets.load(net, path)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize("shape", SHAPES)

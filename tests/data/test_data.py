@@ -1349,3 +1349,30 @@ def test_get_of_cifar10_100_fetches_both_and_executes_neither(home, monkeypatch,
 def test_an_unknown_name_offers_cifar10_100():
     with says("'cifar10_100'", "did you mean .*cifar10-100"):
         load("cifar10_100")
+
+
+# Joined sets
+
+
+def test_joined_sets_follow_one_another(home):
+    write_classes(home / "birds", ("crow", "wren"))
+    write_classes(home / "tools", ("axe", "bow", "saw"), side=16)
+    for green, loaded in enumerate(load("birds+tools", side=8)):
+        assert loaded.name == "birds+tools(side=8)" and loaded.shape == (3, 8, 8)
+        assert loaded.names == ("crow", "wren", "axe", "bow", "saw")
+        assert loaded.groups == ("birds",) * 2 + ("tools",) * 3
+        assert loaded.labels.tolist() == [0, 1, 2, 3, 4]
+        assert loaded.images[:, 0, 0, 0].tolist() == [0, 1, 0, 1, 2]
+        assert (loaded.images[:, 1] == green).all()
+    assert data.present("birds+tools") and not data.present("birds+planes")
+    with says("parts of birds.tools differ", r"birds \(3, 32, 32\), tools \(3, 16, 16\)", "give side=N"):
+        load("birds+tools")
+    with says("no data set 'tool'", "did you mean tools"):
+        load("birds+tool")
+    with says("no option 'families'", "it has side"):
+        load("birds+tools", families=2)
+
+
+def test_an_embedded_set_can_be_joined():
+    train, _ = load("digits+digits28", side=8)
+    assert train.classes == 20 and train.labels.max() == 19 and len(train) == 2 * 1438
