@@ -1011,6 +1011,7 @@ def test_kill_before_the_rename_is_harmless_and_cleared(animals, home, capsys):
         ("someone", False, True),
         ("1", True, False),
     ],
+    ids=["this process", "another", "ended", "no number", "a name", "old"],
 )
 def test_only_what_ended_processes_left_is_cleared(animals, home, writer, old, kept):
     load("animals", side=4)
