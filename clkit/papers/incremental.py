@@ -41,7 +41,7 @@ _NARROW = {"net": "resnet10", "mean": (0.5,), "std": (0.25,), "augment": "flip",
 _SHAPES = {"smoke": _TINY, "teach": _NARROW}
 _LAPTOP = {"net": "resnet10", "epochs": 30, "batch_size": 64}
 _ON_CIFAR = {**_SHAPES, "laptop": _LAPTOP, "paper": {}}
-_SGD = {"smoke": {"milestones": (1,), "per_class": 5}, "teach": {"milestones": (15, 25)},
+_SGD = {"smoke": {"milestones": (1,), "per_class": 5}, "teach": {"epochs": 15, "milestones": (8, 12)},
         "laptop": {"milestones": (15, 25)}}
 _SGD_ON_SHAPES = {"paper": {"milestones": (15, 25)}}
 _FEW = {"smoke": {"importance_images": 20}, "teach": {"importance_images": 200},
