@@ -26,7 +26,7 @@ VARIANTS = {
     "gfr-joint": Variant("Joint (GFR's training)", BLACK, "D", DASHED, _PLAIN),
 }
 
-_EASY = {"siblings": 1, "side": 16, "difficulty": 0.3}  # a class of each family, and details that show
+_EASY = {"siblings": 1, "side": 16, "difficulty": 0.1}  # a class of each family, and details that show
 _FEW = {"max_per_class": 20}
 _SMOKE = Benchmark("shapes", (2, 1, 1), {**_EASY, "families": 4}, _FEW)
 _SMALL = {"side": 16}
@@ -110,13 +110,14 @@ CIFAR_MEAN = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.201)} 
 IMAGENET_MEAN = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 _TINY_GAN = {"nz": 8, "hidden": 16, "gan_epochs": 2, "gan_lr": 1e-3}
-_SMALL_GAN = {"nz": 32, "hidden": 128, "gan_epochs": 60, "gan_lr": 1e-3}
+_SMALL_GAN = {"nz": 32, "hidden": 128, "gan_epochs": 100, "gan_lr": 1e-3, "gan_lr_step": 80,
+              "alignment": 4e-3}
 _TINY = {"net": "resnet10", "mean": (0.5,), "std": (0.25,), "epochs": 2, "batch_size": 16, "augment": "flip",
          **_TINY_GAN}
-_NARROW = {"net": "resnet10", "mean": (0.5,), "std": (0.25,), "epochs": 30, "batch_size": 32,
-           "augment": "flip", **_SMALL_GAN}
+_NARROW = {"net": "resnet10", "mean": (0.5,), "std": (0.25,), "epochs": 60, "lr_step": 50, "batch_size": 32,
+           **_SMALL_GAN}
 _SHAPES = {"smoke": _TINY, "teach": _NARROW}
-_LAPTOP = {**_NARROW, **CIFAR_MEAN, "batch_size": 64, "augment": "shift"}
+_LAPTOP = {**_NARROW, **CIFAR_MEAN, "batch_size": 64}
 _PHOTOS = {"net": "resnet18-large", "augment": "zoom", "view": 224, "epochs": 101, "lr_step": 100,
            "gan_epochs": 201, **IMAGENET_MEAN}
 _ON_CIFAR = {**_SHAPES, "laptop": _LAPTOP, "paper": {}}
