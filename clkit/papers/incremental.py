@@ -36,15 +36,16 @@ VARIANTS = {
 }
 
 _TINY = {"net": "resnet10", "mean": (0.5,), "std": (0.25,), "augment": "flip", "epochs": 2, "batch_size": 16}
-_NARROW = {"net": "resnet10", "mean": (0.5,), "std": (0.25,), "augment": "flip", "epochs": 30,
+_NARROW = {"net": "resnet10", "mean": (0.5,), "std": (0.25,), "epochs": 60, "milestones": (49,),
            "batch_size": 32}
 _SHAPES = {"smoke": _TINY, "teach": _NARROW}
-_LAPTOP = {"net": "resnet10", "epochs": 30, "batch_size": 64}
+_LAPTOP = {"net": "resnet10", "epochs": 60, "milestones": (49,), "batch_size": 64}
 _ON_CIFAR = {**_SHAPES, "laptop": _LAPTOP, "paper": {}}
-_SGD = {"smoke": {"milestones": (1,), "per_class": 5}, "teach": {"milestones": (15, 25)},
-        "laptop": {"milestones": (15, 25)}}
-_SGD_ON_SHAPES = {"paper": {"milestones": (15, 25)}}
-_FEW = {"smoke": {"importance_images": 20}, "teach": {"importance_images": 200},
+_SGD = {"smoke": {"milestones": (1,), "per_class": 5}, "teach": {"epochs": 15, "milestones": (8, 12)},
+        "laptop": {"epochs": 40, "milestones": (20, 30)}}
+_SGD_ON_SHAPES = {"paper": {"epochs": 40, "milestones": (20, 30)}}
+_HALF = {"epochs": 30, "milestones": (24,)}
+_FEW = {"smoke": {"importance_images": 20}, "teach": {**_HALF, "importance_images": 200},
         "laptop": {"importance_images": 1000}}
 SETTINGS = {
     "shapes-10-5": {**_SHAPES, "laptop": "paper", "paper": _NARROW},
@@ -61,6 +62,7 @@ SETTINGS = {
     "icarl-cnn/shapes-10-5": _SGD_ON_SHAPES,
     "icarl-nme/*": _SGD,
     "icarl-nme/shapes-10-5": _SGD_ON_SHAPES,
+    "lwf-max/*": {"teach": _HALF},
     "ewc-max/*": _FEW,
     "mas-max/*": _FEW,
 }
