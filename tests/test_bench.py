@@ -69,6 +69,7 @@ LINES = {
         "peak beyond torch: reference",
         "peak beyond torch",
     ],
+    "mfgr": [f"stage {n}, {which}" for n in (1, 2) for which in ("reference", "bf16", "fp32")],
     "gfr": [
         "classifier",
         "classifier, reference",

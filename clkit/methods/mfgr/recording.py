@@ -60,8 +60,15 @@ def check_fit(config, net, shape):
 
 
 def record(config, old, shape, task, trace, classes):
-    """A generator of images of shape (C, H, W) that is trained against the network `old` (equation 7)."""
+    """A generator of images of shape (C, H, W), trained against the frozen network `old`."""
     generator = Generator(shape, config.noise, config.g_maps, config.g_side).to(old.head.weight.device)
+    train(config, generator, old, task, trace, classes)
+    trace("samples", **look(config, generator, old, classes))
+    return generator
+
+
+def train(config, generator, old, task, trace, classes):
+    """Train a generator by equation 7."""
     optimizer = torch.optim.Adam(generator.parameters(), lr=config.g_lr, fused=True)
     steps, last = range(config.g_steps), config.g_steps - 1
     with Statistics(old) as statistics:
@@ -79,8 +86,6 @@ def record(config, old, shape, task, trace, classes):
             if step == last or step % max(1, len(steps) // GRIDS) == 0:
                 trace("images", step=step, images=pictures(x[:SHOWN].detach()),
                       labels=logits[:SHOWN].argmax(1))
-    trace("samples", **look(config, generator, old, classes))
-    return generator
 
 
 def drawn(config, generator, old, n):
