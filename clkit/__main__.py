@@ -82,7 +82,7 @@ def _add_run(commands):
     one.add_argument("--tasks", type=_tasks, help="own data: number of classes in each task, such as 6,6,6,6")
     words = "own data: order of classes: random from a seed, by name, or from a file with one name per line"
     one.add_argument("--order", metavar="SEED | natural | FILE", help=words)
-    words = "trace tables to record, such as loss,masks; '*' records all"
+    words = "trace tables to record, such as loss,masks; '*' records all but similarity"
     one.add_argument("--keep", metavar="TABLES", help=words)
     words = "seconds between checkpoints (60)"
     one.add_argument("--every", type=_seconds, default=60.0, metavar="SECONDS", help=words)

@@ -18,6 +18,7 @@ from clkit.engine import RunError
 from clkit.engine.learner import Learner
 from clkit.engine.past import Past
 from clkit.engine.run import run
+from clkit.experiments.runner import _asked_for
 from clkit.result import load, save
 from tests.fakes import Config as Epochs
 from tests.fakes import Growing, small_stream
@@ -292,4 +293,6 @@ def test_any_method_records_it_when_asked_by_name(name, tmp_path, monkeypatch):
     assert len(past) == T
     assert all(torch.equal(v, learner.state_dict()[k]) for k, v in past[-1].state_dict().items())
     usual = experiments.experiment(name, "smoke")
-    assert "similarity" not in usual.tables and "similarity" not in usual.known_tables
+    assert "similarity" not in usual.tables
+    assert "similarity" not in _asked_for(usual, ("*", "sim*")) and "loss" in _asked_for(usual, ("*",))
+    assert "similarity" in _asked_for(usual, ("loss", "similarity"))
