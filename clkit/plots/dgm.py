@@ -13,7 +13,8 @@ from clkit.plots import frame
 from clkit.plots.bars import ABOVE
 from clkit.plots.frame import PlotError
 from clkit.plots.images import plot_images
-from clkit.plots.style import TICK, style
+from clkit.plots.style import TICK
+from clkit.plots.style import drawn_style as style
 from clkit.result import interval
 
 # ---- masks

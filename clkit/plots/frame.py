@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from clkit.errors import ClkitError
-from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TICK, plain, style
+from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TICK, plain
+from clkit.plots.style import drawn_style as style
 from clkit.result import Result, interval
 
 
