@@ -118,6 +118,8 @@ def class_folders(folder: Path) -> dict[str, Path]:
     if len(found) < 2:
         count = f"{len(found) or 'no'} class folder{'s' * (len(found) != 1)}"
         cure = "make one folder of images per class there"
+        if found and subfolders(only := next(iter(found.values()))):
+            cure += f", or name {only} if its folders are the classes"
         raise DataError(f"{folder} holds {count}, but at least two are needed: {cure}")
     return dict(sorted(found.items()))
 

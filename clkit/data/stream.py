@@ -10,6 +10,8 @@ import copy
 import hashlib
 import itertools
 import numbers
+import operator
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -134,7 +136,7 @@ class Stream:
     def __getitem__(self, t: int) -> Task:
         if not -len(self) <= t < len(self):
             raise IndexError(f"the stream has {len(self)} tasks, numbered from 0: there is no task {t}")
-        t %= len(self)
+        t = operator.index(t) % len(self)
         train = self._window(self._train, self._train_ends, t, self.single_pass, self._ordered)
         val = self._window(self._val, self._val_ends, t) if self.val else None
         return Task(t, self.seen[t] - self.classes_per_task[t], self.seen[t], train, val)
@@ -193,7 +195,7 @@ def read_order(path: str | Path) -> list[str]:
 
     Blank lines, lines that begin with # and white space around names are ignored.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

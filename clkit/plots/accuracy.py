@@ -5,7 +5,8 @@ from matplotlib import colormaps
 
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import SEQUENTIAL, TASK_MARKERS, TICK, plain, style
+from clkit.plots.style import SEQUENTIAL, TASK_MARKERS, TICK, plain
+from clkit.plots.style import drawn_style as style
 from clkit.result import interval
 
 MOST_CELLS = 1000  # in a row of a confusion matrix: more than a figure has pixels

@@ -7,7 +7,8 @@ from matplotlib.patches import Patch
 from clkit.papers.palette import BLUE, DASHED, GREEN, GREY, MEMORY_KINDS, ORANGE, PURPLE, WINE
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import SMALL, TICK, plain, style
+from clkit.plots.style import SMALL, TICK, plain
+from clkit.plots.style import drawn_style as style
 from clkit.result import interval
 
 ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}  # a legend

@@ -7,7 +7,8 @@ import numpy as np
 
 from clkit.errors import ClkitError
 from clkit.papers.palette import MEMORY_LABELS
-from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TICK, plain, style
+from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TICK, plain
+from clkit.plots.style import drawn_style as style
 from clkit.result import Result, interval
 
 

@@ -15,3 +15,9 @@ def plain(text):
 def style(method):
     """Colour, marker, linestyle and label of a method: see clkit.papers.style."""
     return papers.style(method)
+
+
+def drawn_style(method):
+    """The same as keywords of a plot: the label is text, and no formula."""
+    look = style(method)
+    return look | {"label": plain(look["label"])}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from clkit.errors import ClkitError
+from clkit.markup import in_html
 
 
 class ResultError(ClkitError):
@@ -77,7 +77,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """A small table, which Jupyter shows if a Result is the last value of a cell."""
-        facts = {name: html.escape(value) for name, value in self._facts().items()}
+        facts = {name: in_html(value) for name, value in self._facts().items()}
         rows = "".join(f'<tr><th scope="row">{k}</th><td>{v}</td></tr>' for k, v in facts.items())
         caption = f"Result of {facts['method']} on {facts['benchmark']}"
         return f"<table><caption>{caption}</caption><tbody>{rows}</tbody></table>"

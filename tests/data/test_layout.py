@@ -14,6 +14,7 @@ from PIL import Image
 
 from clkit import data
 from clkit.data import DataError, Stream, facts, layout, load
+from clkit.experiments import PresetError, experiment
 
 CLASSES = ("ant", "bee", "cow", "dog")
 PACKAGE_ROOT = Path(data.__file__).parents[2]
@@ -153,6 +154,20 @@ def test_class_folders_of_superclasses_are_refused_and_one_inner_folder_is_not(h
     assert train.names == CLASSES and len(train) == 12
     write(home / "deep" / "insect" / "own.png")
     assert load(f"folder:{home / 'deep'}")[0].names == ("insect", "mammal")
+
+
+def test_a_folder_around_the_set_is_named(home):
+    folders(home / "outer" / "set")
+    refused(
+        home / "outer", "outer holds 1 class folder, .* or name .*outer/set if its folders are the classes"
+    )
+
+
+def test_experiments_on_own_data_take_parts_of_any_name(home):
+    folders(home / "set", ("Training", "Testing"))
+    assert experiment("finetune/set", tasks=(2, 2)).stream_row.data == "set"
+    with pytest.raises(PresetError, match="there is no experiment 'finetune/sat'"):
+        experiment("finetune/sat")
 
 
 def test_a_part_can_be_loaded_by_itself(home):
