@@ -12,7 +12,12 @@ from clkit.errors import ClkitError, did_you_mean
 
 
 class _Net(nn.Module):
-    """A network with features(x), (B, D), and a linear layer `head`."""
+    """A network with features(x), (B, D), and a linear layer `head`.
+
+    rectified: whether features pass a last ReLU; without it they have both signs, as cosines need.
+    """
+
+    rectified = True
 
     def forward(self, x):
         return self.head(self.features(x))                                      # (B, K)
@@ -34,12 +39,16 @@ class MLP(_Net):
     def features(self, x):
         x = x.flatten(1)                                                        # (B, C*H*W)
         for layer in self.hidden:
-            x = F.relu(layer(x))                                                # (B, hidden)
+            x = layer(x)                                                        # (B, hidden)
+            if self.rectified or layer is not self.hidden[-1]:
+                x = F.relu(x)
         return x
 
 
 class _Block(nn.Module):
     """Two 3x3 convolutions, each with batch normalisation, and a shortcut (He et al. 2016, figure 2)."""
+
+    rectified = True
 
     def __init__(self, inputs, outputs, stride):
         super().__init__()
@@ -54,7 +63,8 @@ class _Block(nn.Module):
 
     def forward(self, x):
         y = F.relu(self.bn1(self.conv1(x)))                                     # (B, outputs, H/stride, ...)
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        y = self.bn2(self.conv2(y)) + self.shortcut(x)
+        return F.relu(y) if self.rectified else y
 
 
 class ResNet(_Net):
@@ -83,6 +93,15 @@ class ResNet(_Net):
         self.blocks = nn.Sequential(*blocks)
         squares = [1 if pool is None else max(1, -(-side // 8) // pool) for side in shape[1:]]
         self.head = nn.Linear(widths[-1] * math.prod(squares), classes)
+
+    @property
+    def rectified(self):
+        """As in other networks."""
+        return self.blocks[-1].rectified
+
+    @rectified.setter
+    def rectified(self, value):
+        self.blocks[-1].rectified = value
 
     @property
     def stages(self):
@@ -157,7 +176,9 @@ class ConvNet(_Net):
 
     def features(self, x):
         for i, conv in enumerate(self.convs):
-            x = F.relu(conv(x))                                                 # (B, width, H, W)
+            x = conv(x)                                                         # (B, width, H, W)
+            if self.rectified or conv is not self.convs[-1]:
+                x = F.relu(x)
             if i % 2:
                 x = F.max_pool2d(x, 2)                                          # (B, width, H/2, W/2)
         return x.flatten(1)
@@ -195,7 +216,8 @@ class ZenkeNet(_Net):
         return x.flatten(1)
 
     def features(self, x):
-        return F.relu(self.dense(self.maps(x)))                                 # (B, dense)
+        x = self.dense(self.maps(x))                                            # (B, dense)
+        return F.relu(x) if self.rectified else x
 
 
 NETS = {
@@ -219,15 +241,18 @@ NETS = {
 STAGED = tuple(name for name, net in NETS.items() if issubclass(getattr(net, "func", net), ResNet))
 
 
-def build(name, shape, classes):
+def build(name, shape, classes, rectified=True):
     """The network called `name` in its usual size, a module with features() and head; shape is (C, H, W).
 
+    rectified: whether its features pass a last ReLU.
     ClkitError for an unknown name, or if the images are too small for the network.
     """
     if name not in NETS:
         raise ClkitError(f"there is no network '{name}': use one of {', '.join(NETS)}"
                          f"{did_you_mean(name, NETS)}")
-    return NETS[name](shape, classes)
+    net = NETS[name](shape, classes)
+    net.rectified = rectified
+    return net
 
 
 # ---- start values from a file

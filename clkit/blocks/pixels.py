@@ -1,6 +1,7 @@
 """What is done to the pixels of a batch: standardisation, and random views for training."""
 
 import math
+import numbers
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ def crop_and_flip(pad=4, flip=True):
     Returns a function of x (B, C, H, W), of any type, that preserves its shape. Random numbers come from
     torch's global random state on x's device: B row offsets, B column offsets, then B mirrorings.
     """
-    if type(pad) is not int or pad < 0:
+    if not isinstance(pad, numbers.Integral) or isinstance(pad, bool) or pad < 0:
         raise ClkitError(f"pad must be a whole number of at least 0, the most pixels that an image may move, "
                          f"not {pad!r}")
 

@@ -7,7 +7,8 @@ that only list data answer at once.
 import importlib
 
 _FILES = {
-    "facts": ("DataError", "present", "root"),
+    "facts": ("DataError", "root"),
+    "layout": ("present", "state_of_root"),
     "images": ("Batches", "ImageSet", "stratified_split"),
     "sets": ("Entry", "catalogue", "load"),
     "torchvision_sets": ("get", "torchvision"),

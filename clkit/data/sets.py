@@ -15,23 +15,16 @@ Bad input raises a DataError: one sentence that names the fault and its cure.
 
 import inspect
 import itertools
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from clkit.data import embedded, folders, shapes
-from clkit.data.facts import (
-    COMBINED,
-    FOLDER,
-    PUBLISHED,
-    DataError,
-    check_name,
-    folder_names,
-    folder_of,
-    missing,
-    root,
-)
+from clkit.data.facts import COMBINED, FOLDER, PUBLISHED, DataError, missing, root
 from clkit.data.images import ImageSet
+from clkit.data.layout import check_name, folder_names, folder_of, stored_as_folders
 from clkit.data.torchvision_sets import load_combined, load_published
 from clkit.errors import did_you_mean
 
@@ -44,12 +37,12 @@ def load(name: str, **options) -> tuple[ImageSet, ...]:
     Options: side=N, which resizes to NxN pixels, antialiased (images of class folders are first cropped to
     their central square); for undivided class folders test_share and split_seed, which are always part of
     the set's name; for shapes those of shapes.draw. Class folders are numbered in the alphabetical order of
-    the folders; images are grey (C = 1) if all of them are, else RGB; transparency is dropped. DataError if
-    the set is unknown, absent or damaged.
+    the folders; images are grey (C = 1) if all of them are, else RGB, upright, and on white where they are
+    transparent (folders.py). DataError if the set is unknown, absent or damaged, or too large for memory.
     """
     if isinstance(name, str) and name.startswith(FOLDER):
         path = folder_of(name)
-        loader, given = folders.load_folder, (path, path.resolve().name)
+        loader, given = folders.load_folder, (path, Path(os.path.realpath(path)).name)
     else:
         check_name(name)
         if "+" in name:
@@ -139,9 +132,9 @@ def _how(name: str, there: bool) -> str:
 
 def _published_entry(name: str) -> Entry:
     known, there = PUBLISHED[name], not missing(name)
-    if not there and (root() / name).is_dir():
+    if not there and stored_as_folders(name):
         return _folder_entry(name)
-    where, classes = str((root() / known.folder).resolve()), len(known.names)
+    where, classes = os.path.realpath(root() / known.folder), len(known.names)
     return Entry(name, there, where, known.train, known.test, classes, known.shape, _how(name, there))
 
 

@@ -298,3 +298,29 @@ def test_the_network_of_zenke_starts_like_the_convnet():
 def test_images_too_small_for_the_network_of_zenke_are_refused(name, side):
     with pytest.raises(ClkitError, match=f"{side[0]}x{side[1]} pixels are too small.*8x8"):
         nets.build(name, (3, *side), 10)
+
+
+# ---- features of both signs
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_without_the_last_relu_features_have_both_signs(name):
+    """With it, they are those of the same network, cut off at 0 before the averaging."""
+    side = 32 if name == "resnet18-large" else 16
+    torch.manual_seed(0)
+    net = nets.build(name, (3, side, side), 5, rectified=False).eval()
+    x = images((3, side, side), 4)
+    with torch.no_grad():
+        signed = net.features(x)
+        net.rectified = True
+        rectified = net.features(x)
+    assert (signed < 0).any() and (signed > 0).any() and (rectified >= 0).all()
+    assert signed.shape == rectified.shape and (rectified >= signed - 1e-6).all()
+    if name in ("mlp", "convnet") or name.startswith("zenke"):
+        assert torch.equal(rectified, signed.relu())
+
+
+def test_only_the_last_block_is_not_rectified():
+    net = nets.build("resnet10", (3, 16, 16), 5, rectified=False)
+    assert [block.rectified for block in net.blocks] == [True, True, True, False]
+    assert nets.build("resnet10", (3, 16, 16), 5).rectified and not net.rectified

@@ -12,7 +12,7 @@ from clkit.papers import published
 
 FOLDER = Path(published.__file__).with_name("published")
 COLUMNS = "table page benchmark method metric value spread spread_kind n unit note second_source".split()
-PAPERS = {"spacenet", "dgm", "gfr", "mfgr", "arm"}
+PAPERS = {"spacenet", "dgm", "gfr", "mfgr", "arm", "incremental"}
 UNITS = {"%", "percentage points", "images", "MB", "parameters", "neurons", "1"}
 SPREADS = {"", "not stated", "standard deviation", "standard error"}
 
