@@ -462,7 +462,7 @@ def test_a_network_without_batch_normalisation_is_refused():
 def test_images_that_do_not_fit_are_refused():
     with pytest.raises(LearnerError, match="2 doublings cannot draw 6x6 pixels"):
         MFGR(config(), (1, 6, 6), 6)
-    with pytest.raises(ClkitError, match="mean and std must have 1 or 3 numbers"):
+    with pytest.raises(ClkitError, match="mean and std must have one number, or one for each channel"):
         MFGR(config(mean=(0.5, 0.5), std=(1.0, 1.0)), (3, 8, 8), 6)
 
 
