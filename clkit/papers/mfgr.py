@@ -46,7 +46,7 @@ _CLOTHES = ("T-shirt/top", "Pullover", "Dress", "Coat", "Shirt", "Trouser", "Bag
             "Sandal", "Sneaker", "Ankle boot")
 _MORE_EASY = ("T-shirt/top", "Pullover", "Coat", "Shirt", "Trouser", "Dress", "Bag", "Sandal",
               "Sneaker", "Ankle boot")
-_600, _200, _30 = {"max_per_class": 600}, {"max_per_class": 200}, {"max_per_class": 30}
+_600, _200, _100, _30 = ({"max_per_class": n} for n in (600, 200, 100, 30))
 _EVERY_FIFTH = (*range(0, 200, 5), *range(200, 300, 5))        # of 200 birds, then of the objects
 BENCHMARKS = {
     "wardrobe": {                                       # from no paper: five clothes alike, two easy ones
@@ -83,19 +83,19 @@ BENCHMARKS = {
     "tinyimagenet-5": {                                 # the user's class folders, validation images as test
         "smoke": _SMOKE,
         "teach": Benchmark("shapes", (4,) * 3, {"families": 12, "siblings": 1, **_SHOWN}),
-        "laptop": Benchmark("tinyimagenet", (40,) * 5, {"side": 16}, _200),
+        "laptop": Benchmark("tinyimagenet", (40,) * 5, {"side": 16}, _100),
         "paper": Benchmark("tinyimagenet", (40,) * 5, {"side": 32}),
     },
     "tinyimagenet-10": {
         "smoke": _SMOKE,
         "teach": Benchmark("shapes", (2,) * 5, {"families": 10, "siblings": 1, **_SHOWN}),
-        "laptop": Benchmark("tinyimagenet", (20,) * 10, {"side": 16}, _200),
+        "laptop": Benchmark("tinyimagenet", (20,) * 10, {"side": 16}, _100),
         "paper": Benchmark("tinyimagenet", (20,) * 10, {"side": 32}),
     },
     "tinyimagenet-6": {
         "smoke": _SMOKE,
         "teach": Benchmark("shapes", (6, *(2,) * 3), {"families": 12, "siblings": 1, **_SHOWN}),
-        "laptop": Benchmark("tinyimagenet", (100, *(20,) * 5), {"side": 16}, _200),
+        "laptop": Benchmark("tinyimagenet", (100, *(20,) * 5), {"side": 16}, _100),
         "paper": Benchmark("tinyimagenet", (100, *(20,) * 5), {"side": 32}),
     },
     "cub-caltech": {
@@ -125,8 +125,11 @@ _PHOTOS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _COLOURED = {"net": "resnet8-wide", "pad": 2, "base_epochs": 30, "epochs": 20, "batch_size": 64, "lr": 0.05}
 _OBJECTS = {**_COLOURED, **_PHOTOS, "base_epochs": 60, "epochs": 40, "batch_size": 32, "base_lr": 0.05}
 _LARGE = {**_PHOTOS, "net": "resnet18-large", "pad": 0, "base_lr": 0.01}
+_FEWER = {**_COLOURED, "epochs": 10}                    # for many old classes: an hour a seed
 _ON_CIFAR = {**_SHAPES, "laptop": _COLOURED, "paper": {}}
+_LONG_CIFAR = {**_ON_CIFAR, "laptop": _FEWER}
 _ON_TINY = {**_SHAPES, "laptop": {**_COLOURED, **_PHOTOS}, "paper": _PHOTOS}
+_LONG_TINY = {**_ON_TINY, "laptop": {**_FEWER, **_PHOTOS}}
 _ON_BIRDS = {**_SHAPES, "laptop": _OBJECTS, "paper": _LARGE}
 _ON_CLOTHES = {**_SHAPES, "laptop": _CLOTHING, "paper": _GREY}
 
@@ -150,11 +153,11 @@ SETTINGS = {
     "wardrobe": _ON_CLOTHES,
     "wardrobe-8-2": _ON_CLOTHES,
     "cifar100-5": _ON_CIFAR,
-    "cifar100-10": _ON_CIFAR,
-    "cifar100-6": _ON_CIFAR,
+    "cifar100-10": _LONG_CIFAR,
+    "cifar100-6": _LONG_CIFAR,
     "tinyimagenet-5": _ON_TINY,
-    "tinyimagenet-10": _ON_TINY,
-    "tinyimagenet-6": _ON_TINY,
+    "tinyimagenet-10": _LONG_TINY,
+    "tinyimagenet-6": _LONG_TINY,
     "cub-caltech": _ON_BIRDS,
     "cub-10-10": _ON_BIRDS,
     "shapes-families": {                                # every task is a family of look-alikes
@@ -173,6 +176,8 @@ SETTINGS = {
     "mfgr/cub-caltech": _FOR_256,
     "mfgr/cub-10-10": _FOR_256,
     "mfgr/shapes-families": {"paper": _G["laptop"]},
+    "mfgr/cifar100-10": {"laptop": {"g_steps": 300}},
+    "mfgr/tinyimagenet-10": {"laptop": {"g_steps": 300}},
     "deep-inversion/*": {
         "smoke": {"per_class": 4, "i_steps": 3, "i_batch": 8, "jitter": 1},
         "teach": {"per_class": 20, "i_steps": 100, "i_batch": 100},
