@@ -316,7 +316,7 @@ def test_batch_statistics_move_the_features_at_once(monkeypatch):
 
 @pytest.mark.parametrize("pushed, size", [(4096, 8), (8, 8), (20, 8), (1, 24)])
 def test_a_pass_has_each_image_once_in_whole_batches(monkeypatch, pushed, size):
-    monkeypatch.setattr(gfr, "PUSHED", pushed)
+    monkeypatch.setitem(gfr.PUSHED, "cpu", pushed)
     learner, images = learned(1, augment="none"), first_task().train
     learner.eval()
     u, y = zip(*learner.feature_batches(images, size))

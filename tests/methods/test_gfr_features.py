@@ -1,11 +1,14 @@
 """The GAN of features: sizes, the closed form of its gradient, alignment, Gaussian prototypes."""
 
 import copy
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from clkit.engine.trace import Trace
 from clkit.methods.gfr.features import (
     ClassGaussians,
     Critic,
@@ -17,6 +20,7 @@ from clkit.methods.gfr.features import (
     factor,
     sides,
 )
+from clkit.methods.gfr.gfr import GFR, Config
 
 
 def count(module):
@@ -220,3 +224,50 @@ def test_a_full_covariance_of_few_features_has_a_factor():
     L = factor(features)
     gap = features - features.mean(0)
     torch.testing.assert_close(L @ L.T, gap.T @ gap / 3 + 1e-4 * torch.eye(6), atol=1e-5, rtol=1e-4)
+
+
+# ---- both together
+
+
+DRAW = torch.Generator("cpu").manual_seed(2)
+CENTRES = 2 * torch.rand(4, 96, generator=DRAW) * (torch.rand(4, 96, generator=DRAW) < 0.3)
+
+
+def clusters(first, seen):
+    """A pass over features of some classes, in place of those of images."""
+
+    def passed(self, images, size):
+        for _ in range(5):
+            c = torch.randint(first, seen, (size,))
+            yield (CENTRES[c] + 0.2 * torch.randn(size, 96)).clamp(min=0), c
+
+    return passed
+
+
+def recognised(learner, classes):
+    """Share of recalled features that lie nearest the centre of their class."""
+    c = torch.arange(300) % classes
+    return float((torch.cdist(learner.replay(c), CENTRES).argmin(1) == c).float().mean())
+
+
+def fitted(monkeypatch, learner, first, seen, **settings):
+    """The learner after a generator's phase on the classes [first, seen)."""
+    monkeypatch.setattr(GFR, "feature_batches", clusters(first, seen))
+    learner.config = replace(learner.config, **settings)
+    learner.fit_generator(
+        SimpleNamespace(first=first, seen=seen, index=0, train=range(160)), Trace(progress=False)
+    )
+    return learner
+
+
+def test_alignment_keeps_old_classes_while_new_ones_are_learned(monkeypatch):
+    config = Config("resnet10", mean=(0.5,), std=(0.25,), batch_size=32, nz=8, hidden=32, gan_epochs=100,
+                    gan_lr=0.01, gan_lr_step=10**6)  # fmt: skip
+    base = fitted(monkeypatch, GFR(config, (1, 8, 8), 4), 0, 3)
+    norms = base.replay(torch.arange(300) % 3).norm(dim=1).mean() / CENTRES[:3].norm(dim=1).mean()
+    assert recognised(base, 3) > 0.95 and abs(norms - 1) < 0.25
+    new = torch.full((100,), 3)
+    for alignment_weight, lowest, highest in ((0.01, 0.95, 1.0), (0.0, 0.0, 0.8)):
+        learner = fitted(monkeypatch, copy.deepcopy(base), 3, 4, alignment=alignment_weight, gan_epochs=60)
+        assert lowest <= recognised(learner, 3) <= highest
+        assert (torch.cdist(learner.replay(new), CENTRES).argmin(1) == 3).float().mean() > 0.95

@@ -86,7 +86,8 @@ from clkit.methods.gfr.features import (
 from clkit.methods.gfr.importance import importance
 
 REVISION = 1
-PUSHED = 4096                                           # images whose features are computed at once
+PUSHED = {"cpu": 256}                                   # images whose features are computed at once,
+ELSEWHERE = 4096                                        # by device: a CPU is slower with more
 WATCHED = 200                                           # images whose features are compared over a task
 
 
@@ -341,7 +342,8 @@ class GFR(Learner):
 
         The last images, which do not fill a batch, are left out.
         """
-        for index in images.batches(max(1, PUSHED // size) * size).indices():
+        pushed = PUSHED.get(images.device.type, ELSEWHERE)
+        for index in images.batches(max(1, pushed // size) * size).indices():
             x, y = as_pixels(images.images[index]), images.labels[index]
             with torch.no_grad():
                 u = self.until(self.net, self.standardise(x if self.augment is None else self.augment(x)))
