@@ -36,7 +36,8 @@ def _rows(method, benchmark):
 
 SETTINGS = {f"{method}/{where}": _rows(method, where) for method in VARIANTS for where in _BENCHMARKS}
 
-# Replay of whole images where GFR replays features, in four tasks of 25 classes.
+# Replay of whole images where GFR replays features, in four tasks of 25 classes. As elsewhere, D classifies;
+# the network of that comparison is larger.
 _PHOTOS = {
     "smoke": {"nz": 16, "g_width": 4, "d_width": 8, "epochs": 2, "batch_size": 20},
     "teach": {"nz": 64, "g_width": 16, "d_width": 16, "epochs": 20, "batch_size": 32, "steps": "pooled"},
