@@ -39,7 +39,8 @@ _D_MNIST = {
     "laptop": {**_ONLY_D, "epochs": 20},
     "paper": {},
 }
-# Replay of whole images where GFR replays features, in four tasks of 25 classes.
+# Replay of whole images where GFR replays features, in four tasks of 25 classes. As elsewhere, D classifies;
+# the network of that comparison is larger.
 _PHOTOS = {
     "smoke": {"nz": 16, "g_width": 4, "d_width": 8, "epochs": 2, "batch_size": 20},
     "teach": {"nz": 64, "g_width": 16, "d_width": 16, "epochs": 20, "batch_size": 32, "steps": "pooled"},

@@ -20,9 +20,9 @@ Details the paper leaves open
 2. The authors' code shrinks each covariance twice. For gamma_1 = gamma_2 = 1 that is shrinking once with 3.
 3. The code measures the first task by the cosine to the weights of its classifier. Here every task has the
    same distance.
-4. covariance="common" has one matrix, averaged over tasks in proportion to their classes, of the features of
-   all images of a task about their common mean; it is not normalised, as in the code. The code shrinks each
-   task's matrix but the first; here the average is shrunk.
+4. covariance="common" has one matrix, averaged over tasks in proportion to their classes. As in the code, it
+   is that of all features of a task about their common mean, so that differences between classes count too,
+   and it is not normalised. The code shrinks each task's matrix but the first; here the average is shrunk.
 5. covariance="none" is the identity: with power = 1 this is the nearest class mean by cosine.
 6. Covariances are divided by n - 1. Without shrinkage they are singular if a class has fewer images than
    features: the inverse, in double precision, is then the pseudo-inverse, which ignores the directions that
