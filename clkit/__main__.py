@@ -82,7 +82,7 @@ def _add_run(commands):
     one.add_argument("--tasks", type=_tasks, help="own data: number of classes in each task, such as 6,6,6,6")
     words = "own data: order of classes: random from a seed, by name, or from a file with one name per line"
     one.add_argument("--order", metavar="SEED | natural | FILE", help=words)
-    words = "trace tables to record, such as loss,masks; '*' records all"
+    words = "trace tables to record, such as loss,masks; '*' records all but similarity"
     one.add_argument("--keep", metavar="TABLES", help=words)
     words = "seconds between checkpoints (60)"
     one.add_argument("--every", type=_seconds, default=60.0, metavar="SECONDS", help=words)
@@ -346,7 +346,7 @@ def _data_list(options):
         sets = [dataclasses.asdict(row) for row in rows]
         print(json.dumps({"root": str(data.root()), "sets": sets}, indent=1, default=str))
         return
-    print(f"data root: {data.root()} (set CLKIT_DATA to change it)\n")
+    print(f"data root: {data.root()}{data.state_of_root()} (set CLKIT_DATA to change it)\n")
     for r in rows:
         images = f"{r.train:,} + {r.test:,} images, {r.classes} classes, {'x'.join(map(str, r.shape))}"
         print(f"{r.name:16} {'present' if r.present else 'absent':8} {images if r.train else ''}")

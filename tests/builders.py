@@ -275,6 +275,26 @@ def _growing(random, tasks, kept):
     return {t: {c: v if c == "values" else np.array(v) for c, v in cs.items()} for t, cs in found.items()}
 
 
+# ---- representations
+
+LAYERS = ("Conv1", "Conv2", "logits")
+
+
+def compared(method="er", seed=0, layers=LAYERS, **options):
+    """A Result with the trace table "similarity": random numbers above the diagonal of tasks."""
+    result = made(method, seed, **options)
+    random, T = np.random.default_rng([seed, 13, sum(map(ord, method))]), len(result.seen)
+    above = np.tril(np.full((T, T), np.nan), -1)
+    values = {name: random.uniform(0.2, 0.9, (len(layers), T, T)) + above for name in ("svcca", "cka")}
+    for square in values.values():
+        square[:, range(T), range(T)] = 1
+    values["floor"] = 0.2 * values["svcca"] ** 0.1
+    kept = np.full((len(layers), T, T, 2), 4)
+    columns = {"layer": np.array(layers), "kept": kept, "n": np.full((len(layers), T), 90)}
+    result.trace["similarity"] = columns | values
+    return result
+
+
 # ---- parts of a drawing
 
 

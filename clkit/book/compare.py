@@ -19,6 +19,7 @@ from clkit import experiments, plots
 from clkit.book import show
 from clkit.errors import ClkitError, did_you_mean
 from clkit.experiments.load import records_in
+from clkit.markup import in_markdown
 from clkit.papers import PAPERS
 from clkit.papers import published as printed
 from clkit.result import Interval, interval
@@ -419,6 +420,7 @@ def report_of(folder, benchmark=None, preset=None, format="text"):
     for (name, size), records in records_in(folder, benchmark, preset).items():
         title = f"{name}, size {size}; ± is the half-width of a 95 % t-interval over n seeds"
         numbers = {label: one for label in records if (one := _only(name, label))}
+        title = in_markdown(title) if format == "markdown" else title
         found += [mark.format(title), report(records, numbers, format), ""]
     return "\n".join(found).rstrip("\n")
 

@@ -94,6 +94,8 @@ def own_benchmark(data: str, tasks=None, order=None, options=None) -> Benchmark:
     from clkit.data import load
 
     options = dict(options or {})
+    tasks, order = (x.tolist() if hasattr(x, "tolist") else x for x in (tasks, order))  # of numpy
+    order = list(order) if isinstance(order, tuple) else order
     train, _ = load(data, **options)
     if tasks is None:
         count = next((t for t in TASK_COUNTS if train.classes % t == 0 and train.classes // t > 1), None)

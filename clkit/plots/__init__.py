@@ -73,7 +73,8 @@ from clkit.plots.growth import (
     said_bytes,
 )
 from clkit.plots.images import plot_images
+from clkit.plots.inside import plot_layers, plot_map, plot_similarity, plot_similarity_course, similarity
 from clkit.plots.online import plot_loss, plot_progress
 from clkit.plots.schematic import plot_schematic
 from clkit.plots.spacenet import plot_activations, plot_connections, plot_input_map
-from clkit.plots.style import DIVERGING, SEQUENTIAL, style
+from clkit.plots.style import DIVERGING, SEQUENTIAL, plain, style

@@ -7,7 +7,8 @@ from matplotlib.patches import Patch
 from clkit.papers.palette import BLUE, DASHED, GREEN, GREY, MEMORY_KINDS, ORANGE, PURPLE, WINE
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import SMALL, TICK, style
+from clkit.plots.style import SMALL, TICK, plain
+from clkit.plots.style import drawn_style as style
 from clkit.result import interval
 
 ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}  # a legend
@@ -291,7 +292,7 @@ def plot_outputs(outputs, *, names=None, most=12, ax=None):
         at = np.arange(len(classes)) + (n - (len(values) - 1) / 2) * width
         ax.bar(at, row[classes], width, label=label, **_fill(color, hatch, 0.25))
     names = [str(name) for name in (range(K) if names is None else names)]
-    shown = [names[k] for k in classes]
+    shown = [plain(names[k]) for k in classes]
     ax.set_xticks(range(len(classes)), shown, rotation=90 if max(map(len, shown)) > 3 else 0)
     frame.dress(ax, "class", "probability (%)")
     frame.percent_axis(ax)

@@ -14,7 +14,8 @@ from clkit.plots.bars import ABOVE
 from clkit.plots.frame import PlotError
 from clkit.plots.images import plot_images
 from clkit.plots.online import task_strip
-from clkit.plots.style import TICK, style
+from clkit.plots.style import TICK
+from clkit.plots.style import drawn_style as style
 from clkit.result import by_epoch, chosen, interval
 
 # ---- masks

@@ -9,7 +9,8 @@ from matplotlib import colormaps
 from clkit.papers.palette import BLACK, GREY, MEMORY_KINDS
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TASK_MARKERS, TICK, style
+from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TASK_MARKERS, TICK
+from clkit.plots.style import drawn_style as style
 from clkit.result import interval
 
 WEIGHTS = "weights"  # the kind of memory that every network needs to answer

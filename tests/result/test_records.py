@@ -9,7 +9,7 @@ import pytest
 
 from clkit import experiments
 from clkit.papers import published
-from clkit.result import chosen, load
+from clkit.result import check_summary, chosen, load
 from tests.builders import generative
 from tools import results
 
@@ -32,6 +32,7 @@ def row_of(stem):
 def test_a_record_is_what_its_command_would_make_now(path):
     chosen, seeds = row_of(path.stem)
     experiments.check_record(chosen, seeds)
+    check_summary(path, seeds)
     assert chosen.stem == path.stem
     assert sorted(r.about["seed"] for r in seeds) == list(chosen.seeds)
 
