@@ -82,7 +82,7 @@ def _add_run(commands):
     one.add_argument("--tasks", type=_tasks, help="own data: number of classes in each task, such as 6,6,6,6")
     words = "own data: order of classes: random from a seed, by name, or from a file with one name per line"
     one.add_argument("--order", metavar="SEED | natural | FILE", help=words)
-    words = "trace tables to record, such as loss,masks; '*' records all"
+    words = "trace tables to record, such as loss,masks; '*' records all but similarity"
     one.add_argument("--keep", metavar="TABLES", help=words)
     words = "seconds between checkpoints (60)"
     one.add_argument("--every", type=_seconds, default=60.0, metavar="SECONDS", help=words)
@@ -261,6 +261,7 @@ def _minutes(minutes):
 
 def _run(options):
     from clkit import experiments, result
+    from clkit.papers.palette import MEMORY_LABELS
 
     own = {"tasks": options.tasks, "order": _order(options.order)}
     overrides, preset = dict(options.settings), options.preset or "teach"
@@ -296,7 +297,10 @@ def _run(options):
         ("forgetting (%)", [r.forgetting() for r in results]),
     ):
         print(f"  {title:24} {result.interval(scores)}")
-    kept = ", ".join(f"{kind} {size / 1e6:.2f} MB" for kind, size in summary["memory_bytes"].items())
+    kept = ", ".join(
+        f"{MEMORY_LABELS.get(kind, kind)} {size / 1e6:.2f} MB"
+        for kind, size in summary["memory_bytes"].items()
+    )
     seconds = summary["seconds"]["learn"] + summary["seconds"]["test"]
     place = f"; record {options.out}/{found.stem}.json" if options.out else ""
     print(

@@ -235,6 +235,13 @@ def text(sentence):
     _display({"text/markdown": sentence, "text/plain": sentence.replace("*", "").replace("`", "")})
 
 
+def commands(lines):
+    """Display what `compare.load` and `compare.recorded` say about records, folded."""
+    said = "\n".join(line.strip() for line in lines)
+    folded = _details("The records, and the commands that make them again", f"```\n{said}\n```")
+    _display({"text/markdown": folded, "text/plain": said})
+
+
 def references(*keys):
     """Display entries of the bibliography by their keys, sorted by author and year."""
     found = [reference(key) for key in sorted(set(keys))]

@@ -9,7 +9,7 @@ import importlib
 _FILES = {
     "facts": ("DataError", "root"),
     "layout": ("present", "state_of_root"),
-    "images": ("Batches", "ImageSet", "crop_and_flip", "stratified_split"),
+    "images": ("Batches", "ImageSet", "stratified_split"),
     "sets": ("Entry", "catalogue", "load"),
     "torchvision_sets": ("get", "torchvision"),
     "stream": ("Stream", "StreamError", "Task", "read_order"),

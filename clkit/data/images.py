@@ -1,4 +1,4 @@
-"""Images in memory: ImageSet, its batches, the augmentation of a batch, and a split by class.
+"""Images in memory: ImageSet, its batches, and a split by class.
 
 An ImageSet is one uint8 tensor of images and one int64 tensor of labels on one device. A batch indexes into
 them and copies only its own images.
@@ -121,13 +121,17 @@ class ImageSet:
             parts.append(wide.round_().clamp_(0, 255).to(torch.uint8))
         return self._with(torch.cat(parts), self.labels)
 
+    def digest(self) -> str:
+        """sha256 (hex) of the shape, the images and the labels as they are now."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
+
     def checksum(self) -> str:
-        """sha256 (hex) of the shape, the images and the labels; computed once."""
+        """The digest, computed once."""
         if self._checksum is None:
-            digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-            for tensor in (self.images, self.labels):
-                digest.update(tensor.cpu().contiguous().numpy())
-            self._checksum = digest.hexdigest()
+            self._checksum = self.digest()
         return self._checksum
 
     def batches(
@@ -145,7 +149,7 @@ class ImageSet:
 
         Each iteration yields x float32 (B, C, H, W) in [0, 1] and y int64 (B,). With shuffle, unless the set
         is ordered, it draws one random permutation on the images' device, from torch's global random state or
-        from `generator`. augment: a function of x that preserves its shape, such as crop_and_flip(). The last
+        from `generator`. augment: a function of x, such as crop_and_flip() of blocks.pixels. The last
         batch may be smaller; drop_last leaves it out, with a DataError if that would leave no batch at all.
 
         epochs: one iteration makes this many passes, each in its own random order, or all in the same one
@@ -236,34 +240,6 @@ class Passes:
             if epoch == 0 or not self.reshuffle:
                 generator = torch.Generator(device="cpu").manual_seed(seed)
             yield from self.once._pictures(self.once._begin(generator))
-
-
-def crop_and_flip(pad: int = 4, flip: bool = True) -> Callable[[Tensor], Tensor]:
-    """An augmentation: shift each image by up to `pad` pixels, filling with zeros, and mirror half of them.
-
-    Returns a function of x float (B, C, H, W) that preserves its shape. Random numbers come from torch's
-    global random state on x's device: B row offsets, B column offsets, then B mirrorings.
-    """
-    if not is_whole(pad):
-        rule = "pad must be a whole number of at least 0, the most pixels that an image may move"
-        raise DataError(f"{rule}, not {pad!r}")
-
-    def augment(x: Tensor) -> Tensor:
-        B, C, H, W = x.shape
-        rows = torch.randint(0, 2 * pad + 1, (B, 1), device=x.device)
-        rows = rows + torch.arange(H, device=x.device)  # (B, H)
-        columns = torch.randint(0, 2 * pad + 1, (B, 1), device=x.device)
-        across = torch.arange(W, device=x.device)
-        if flip:
-            mirrored = torch.randint(0, 2, (B, 1), device=x.device)
-            across = across + mirrored * (W - 1 - 2 * across)
-        columns = columns + across  # (B, W)
-        wide = torch.nn.functional.pad(x, (pad, pad, pad, pad))  # (B, C, H + 2 pad, W + 2 pad)
-        index = rows[:, :, None] * (W + 2 * pad) + columns[:, None, :]  # (B, H, W)
-        index = index.reshape(B, 1, H * W).expand(B, C, H * W)
-        return wide.flatten(2).gather(2, index).view(B, C, H, W)
-
-    return augment
 
 
 def members_of(labels: Tensor) -> tuple[Tensor, ...]:

@@ -220,6 +220,10 @@ def check_name(name: str) -> None:
     """Raise DataError with the most similar names if there is no data set `name`."""
     if not isinstance(name, str):
         raise DataError(f"a data set's name must be a string such as 'digits' or 'folder:PATH', not {name!r}")
+    if "+" in name:
+        for part in name.split("+"):
+            check_name(part)
+        return
     fixed = [*EMBEDDED, *PUBLISHED, *COMBINED]
     if name in fixed:  # even if the root cannot be read
         return
@@ -251,6 +255,8 @@ def present(name: str) -> bool:
     try:
         if name in EMBEDDED:
             return True
+        if "+" in name and not name.startswith(FOLDER):
+            return all(present(part) for part in name.split("+"))
         if name in COMBINED:
             return all(_whole(part) for part in COMBINED[name])
         if name in PUBLISHED and not missing(name):

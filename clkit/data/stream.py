@@ -165,6 +165,11 @@ class Stream:
         merged._train_ends, merged._val_ends = (len(self._train),), (len(self._val),)
         return merged
 
+    def digest(self) -> str:
+        """sha256 (hex) of all its images and labels as they are now."""
+        parts = (self._train, self._val, self.test)
+        return hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest()
+
     def about(self) -> dict:
         """What the stream was made from, as plain JSON values for records.
 

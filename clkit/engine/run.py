@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from clkit.engine.checkpoint import Folder
 from clkit.engine.device import device_name, pick_device, torch_set, wait
 from clkit.engine.evaluate import eval_mode, evaluate, label_type
 from clkit.engine.learner import Learner
+from clkit.engine.past import Past
 from clkit.engine.provenance import PROCESS, Facts, key_of, plain, process_facts, revision_of, settings_of
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Stopped, Trace
@@ -37,6 +38,7 @@ from clkit.result import Result, save
 
 Probes = Mapping[str, Mapping[str, Callable[[Learner], Any]]]
 Studies = Mapping[str, Callable[[Learner, Stream], Mapping[str, Any]]]
+Histories = Mapping[str, Callable[[Sequence[Learner], Stream], Mapping[str, Any]]]
 
 
 def run(
@@ -51,6 +53,7 @@ def run(
     record: str | Iterable[str] = (),
     probes: Probes | None = None,
     studies: Studies | None = None,
+    histories: Histories | None = None,
     threads: int | None = None,
     about: Facts | None = None,
     progress: bool | None = None,
@@ -62,7 +65,8 @@ def run(
         (the class order belongs to the stream).   device: "cpu", "cuda", ... ("auto": cuda if there is one).
     folder: for checkpoints; None stores nothing on disk.   every: seconds between checkpoints within a task.
     record, probes: see Trace.   studies: {table: function of the learner and the stream}; each is called
-        after the last task, without affecting the run, and its columns become a table.
+        after the last task, without affecting the run, and its columns become a table.   histories: the same,
+        but functions of the learners after each task; the folder then keeps them.
     threads: CPU threads of torch, fixed because the last bits of sums depend on their number; None leaves it
         unchanged.   about: further facts to store in the result.
     progress: show bars; None means only in a terminal or a notebook.
@@ -86,8 +90,9 @@ def run(
         kept = None if folder is None else Folder(folder, _identity(about, record, probes), process)
         with kept or contextlib.nullcontext():
             trace = Trace(record, probes, save=kept and kept.save_checkpoint, every=every, progress=progress)
+            after = studies or {}, histories or {}
             with _stopping(trace) if kept else contextlib.nullcontext():
-                model, stages = _run(learner, config, stream.to(device), seed, trace, kept, studies or {})
+                model, stages = _run(learner, config, stream.to(device), seed, trace, kept, *after)
             if kept:  # the last process that computed, and any earlier ones
                 *earlier, last = kept.computed_by
                 about |= last | ({"earlier_processes": earlier} if earlier else {})
@@ -97,11 +102,15 @@ def run(
     return model, result
 
 
-def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Studies):
+def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Studies, histories: Histories):
     """(the learner after the last task, measurements before any learning and after each task)."""
+
+    def build() -> Learner:
+        return learner(config, stream.shape, stream.classes).to(stream.test.device)
+
     seed_everything(seed, 0)
     try:
-        model = learner(config, stream.shape, stream.classes).to(stream.test.device)
+        model = build()
     except ValueError as error:  # settings that do not fit together, or do not fit the images
         raise RunError(f"{learner.__name__} cannot be built: {error}") from error
     stages = kept.resume(model) if kept else []
@@ -110,6 +119,7 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
         stages = [{"predictions_task_aware": untrained["predictions_task_aware"]}]
         if kept:
             kept.save_stage(0, stages[0], {}, model)
+    past = Past(build, len(stream), kept and kept.path)
     for task in list(stream)[len(stages) - 1 :]:
         state = kept.load_checkpoint(task.index) if kept else None
         clock = _Clock(task.train)
@@ -120,8 +130,11 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
         model.learn(task, trace)
         rows = trace.end()
         stage = {**clock.state_dict(), **_measure(model, stream, task)}
+        if histories:
+            past.keep(task.index, model)
         if task.index + 1 == len(stream):
-            rows |= _studied(studies, model, stream, seed)
+            rows |= _studied(studies, model, model, stream, seed)
+            rows |= _studied(histories, model, past, stream, seed)
         stages.append(stage | {"trace": rows})
         if kept:
             kept.save_stage(task.index + 1, stage, rows, model)
@@ -130,13 +143,13 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
     return model, stages
 
 
-def _studied(studies, model, stream, seed) -> Facts:
-    """The tables of the studies, each with its own random numbers."""
+def _studied(studies, model, subject, stream, seed) -> Facts:
+    """The tables of studies of `subject`, each with its own random numbers; the model stays as it is."""
     found = {}
     for table, study in studies.items():
         with eval_mode(model):
             seed_everything(seed, len(stream) + 1)
-            found[table] = {c: np.asarray(rows) for c, rows in study(model, stream).items()}
+            found[table] = {c: np.asarray(rows) for c, rows in study(subject, stream).items()}
     return found
 
 

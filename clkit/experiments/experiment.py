@@ -118,9 +118,9 @@ class Experiment:
     def minutes(self) -> float | None:
         """Minutes per seed, measured on one CPU core: from its record, else its paper's file, else None."""
         path = places.record_of(self.stem)
-        if path.is_file():
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # no record, or a damaged one
             per_seed = json.loads(path.read_text(encoding="utf-8"))["summary"]["seconds"]["per_seed"]
-            return sum(per_seed) / len(per_seed) / 60
+            return sum(per_seed) / max(len(per_seed), 1) / 60
         return self.paper.minutes.get((self.name, self.preset))
 
     @property

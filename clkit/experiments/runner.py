@@ -5,6 +5,7 @@ import operator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from clkit import papers
 from clkit.engine.provenance import key_of
 from clkit.errors import did_you_mean
 from clkit.experiments.benchmark import PresetError, stream_of
@@ -19,7 +20,7 @@ def checked_tables(found: Experiment, record) -> tuple:
     if record is None:
         return found.tables
     patterns = (record,) if isinstance(record, str) else tuple(record)
-    known = dict.fromkeys((*found.learner.tables, *found.paper.tables))
+    known = dict.fromkeys((*found.learner.tables, *found.paper.tables, *papers.ON_REQUEST))
     for pattern in patterns:
         if not any(fnmatchcase(table, pattern) for table in known):
             raise PresetError(
@@ -27,6 +28,13 @@ def checked_tables(found: Experiment, record) -> tuple:
                 f"{', '.join(known)}"
             )
     return patterns
+
+
+def _asked_for(found, patterns) -> dict:
+    """{name: Table} of the tables that these patterns record; those on request only by their own name."""
+    tables = {n: t for n, t in papers.ON_REQUEST.items() if n in patterns}
+    known = found.known_tables
+    return tables | {n: t for n, t in known.items() if any(fnmatchcase(n, p) for p in patterns)}
 
 
 def run_folder(found: Experiment, seed: int, record=None) -> Path:
@@ -45,19 +53,19 @@ def run_seed(name, preset="teach", seed=0, device="auto", overrides=None, record
 
 def run_seed_of(found: Experiment, seed, device="auto", record=None, progress=None, every=60.0):
     """`run_seed` for an Experiment."""
-    from clkit.analysis import PROBES, STUDIES
+    from clkit.analysis import HISTORIES, PROBES, STUDIES
     from clkit.engine.device import pick_device
     from clkit.engine.run import run
 
     record, tasks = checked_tables(found, record), stream_of(found.stream_row, seed)
-    device, probes, studies = pick_device(device), {}, {}
-    for name, table in found.known_tables.items():
-        if not any(fnmatchcase(name, pattern) for pattern in record):
-            continue
+    device, probes, studies, histories = pick_device(device), {}, {}, {}
+    for name, table in _asked_for(found, record).items():
         if table.probe and (columns := PROBES[table.probe](found, tasks, device)):
             probes[name] = columns
         if table.study:
             studies[name] = STUDIES[table.study](found)
+        if table.history:
+            histories[name] = HISTORIES[table.history](found)
     about = {k: getattr(found, k) for k in ("benchmark", "preset", "method")}
     return run(
         found.learner,
@@ -69,11 +77,27 @@ def run_seed_of(found: Experiment, seed, device="auto", record=None, progress=No
         record=record,
         probes=probes,
         studies=studies,
+        histories=histories,
         threads=THREADS,
         about={"experiment": found.name, **about},
         progress=progress,
         every=every,
     )
+
+
+def past_of(name, preset="teach", seed=0, device="auto", overrides=None, record=None):
+    """The learners after each task of a run that recorded a history: a Past. Arguments as in `run_seed`."""
+    from clkit.engine.device import pick_device
+    from clkit.engine.past import Past
+
+    found, device = experiment(name, preset, overrides), pick_device(device)
+    tasks = stream_of(found.stream_row, seed)
+    tasks = tasks.merged() if found.learner.joint else tasks
+
+    def build():
+        return found.learner(found.config, tasks.shape, tasks.classes).to(device)
+
+    return Past(build, len(tasks), run_folder(found, seed, record))
 
 
 def run_experiment(

@@ -99,7 +99,7 @@ def plot_memory(results, stage=-1, *, ax=None):
     """Memory that each method (its first seed) keeps between tasks, in MB (10^6 bytes), stacked by kind."""
     groups = frame.grouped(results)
     ax, made = frame.axes(ax, (6.8, 1.5 + 0.42 * len(groups)))
-    held = [seeds[0].memory_bytes for seeds in groups.values()]
+    held = [frame.memory_of(seeds[0]) for seeds in groups.values()]
     found = dict.fromkeys(k for kinds in held for k in kinds)
     left = np.zeros(len(groups))
     for k in [k for k in MEMORY_KINDS if k in found] + [k for k in found if k not in MEMORY_KINDS]:

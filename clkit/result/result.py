@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -237,6 +238,38 @@ class Result:
             "learn": float(self.n_samples.sum() / max(self.learn_seconds.sum(), 1e-9)),
             "test": float(tested / max(self.test_seconds.sum(), 1e-9)),
         }
+
+
+def checked(r: Result) -> Result:
+    """The Result itself. ResultError names the first part that does not fit the others, as after an edit."""
+    sizes, about, K, R, N = r.classes_per_task, r.about, len(r.names), len(r.seen), len(r.labels)
+    facts = {"experiment": str, "preset": str, "seed": int, "config": dict, "settings": dict, "stream": dict}
+    rows = {"predictions": R, "predictions_task_aware": R + 1, "rank": R}
+    amounts = {k: getattr(r, k) for k in ("n_samples", "parameters")} | r.memory_bytes
+    for part, fits in {
+        "about": all(isinstance(about.get(k), kind | None) for k, kind in facts.items()),
+        "classes_per_task": all(type(n) is int and n > 0 for n in sizes) and sum(sizes) == K > 0,
+        "names": all(isinstance(name, str) for name in r.names),
+        "groups": r.groups is None or [type(g) for g in r.groups] == [str] * K,
+        "seen": _whole(r.seen, (R,), 1, K) and (np.diff(r.seen) > 0).all(),
+        "labels": _whole(r.labels, (N,), 0, K - 1),
+        **{k: _whole(getattr(r, k), (n, N), -1, K - 1) for k, n in rows.items()},
+        **{k: _whole(a, (R,), 0, math.inf) for k, a in amounts.items()},
+        **{k: _times(getattr(r, k), R) for k in ("learn_seconds", "test_seconds")},
+        **{t: len({len(rows) for rows in columns.values()}) == 1 for t, columns in r.trace.items()},
+    }.items():
+        if not fits:
+            raise ResultError(f"its {part} cannot be right")
+    return r
+
+
+def _whole(a: np.ndarray, shape: tuple, least: float, most: float) -> bool:
+    """Whether an array has this shape and holds whole numbers in this range, at least one."""
+    return a.shape == shape and a.size > 0 and a.dtype.kind in "iu" and least <= a.min() <= a.max() <= most
+
+
+def _times(a: np.ndarray, n: int) -> bool:
+    return a.shape == (n,) and a.dtype.kind in "iuf" and bool((np.isfinite(a) & (a >= 0)).all())
 
 
 def _mean(values: Any) -> float:

@@ -1,4 +1,4 @@
-"""Image sets, batches, augmentation, class folders, the cache, and all error messages of the data modules."""
+"""Image sets, batches, class folders, the cache, and all error messages of the data modules."""
 
 import dataclasses
 import errno
@@ -18,17 +18,7 @@ import torch
 from PIL import Image
 
 from clkit import data
-from clkit.data import (
-    DataError,
-    ImageSet,
-    cache,
-    crop_and_flip,
-    embedded,
-    facts,
-    folders,
-    load,
-    torchvision_sets,
-)
+from clkit.data import DataError, ImageSet, cache, embedded, facts, folders, load, torchvision_sets
 from clkit.errors import ClkitError, did_you_mean
 
 PACKAGE_ROOT = str(Path(data.__file__).parents[2])
@@ -257,62 +247,11 @@ def test_drop_last_that_drops_everything_is_refused():
         random_set().batches(51, drop_last=True)
 
 
-# Augmentation
-
-
-def slow_crop_and_flip(x, pad, flip):
-    B, _C, H, W = x.shape
-    down, right = torch.randint(0, 2 * pad + 1, (B, 1)), torch.randint(0, 2 * pad + 1, (B, 1))
-    mirrored = torch.randint(0, 2, (B, 1)) if flip else torch.zeros(B, 1)
-    out = torch.zeros_like(x)
-    for b in range(B):
-        for i in range(H):
-            for j in range(W):
-                row, column = i + int(down[b]) - pad, (W - 1 - j if mirrored[b] else j) + int(right[b]) - pad
-                if 0 <= row < H and 0 <= column < W:
-                    out[b, :, i, j] = x[b, :, row, column]
-    return out
-
-
-@pytest.mark.parametrize("pad, flip", [(4, True), (2, False), (0, True), (1, True)])
-def test_augmentation_equals_a_loop_over_pixels(pad, flip):
-    x = torch.rand(12, 3, 6, 5)
-    torch.manual_seed(3)
-    expected = slow_crop_and_flip(x, pad, flip)
-    torch.manual_seed(3)
-    assert torch.equal(crop_and_flip(pad, flip)(x), expected)
-    after = _after(3, 12, pad, flip)
-    assert torch.equal(torch.rand(1), torch.rand(1, generator=after)), "it draws B of each, no more"
-
-
-def _after(seed, B, pad, flip):
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(2):
-        torch.randint(0, 2 * pad + 1, (B, 1), generator=generator)
-    if flip:
-        torch.randint(0, 2, (B, 1), generator=generator)
-    return generator
-
-
-def test_each_image_has_its_own_draw():
-    torch.manual_seed(0)
-    x = torch.rand(1, 1, 8, 8).expand(64, 1, 8, 8)
-    out = crop_and_flip(2)(x)
-    assert len({image.numpy().tobytes() for image in out}) > 20
-
-
 def test_batches_augment_every_batch():
     images = random_set(n=20)
     torch.manual_seed(1)
     plain = [x for x, _ in images.batches(8, shuffle=False, augment=lambda x: x + 1)]
     assert torch.equal(torch.cat(plain), images.images.float() / 255 + 1)
-
-
-def test_no_shift_and_no_flip_changes_nothing():
-    x = torch.rand(3, 1, 4, 4)
-    assert torch.equal(crop_and_flip(0, False)(x), x)
-    with says("pad", "-1"):
-        crop_and_flip(-1)
 
 
 # The digits
@@ -1072,6 +1011,7 @@ def test_kill_before_the_rename_is_harmless_and_cleared(animals, home, capsys):
         ("someone", False, True),
         ("1", True, False),
     ],
+    ids=["this process", "another", "ended", "no number", "a name", "old"],
 )
 def test_only_what_ended_processes_left_is_cleared(animals, home, writer, old, kept):
     load("animals", side=4)
@@ -1163,7 +1103,6 @@ def test_public_names_come_when_they_are_asked_for():
         "Task",
         "StreamError",
         "stratified_split",
-        "crop_and_flip",
         "torchvision",
         "present",
         "read_order",
@@ -1411,3 +1350,30 @@ def test_get_of_cifar10_100_fetches_both_and_executes_neither(home, monkeypatch,
 def test_an_unknown_name_offers_cifar10_100():
     with says("'cifar10_100'", "did you mean .*cifar10-100"):
         load("cifar10_100")
+
+
+# Joined sets
+
+
+def test_joined_sets_follow_one_another(home):
+    write_classes(home / "birds", ("crow", "wren"))
+    write_classes(home / "tools", ("axe", "bow", "saw"), side=16)
+    for green, loaded in enumerate(load("birds+tools", side=8)):
+        assert loaded.name == "birds+tools(side=8)" and loaded.shape == (3, 8, 8)
+        assert loaded.names == ("crow", "wren", "axe", "bow", "saw")
+        assert loaded.groups == ("birds",) * 2 + ("tools",) * 3
+        assert loaded.labels.tolist() == [0, 1, 2, 3, 4]
+        assert loaded.images[:, 0, 0, 0].tolist() == [0, 1, 0, 1, 2]
+        assert (loaded.images[:, 1] == green).all()
+    assert data.present("birds+tools") and not data.present("birds+planes")
+    with says("parts of birds.tools differ", r"birds \(3, 32, 32\), tools \(3, 16, 16\)", "give side=N"):
+        load("birds+tools")
+    with says("no data set 'tool'", "did you mean tools"):
+        load("birds+tool")
+    with says("no option 'families'", "it has side"):
+        load("birds+tools", families=2)
+
+
+def test_an_embedded_set_can_be_joined():
+    train, _ = load("digits+digits28", side=8)
+    assert train.classes == 20 and train.labels.max() == 19 and len(train) == 2 * 1438
