@@ -11,7 +11,7 @@ from clkit.papers import palette
 from clkit.papers.palette import BLACK, GREY
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import TASK_MARKERS, TICK, style
+from clkit.plots.style import TASK_MARKERS, TICK, plain, style
 
 MEASURES = {"svcca": "SVCCA", "cka": "linear CKA"}
 COLORS = "BLUE ORANGE GREEN VERMILLION PURPLE SKY BROWN INDIGO OLIVE WINE".split()
@@ -136,8 +136,9 @@ def plot_map(sets, *, names=None, marked=None, legend=True, title=None, ax=None)
     """Features on a plane, coloured by class: filled markers for the first set, open ones for the second.
 
     sets: {what it is, such as "real": (points (n, 2), classes (n,))}, one or two.   names: of the classes.
-    marked: one class; the others become grey.   legend: whether to draw it, or options for its place. The
-    axes have no numbers: places on such a map mean nothing.
+    marked: one class; the others become grey.   legend: whether to draw it, or options for its place; it
+    leaves out the classes if there are more than 100, whose looks repeat. The axes have no numbers: places on
+    such a map mean nothing.
     """
     sets = {said: (np.asarray(p), np.asarray(y)) for said, (p, y) in sets.items()}
     wrong = [f"{p.shape} and {y.shape}" for p, y in sets.values() if p.shape != (len(y), 2) or y.ndim != 1]
@@ -166,11 +167,13 @@ def plot_map(sets, *, names=None, marked=None, legend=True, title=None, ax=None)
 def _map_legend(ax, classes, names, sets, place):
     """A legend of the classes and, if there are two sets, of filled and open markers."""
     handles = []
-    for k in classes:
+    for k in classes if len(classes) <= 100 else ():
         color, marker = CLASS_LOOKS[k % len(CLASS_LOOKS)]
-        look = {"color": color, "marker": marker, "linestyle": "none", "label": names[k] if names else k}
+        look = {"color": color, "marker": marker, "linestyle": "none"}
+        look["label"] = plain(names[k]) if names else k
         handles.append(Line2D([], [], **look))
     for said, face in zip(sets if len(sets) > 1 else (), (BLACK, "none")):
         look = {"color": BLACK, "marker": "o", "linestyle": "none", "markerfacecolor": face, "label": said}
         handles.append(Line2D([], [], **look))
-    frame.legend(ax, handles=handles, **{"ncols": 1 + (len(handles) - 1) // 14} | place)
+    if handles:
+        frame.legend(ax, handles=handles, **{"ncols": 1 + (len(handles) - 1) // 14} | place)

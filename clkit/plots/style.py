@@ -8,8 +8,12 @@ TASK_MARKERS = "os^Dv<>pPX"
 
 
 def plain(text):
-    """A name from outside, such as that of a class, as text of a plot: a dollar sign begins no formula."""
-    return str(text).replace("$", r"\$")
+    """A name from outside, such as that of a class, as text of a plot: a dollar sign begins no formula.
+
+    Legends leave out names that begin with an underscore, hence the space before it.
+    """
+    text = str(text).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def style(method):

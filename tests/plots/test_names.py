@@ -73,6 +73,22 @@ def test_outputs_pairs_and_activations():
     assert all(any(text.startswith(name) for text in texts) for name in NAMES[:2])
 
 
+@pytest.mark.parametrize("marked", [None, 0])
+def test_maps_and_their_legends(marked):
+    names = ["__background__", *NAMES]
+    points = np.random.default_rng(0).random((18, 2)), np.arange(18) % 9
+    texts = shown(plots.plot_map({"": points}, names=names, marked=marked))
+    assert {f" {names[0]}"} | (set(NAMES) if marked is None else set()) <= set(texts)
+
+
+def test_maps_of_many_classes_have_no_endless_legend():
+    points = np.random.default_rng(0).random((400, 2)), np.arange(400) % 200
+    ax = plots.plot_map({"real": points, "drawn": points}, names=[str(k) for k in range(200)])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["real", "drawn"]
+    assert plots.plot_map({"": points}).get_legend() is None
+    plt.close("all")
+
+
 def test_a_stamp_of_words_alone():
     _, ax = plt.subplots()
     frame.stamp(ax, "drawn from $5$")
