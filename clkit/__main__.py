@@ -261,6 +261,7 @@ def _minutes(minutes):
 
 def _run(options):
     from clkit import experiments, result
+    from clkit.papers.palette import MEMORY_LABELS
 
     own = {"tasks": options.tasks, "order": _order(options.order)}
     overrides, preset = dict(options.settings), options.preset or "teach"
@@ -296,7 +297,10 @@ def _run(options):
         ("forgetting (%)", [r.forgetting() for r in results]),
     ):
         print(f"  {title:24} {result.interval(scores)}")
-    kept = ", ".join(f"{kind} {size / 1e6:.2f} MB" for kind, size in summary["memory_bytes"].items())
+    kept = ", ".join(
+        f"{MEMORY_LABELS.get(kind, kind)} {size / 1e6:.2f} MB"
+        for kind, size in summary["memory_bytes"].items()
+    )
     seconds = summary["seconds"]["learn"] + summary["seconds"]["test"]
     place = f"; record {options.out}/{found.stem}.json" if options.out else ""
     print(
@@ -342,7 +346,7 @@ def _data_list(options):
         sets = [dataclasses.asdict(row) for row in rows]
         print(json.dumps({"root": str(data.root()), "sets": sets}, indent=1, default=str))
         return
-    print(f"data root: {data.root()} (set CLKIT_DATA to change it)\n")
+    print(f"data root: {data.root()}{data.state_of_root()} (set CLKIT_DATA to change it)\n")
     for r in rows:
         images = f"{r.train:,} + {r.test:,} images, {r.classes} classes, {'x'.join(map(str, r.shape))}"
         print(f"{r.name:16} {'present' if r.present else 'absent':8} {images if r.train else ''}")

@@ -225,7 +225,19 @@ def generative(method="dgmw", seed=0, *, fixed=True, grows=True, kept=True, side
         result.trace |= _growing(random, R, kept)
     result.memory_bytes["generators"] = np.full(R, 400_000)
     result.about["config"]["epochs"] = EPOCHS
+    result.trace["progress"] = by_epoch(result)
     return result
+
+
+def by_epoch(result):
+    """A trace table "progress" of accuracy by epoch; in the last epoch of a task it is that of the result."""
+    random, final, R = np.random.default_rng([result.about["seed"], 13]), result.accuracy(), len(result.seen)
+    test = np.repeat(final, EPOCHS, axis=0)  # (R E, T)
+    earlier = np.tile(np.arange(EPOCHS) < EPOCHS - 1, R)
+    test[earlier] *= random.uniform(0.7, 1, (earlier.sum(), 1))
+    validation = np.where(np.isnan(test), np.nan, random.uniform(0.3, 1, test.shape))
+    task, epoch = np.repeat(np.arange(R), EPOCHS), np.tile(np.arange(EPOCHS), R)
+    return {"task": task, "epoch": epoch, "validation": validation, "test": test}
 
 
 def _growing(random, tasks, kept):

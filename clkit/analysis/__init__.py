@@ -45,6 +45,20 @@ def generated_images(experiment, stream, device):
     return columns(stream, device, DRAWN.get(experiment.preset, 1000))
 
 
+def recalled_features(experiment, stream, device):
+    """Recalled and real features, class means of the latter, and how many of the former are recognised."""
+    from clkit.analysis.features import columns
+
+    return columns(stream.to(device), TESTED_AT)
+
+
+def fine_grained(experiment, stream, device):
+    """Accuracy of each class with and without the logits of the other tasks, and what new images show."""
+    from clkit.analysis.fine import columns
+
+    return columns(stream.to(device))
+
+
 def gradient_correlation(experiment):
     """Cosines between the gradients of recalled and real images, by layer group."""
     from clkit.analysis import gradients
@@ -70,6 +84,8 @@ PROBES = {
     "accuracy_by_task": accuracy_by_task,
     "accuracy_by_epoch": accuracy_by_epoch,
     "generated": generated_images,
+    "features": recalled_features,
+    "fine": fine_grained,
 }
 STUDIES = {"gradients": gradient_correlation}
 HISTORIES = {"similarity": similarity}

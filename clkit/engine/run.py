@@ -23,11 +23,12 @@ import numpy as np
 import torch
 
 from clkit.data import ImageSet
+from clkit.data.facts import is_whole
 from clkit.data.stream import Stream, Task
 from clkit.engine import RunError
 from clkit.engine.checkpoint import Folder
 from clkit.engine.device import device_name, pick_device, torch_set, wait
-from clkit.engine.evaluate import eval_mode, evaluate
+from clkit.engine.evaluate import eval_mode, evaluate, label_type
 from clkit.engine.learner import Learner
 from clkit.engine.past import Past
 from clkit.engine.provenance import PROCESS, Facts, key_of, plain, process_facts, revision_of, settings_of
@@ -77,6 +78,9 @@ def run(
     """
     if not every >= 0:
         raise RunError(f"every must be a number of seconds between checkpoints, 0 or more, not {every!r}")
+    if not is_whole(seed):
+        raise RunError(f"seed must be a whole number of at least 0, not {seed!r}")
+    seed = int(seed)  # JSON knows no numpy's numbers
     if learner.joint:
         stream = stream.merged()
     device = pick_device(device)
@@ -179,7 +183,7 @@ def _collect(stages: list[Facts], stream: Stream, about: Facts) -> Result:
         tuple(stream.test_classes_per_task),
         list(stream.names),
         None if stream.groups is None else list(stream.groups),
-        labels=stream.test.labels.cpu().numpy().astype(np.int16),
+        labels=stream.test.labels.cpu().numpy().astype(label_type(stream.classes)),
         predictions_task_aware=np.stack([s["predictions_task_aware"] for s in stages]),
         **{k: np.array([s[k] for s in done]) for k in columns},
         memory_bytes={k.partition("/")[2]: np.array([s.get(k, 0) for s in done]) for k in kinds},

@@ -118,9 +118,9 @@ class Experiment:
     def minutes(self) -> float | None:
         """Minutes per seed, measured on one CPU core: from its record, else its paper's file, else None."""
         path = places.record_of(self.stem)
-        if path.is_file():
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # no record, or a damaged one
             per_seed = json.loads(path.read_text(encoding="utf-8"))["summary"]["seconds"]["per_seed"]
-            return sum(per_seed) / len(per_seed) / 60
+            return sum(per_seed) / max(len(per_seed), 1) / 60
         return self.paper.minutes.get((self.name, self.preset))
 
     @property
@@ -212,8 +212,9 @@ def _own_experiment(name, overrides, tasks, order):
         raise PresetError(f"{unknown}; `python -m clkit list` shows all")
     if not data.startswith("folder:"):
         from clkit.data import root
+        from clkit.data.layout import folder_names
 
-        if not (root() / data / "train").is_dir():
+        if data not in folder_names():
             raise PresetError(
                 f"{unknown}; put your own images into {root() / data}/train/CLASS/ and test/CLASS/, or name "
                 f"any folder as {method}/folder:PATH"
@@ -253,7 +254,7 @@ def typed_setting(config: type, name: str, value):
     kind = fields[name]
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     kinds = [str if typing.get_origin(k) is typing.Literal else k for k in kinds]  # Config knows the words
-    parsed = value
+    parsed = value.tolist() if hasattr(value, "tolist") else value  # of numpy
     if isinstance(value, str) and str not in kinds:
         said = value.capitalize() if value.lower() in ("true", "false", "none") else value
         with contextlib.suppress(ValueError, SyntaxError):

@@ -12,7 +12,7 @@ from clkit.engine.provenance import plain, record_key
 from clkit.experiments import places
 from clkit.experiments.benchmark import OWN, PresetError
 from clkit.experiments.experiment import Experiment, exact_experiment, experiment, names
-from clkit.result import load
+from clkit.result import check_summary, load
 
 REVISIONS = Path(__file__).resolve().parents[1] / "methods" / "revisions.json"
 
@@ -36,7 +36,7 @@ def load_or_run(name, preset="teach", seeds=None, overrides=None, compute=None, 
     if places.record_of(found.stem).is_file() and not compute:
         results = load_record_of(found)
         date, commit = results[0].about["date"], results[0].about["commit"] or "unknown"
-        say(f"loaded {found.stem} ({date}, commit {commit}, n = {len(results)} seeds)")
+        say(" ".join(f"loaded {found.stem} ({date}, commit {commit}, n = {len(results)} seeds)".split()))
         return results
     if found.preset in ("laptop", "paper") and not compute:
         minutes = (found.minutes or 0) * len(found.seeds)
@@ -59,8 +59,10 @@ def load_record(name, preset="paper", overrides=None, trace=True):
 
 def load_record_of(found: Experiment, trace=True):
     """The results in the record of an Experiment. PresetError or ResultError if they are not valid."""
-    results = load(places.record_of(found.stem), trace)
+    path = places.record_of(found.stem)
+    results = load(path, trace)
     check_record(found, results)
+    check_summary(path, results)
     return results
 
 
@@ -71,14 +73,22 @@ def on_record(name, preset="paper", overrides=None) -> bool:
 
 def check_record(found: Experiment, results) -> None:
     """Raise PresetError unless the present version of this experiment made the results."""
-    for fault in filter(None, (_fault(found, result) for result in results)):
+    for fault in filter(None, (*(_fault(found, result) for result in results), _chosen(found, results))):
         raise PresetError(f"the record {found.stem} is stale ({fault}): renew it with `{found.command}`")
+
+
+def _chosen(found, results):
+    """Why these results are not those of all seeds of an experiment, or of the first ones; "" if they are."""
+    seeds = sorted(r.about["seed"] for r in results)
+    usual = seeds in (sorted(found.seeds), list(range(len(seeds))))
+    return "" if usual or found.preset == OWN else f"its seeds {', '.join(map(str, seeds))} are a selection"
 
 
 def _fault(found, result):
     """Why this experiment did not make a result, in a few words; "" if it did."""
-    about, row = result.about, found.stream_row
-    settings = plain(found.settings)
+    facts = "experiment preset revision learner key".split()
+    about = {**dict.fromkeys(facts), "settings": {}, "config": {}, "stream": {}, **result.about}
+    row, settings = found.stream_row, plain(found.settings)
     if (about["experiment"], about["preset"]) != (found.name, found.preset):
         return "it belongs to another experiment"
     if found.preset != OWN and about["revision"] != revisions().get(about["learner"]):
@@ -89,7 +99,7 @@ def _fault(found, result):
     if changed := changed | (about["settings"].keys() - settings.keys()):
         return f"it has other settings: {', '.join(sorted(changed))}"
     same = (
-        about["stream"]["data"].partition("(")[0] == row.data.removeprefix("folder:")
+        str(about["stream"].get("data")).partition("(")[0] == row.data.removeprefix("folder:")
         and all(about["stream"].get(k) == v for k, v in row.stream.items())
         and tuple(result.classes_per_task) == tuple(row.classes_per_task)
     )
@@ -107,9 +117,16 @@ def records_in(folder, benchmark=None, preset=None) -> dict:
     """
     folder, found = Path(folder).expanduser(), {}
     for path in sorted(folder.glob("*.json")):
-        about = json.loads(path.read_text(encoding="utf-8")).get("about") or {}
-        if benchmark in (None, about.get("benchmark")) and preset in (None, about.get("preset")):
-            row = (about["method"], _beside_row(about), load(path))
+        if not path.with_suffix(".npz").is_file():  # no record
+            continue
+        results = load(path)
+        about = results[0].about
+        if not {"experiment", "method", "benchmark", "preset"} <= about.keys():
+            raise PresetError(
+                f"{path} names no experiment: make it with `python -m clkit run`, or move it away"
+            )
+        if benchmark in (None, about["benchmark"]) and preset in (None, about["preset"]):
+            row = (about["method"], _beside_row(about), results)
             found.setdefault((about["benchmark"], about["preset"]), []).append(row)
     if not found:
         wanted = " ".join(word for word in (benchmark, preset) if word)
@@ -124,8 +141,8 @@ def _beside_row(about):
     """The settings of a result that differ from its experiment's row, each as KEY=VALUE."""
     known = about["experiment"] in names() and about["preset"] != OWN
     row = plain(exact_experiment(about["experiment"], about["preset"]).settings) if known else {}
-    named = row.keys() | about["settings"].keys()
-    return [f"{k}={v}" for k, v in about["config"].items() if k in named and row.get(k) != v]
+    named = row.keys() | about.get("settings", {}).keys()
+    return [f"{k}={v}" for k, v in about.get("config", {}).items() if k in named and row.get(k) != v]
 
 
 def _labelled(rows):

@@ -1,6 +1,7 @@
 """Running an experiment: one seed in its folder, all seeds in one or more processes, and their record."""
 
 import dataclasses
+import operator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def run_experiment(
     from clkit.result import check_replaces, save
 
     found = experiment(name, preset, overrides, tasks=tasks, order=order)
-    seeds = found.seeds if seeds is None else tuple(seeds)
+    seeds = found.seeds if seeds is None else _whole(seeds)
     if jobs < 1 or not seeds:
         raise PresetError(f"there must be at least one seed and one job, not {len(seeds)} and {jobs}")
     checked_tables(found, record)
@@ -145,6 +146,18 @@ def run_experiment(
         kept = [_kept(r, found, record, first=r is results[0]) for r in results]
         save(kept, Path(out) / found.stem, replace=replace)
     return results
+
+
+def _whole(seeds) -> tuple:
+    """Seeds as a tuple of Python's whole numbers; PresetError if they are none."""
+    try:
+        listed = tuple(seeds)
+        whole = tuple(map(operator.index, listed))
+    except TypeError:
+        raise PresetError(f"seeds must list whole numbers, such as (0, 1, 2), not {seeds!r}") from None
+    if min(whole, default=0) < 0 or any(isinstance(seed, bool) for seed in listed):
+        raise PresetError(f"seeds must list whole numbers of at least 0, not {seeds!r}")
+    return whole
 
 
 def _seed_result(found, seed, device, record, every):

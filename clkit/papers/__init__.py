@@ -21,6 +21,9 @@ FILES = (
     "online",
     "dgm",
     "generative",
+    "gfr",
+    "incremental",
+    "mfgr",
 )
 PAPERS = {name: import_module(f"clkit.papers.{name}").PAPER for name in FILES}
 

@@ -6,7 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from clkit.errors import ClkitError
-from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TICK, style
+from clkit.papers.palette import MEMORY_LABELS
+from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TICK, plain
+from clkit.plots.style import drawn_style as style
 from clkit.result import Result, interval
 
 
@@ -209,6 +211,11 @@ def band(ax, x, mean, half, color):
         ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
 
 
+def memory_of(result):
+    """{kind of memory, as plots call it: (R,) bytes kept after each stage}."""
+    return {MEMORY_LABELS.get(kind, kind): sizes for kind, sizes in result.memory_bytes.items()}
+
+
 def look_of(seeds):
     """The style of these seeds' method."""
     return style(seeds[0].about.get("method", "learner"))
@@ -307,6 +314,7 @@ def stamp(where, results):
     if mark:
         box = {"facecolor": "#B22200", "edgecolor": "none", "pad": 2.5}
         look = {"color": "white", "weight": "bold", "bbox": box}
-    note = figure.supxlabel(text.replace("\u00a0", " "), x=0.012, ha="left", fontsize=SMALL, **place, **look)
+    text = plain(text.replace("\u00a0", " "))
+    note = figure.supxlabel(text, x=0.012, ha="left", fontsize=SMALL, **place, **look)
     note.set_gid("stamp")
     return note

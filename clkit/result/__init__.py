@@ -11,10 +11,13 @@ values.
 """
 
 # ruff: noqa: F401
+from clkit.result.epochs import by_epoch, chosen, chosen_after
 from clkit.result.interval import Interval, interval
 from clkit.result.record import (
     FORMAT,
+    PART,
     check_replaces,
+    check_summary,
     load,
     pack_trace,
     save,
@@ -22,4 +25,4 @@ from clkit.result.record import (
     unpack_trace,
     write_atomically,
 )
-from clkit.result.result import Result, ResultError
+from clkit.result.result import Result, ResultError, checked

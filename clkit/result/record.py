@@ -16,23 +16,26 @@ files or if the files of two records were mixed.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import json
 import math
 import os
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from clkit.errors import file_error
 from clkit.result.interval import interval
-from clkit.result.result import Result, ResultError
+from clkit.result.result import Result, ResultError, checked
 
 FORMAT = 2
+PART = ".part"  # ends the name of a file that is being written
 Arrays = dict[str, np.ndarray]
 Trace = dict[str, dict[str, Any]]  # table -> column -> rows
 _BY_IMAGE = "predictions predictions_task_aware rank".split()
@@ -92,21 +95,39 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Call write(binary file) on a temporary file and rename it, so that `path` is never incomplete.
 
-    A failure (such as a full disk) leaves `path` unchanged and no temporary file.
+    A failure leaves `path` unchanged and no temporary file; FileError if the system refuses, as a full disk
+    does. The umask decides who may read the file.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    write_together({Path(path): write})
+
+
+def write_together(files: Mapping[Path, Callable[[IO[bytes]], Any]]) -> None:
+    """`write_atomically` for several files: none is renamed before all are written."""
+    parts = {path: path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART}") for path in files}
     try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes files that only the owner can read
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        for path, part in parts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, "xb") as file:
+                files[path](file)
+                file.flush()
+                _sync(file)
+        for path, part in parts.items():
+            os.replace(part, path)
+    except OSError as error:
+        raise file_error(path, "written", error) from error
+    finally:
+        for part in parts.values():
+            with contextlib.suppress(OSError):  # after success it has been renamed
+                part.unlink()
+
+
+def _sync(file):
+    """Bring a file to the disk, where its file system can be asked to."""
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
 
 
 def pack_trace(trace: Trace) -> Arrays:
@@ -167,8 +188,8 @@ def save(results: Sequence[Result], stem: str | Path, replace: bool = False, lev
         "npz_sha256": hashlib.sha256(packed).hexdigest(),
     }
     json_path, npz_path = _paths(stem)
-    write_atomically(npz_path, lambda file: file.write(packed))
-    write_atomically(json_path, lambda file: file.write((_pretty(head) + "\n").encode()))
+    text = (_pretty(head) + "\n").encode()
+    write_together({npz_path: lambda file: file.write(packed), json_path: lambda file: file.write(text)})
     return json_path
 
 
@@ -212,19 +233,60 @@ def load(stem: str | Path, trace: bool = True) -> list[Result]:
                 f"{npz_path} is not the file that {json_path.name} was written with (it is damaged, writing "
                 f"was interrupted, or two records are mixed): delete both files and run it again"
             )
-        with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-            types = {name: kind for kind, names in head["types"].items() for name in names}
-            names = [k for k in arrays.files if trace or "trace/" not in k]
-            stored = {k: (a := arrays[k]).astype(types.get(k, a.dtype)) for k in names}
-        common = {k: head[k] for k in ("about", "classes_per_task", "names", "groups") if k in head}
-        return [_read(_merged(common, own), i, stored) for i, own in enumerate(head["seeds"])]
+        results = _unpacked(head, packed, trace)
     except ResultError:
         raise
+    except OSError as error:
+        raise file_error(json_path.with_suffix(""), "read", error) from error
+    except MemoryError:
+        raise ResultError(f"there is not enough memory to read {json_path}: close other programs") from None
     except Exception as error:  # json, zip and numpy raise different kinds
-        kind = type(error).__name__
+        raise ResultError(_damaged(json_path, type(error).__name__)) from None
+    try:
+        if not results:
+            raise ResultError("it holds no seed")
+        return [checked(r) for r in results]
+    except (ResultError, AttributeError, TypeError, ValueError) as error:
+        raise ResultError(_damaged(json_path, error)) from None
+
+
+def _damaged(json_path, fault):
+    return f"the result at {json_path.with_suffix('')} is damaged ({fault}): delete it and run it again"
+
+
+def _unpacked(head, packed, trace):
+    """The Results in a record: its JSON, and the bytes of its npz."""
+    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+        types = {name: kind for kind, names in head["types"].items() for name in names}
+        names = [k for k in arrays.files if trace or "trace/" not in k]
+        stored = {k: (a := arrays[k]).astype(types.get(k, a.dtype)) for k in names}
+    common = {k: head[k] for k in ("about", "classes_per_task", "names", "groups") if k in head}
+    return [_read(_merged(common, own), i, stored) for i, own in enumerate(head["seeds"])]
+
+
+def check_summary(stem: str | Path, results: Sequence[Result]) -> None:
+    """ResultError if a number in the JSON of a record is not that of its arrays, as after an edit by hand."""
+    path = _paths(stem)[0]
+    told, now = (
+        json.loads(path.read_text(encoding="utf-8")).get("summary") or {"seeds": None},
+        summary(results),
+    )
+    wrong = [k for k in told if k in now and not _agree(told[k], json.loads(json.dumps(now[k])))]
+    if wrong:
         raise ResultError(
-            f"the result at {json_path.with_suffix('')} is damaged ({kind}): delete it and run it again"
-        ) from None
+            f"{path} says another {wrong[0]} than its arrays: it was edited; restore it, or run it again"
+        )
+
+
+def _agree(a: Any, b: Any) -> bool:
+    """Whether two JSON values are equal, numbers up to the rounding of other versions of numpy and scipy."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_agree(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_agree, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
+    return a == b
 
 
 def _paths(stem):

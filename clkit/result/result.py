@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import html
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from clkit.errors import ClkitError
+from clkit.markup import in_html
 
 
 class ResultError(ClkitError):
@@ -76,7 +77,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """A small table, which Jupyter shows if a Result is the last value of a cell."""
-        facts = {name: html.escape(value) for name, value in self._facts().items()}
+        facts = {name: in_html(value) for name, value in self._facts().items()}
         rows = "".join(f'<tr><th scope="row">{k}</th><td>{v}</td></tr>' for k, v in facts.items())
         caption = f"Result of {facts['method']} on {facts['benchmark']}"
         return f"<table><caption>{caption}</caption><tbody>{rows}</tbody></table>"
@@ -203,14 +204,26 @@ class Result:
 
     def per_class(self, stage: int = -1) -> np.ndarray:
         """(K,) accuracy of each class after a stage, NaN for unseen classes."""
-        p, classes = self.predictions[stage], range(sum(self.classes_per_task))
-        return np.array([_mean((p == c)[(self.labels == c) & (p >= 0)]) for c in classes])
+        p, K = self.predictions[stage], sum(self.classes_per_task)
+        tested, right = (np.bincount(self.labels[which], minlength=K) for which in (p >= 0, p == self.labels))
+        with np.errstate(invalid="ignore"):
+            return right / tested
 
-    def confusion(self, stage: int = -1) -> np.ndarray:
-        """(K_seen, K_seen) counts after a stage: row = true class, column = predicted class."""
-        k, p = int(self.seen[stage]), self.predictions[stage]
+    def confusion(self, stage: int = -1, parts: np.ndarray | None = None) -> np.ndarray:
+        """(K_seen, K_seen) counts after a stage: row = true class, column = predicted class.
+
+        parts: (K_seen,) the number of each class's part, such as its superclass, from 0; the counts are then
+        those between the P parts, (P, P). ResultError if there is no memory for so many classes.
+        """
+        parts = np.arange(int(self.seen[stage])) if parts is None else np.asarray(parts, dtype=np.int64)
+        p, P = self.predictions[stage], int(parts.max()) + 1
         known = p >= 0
-        return np.bincount(self.labels[known] * k + p[known], minlength=k * k).reshape(k, k)
+        pairs = parts[self.labels[known]] * P + parts[p[known]]  # int64, as P * P may be large
+        try:
+            return np.bincount(pairs, minlength=P * P).reshape(P, P)
+        except MemoryError:
+            fault = f"a confusion matrix of {P:,} classes takes {8e-9 * P * P:,.0f} GB of memory"
+            raise ResultError(f"{fault}: give parts=, such as the task of each class") from None
 
     def newest_share(self, stage: int = -1) -> float:
         """Share of predictions after a stage on classes of the newest task (joint training: the last)."""
@@ -225,6 +238,38 @@ class Result:
             "learn": float(self.n_samples.sum() / max(self.learn_seconds.sum(), 1e-9)),
             "test": float(tested / max(self.test_seconds.sum(), 1e-9)),
         }
+
+
+def checked(r: Result) -> Result:
+    """The Result itself. ResultError names the first part that does not fit the others, as after an edit."""
+    sizes, about, K, R, N = r.classes_per_task, r.about, len(r.names), len(r.seen), len(r.labels)
+    facts = {"experiment": str, "preset": str, "seed": int, "config": dict, "settings": dict, "stream": dict}
+    rows = {"predictions": R, "predictions_task_aware": R + 1, "rank": R}
+    amounts = {k: getattr(r, k) for k in ("n_samples", "parameters")} | r.memory_bytes
+    for part, fits in {
+        "about": all(isinstance(about.get(k), kind | None) for k, kind in facts.items()),
+        "classes_per_task": all(type(n) is int and n > 0 for n in sizes) and sum(sizes) == K > 0,
+        "names": all(isinstance(name, str) for name in r.names),
+        "groups": r.groups is None or [type(g) for g in r.groups] == [str] * K,
+        "seen": _whole(r.seen, (R,), 1, K) and (np.diff(r.seen) > 0).all(),
+        "labels": _whole(r.labels, (N,), 0, K - 1),
+        **{k: _whole(getattr(r, k), (n, N), -1, K - 1) for k, n in rows.items()},
+        **{k: _whole(a, (R,), 0, math.inf) for k, a in amounts.items()},
+        **{k: _times(getattr(r, k), R) for k in ("learn_seconds", "test_seconds")},
+        **{t: len({len(rows) for rows in columns.values()}) == 1 for t, columns in r.trace.items()},
+    }.items():
+        if not fits:
+            raise ResultError(f"its {part} cannot be right")
+    return r
+
+
+def _whole(a: np.ndarray, shape: tuple, least: float, most: float) -> bool:
+    """Whether an array has this shape and holds whole numbers in this range, at least one."""
+    return a.shape == shape and a.size > 0 and a.dtype.kind in "iu" and least <= a.min() <= a.max() <= most
+
+
+def _times(a: np.ndarray, n: int) -> bool:
+    return a.shape == (n,) and a.dtype.kind in "iuf" and bool((np.isfinite(a) & (a >= 0)).all())
 
 
 def _mean(values: Any) -> float:

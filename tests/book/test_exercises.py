@@ -246,7 +246,7 @@ PREDICTIONS = {
         ],
     ),
     "similarity": (
-        lambda answer: exercises.check_similarity(dict(zip(SIMILAR, answer)), SIMILAR),
+        lambda answer: exercises.check_similarity({k: answer[i] for i, k in enumerate(SIMILAR)}, SIMILAR),
         [(1, 0.06, 0.45), (0.95, "0", 0.5), (np.float32(1), [0.1], 0.4), tuple(torch.tensor([1, 0, 0.54]))],
         [
             ((0, 0.06, 0.45), "which directions change"),

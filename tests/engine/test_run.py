@@ -18,6 +18,7 @@ from clkit.engine.device import pick_device, torch_set
 from clkit.engine.evaluate import accuracy_by_task, evaluate
 from clkit.engine.run import run
 from clkit.engine.trace import Stopped
+from clkit.errors import ClkitError
 from clkit.result import load
 from tests.fakes import Config, Growing, Online, TwoPhase, small_stream
 from tests.soak import SUBJECTS, Killer, compare
@@ -212,7 +213,7 @@ def test_a_full_disk_leaves_a_run_that_resumes(tmp_path, monkeypatch):
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ClkitError, match="No space left"):
         quick(tmp_path / "full", every=0.0)
     assert not list(Path(tmp_path / "full").glob(".*"))
     monkeypatch.setattr(os, "fsync", fsync)

@@ -1,12 +1,17 @@
 """Experiments: names, settings, streams, own data, and results that are loaded, computed or refused."""
 
+import contextlib
+import dataclasses
 import json
+import os
+import shutil
 
 import pytest
 
 from clkit import experiments, papers
 from clkit.experiments import PresetError, experiment, load_or_run, places, run_experiment
 from clkit.experiments.benchmark import _stream
+from clkit.experiments.load import records_in
 from clkit.experiments.runner import _seed_result
 from clkit.methods import LEARNERS
 from clkit.result import load, save
@@ -160,6 +165,31 @@ def test_a_shuffled_benchmark_has_an_order_for_each_seed():
     assert [r.about["stream"]["order"] for r in found] == [list(o) for o in orders[:2]]
 
 
+@pytest.mark.parametrize("part", ["train", "val", "test", "labels"])
+def test_a_cached_stream_that_was_written_into_is_made_anew(part):
+    row = papers.Benchmark("digits28", (1,) * 3, {"side": 16}, {"max_per_class": 20, "val": 0.2}, (0, 1, 2))
+    stream = experiments.stream_of(row)
+    before = stream.digest()
+    assert experiments.stream_of(row) is stream  # as long as nobody writes
+    parts = {"test": stream.test.images, "labels": stream.merged()[0].train.labels}
+    (parts[part] if part in parts else getattr(stream.to("cpu")[1], part).images).zero_()
+    again = experiments.stream_of(row)
+    assert stream.digest() != before == again.digest() and experiments.stream_of(row) is again
+
+
+def test_a_run_after_somebody_wiped_the_images_is_the_same():
+    def answers(seed):
+        return experiments.run_seed("finetune/split-digits", "smoke", seed, progress=False)[1].rank
+
+    stream = experiments.stream("split-digits", "smoke")
+    for task in stream:
+        task.train.images.zero_()
+    wiped = answers(0)
+    _stream.cache_clear()
+    shutil.rmtree(os.environ["CLKIT_RUNS"])
+    assert (wiped == answers(0)).all()
+
+
 # ---- running
 
 
@@ -232,8 +262,6 @@ def test_computed_then_read_back_then_loaded_then_stale():
 
 def dataclass_with(result, change):
     """A result with changed facts."""
-    import dataclasses
-
     return dataclasses.replace(result, about={**result.about, **change})
 
 
@@ -285,6 +313,36 @@ def test_minutes_are_those_of_the_record():
     assert (
         experiment("finetune/split-digits", "smoke").minutes == text["summary"]["seconds"]["per_seed"][0] / 60
     )
+
+
+@pytest.mark.parametrize("seeds, right", [((0,), True), ((0, 1, 2), True), ((1,), False), ((0, 2, 3), False)])
+def test_a_selection_of_seeds_is_no_record_of_an_experiment(seeds, right):
+    found = experiment("finetune/split-digits", "smoke")
+    results = run_experiment(found.name, "smoke", seeds, out=places.RECORDS)
+    said = f"its seeds {', '.join(map(str, seeds))} are a selection.*renew it"
+    with contextlib.nullcontext() if right else pytest.raises(PresetError, match=said):
+        experiments.load_record_of(found)
+    own = dataclass_with(results[0], {"experiment": None})
+    with pytest.raises(PresetError, match="it belongs to another experiment"):
+        experiments.check_record(found, [own])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"summary": {"seconds": {"per_seed": []}}}', "\x00"])
+def test_a_damaged_record_does_not_stop_a_list(text):
+    path = places.record_of(experiment("finetune/split-digits", "smoke").stem)
+    path.parent.mkdir()
+    path.write_text(text)
+    assert not experiment("finetune/split-digits", "smoke").minutes
+
+
+def test_other_files_among_records_are_passed_over_and_unnamed_records_are_named(tmp_path):
+    [result] = run_experiment("finetune/split-digits", "smoke", out=tmp_path)
+    for n, text in enumerate(("[]", "{}", "no JSON")):
+        (tmp_path / f"other-{n}.json").write_text(text)
+    assert list(records_in(tmp_path)) == [("split-digits", "smoke")]
+    save([dataclasses.replace(result, about={"seed": 0})], tmp_path / "unnamed")
+    with pytest.raises(PresetError, match="unnamed.json names no experiment: make it with"):
+        records_in(tmp_path)
 
 
 # ---- own data

@@ -1,9 +1,12 @@
 """Scores against hand-computed matrices and plain loops; records load completely or not at all."""
 
+import errno
 import hashlib
 import json
 import math
+import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +15,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from clkit.errors import FileError
 from clkit.result import (
     Interval,
     Result,
     ResultError,
     check_replaces,
+    check_summary,
     interval,
     load,
     pack_trace,
@@ -615,23 +620,153 @@ def test_arrays_that_are_not_as_they_were_written_are_refused(record, damage):
 def test_a_kill_between_the_two_files_is_noticed_and_mended_by_writing_again(record, monkeypatch):
     """The head of one seed never stands over the arrays of another."""
     _seeds, path = record
-    other, write = [random_result(s, (2, 3)) for s in (7, 8)], record_module.write_atomically
+    other, rename = [random_result(s, (2, 3)) for s in (7, 8)], os.replace
 
-    def killed(target, content):
+    def killed(part, target):
         if target.suffix == ".json":
             raise KeyboardInterrupt
-        write(target, content)
+        rename(part, target)
 
     for r, seed in zip(other, (0, 1)):
         r.about["seed"] = seed
-    monkeypatch.setattr(record_module, "write_atomically", killed)
-    with pytest.raises(KeyboardInterrupt):
-        save(other, path.with_suffix(""))
+    with monkeypatch.context() as patch:
+        patch.setattr(record_module.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(other, path.with_suffix(""))
     with pytest.raises(ResultError, match="writing was interrupted"):
         load(path)
-    monkeypatch.setattr(record_module, "write_atomically", write)
     save(other, path.with_suffix(""))
     same(load(path)[0], other[0])
+
+
+def test_a_disk_that_fills_leaves_the_old_record(record, monkeypatch):
+    """However little room is left: each of the two files may be the one that does not fit."""
+    seeds, path = record
+    before, sync = {p: p.read_bytes() for p in path.parent.iterdir()}, os.fsync
+    for room in (0, 1):
+        files = iter(range(9))
+
+        def fills(handle, room=room, files=files):
+            if next(files) >= room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sync(handle)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(record_module.os, "fsync", fills)
+            with pytest.raises(
+                FileError, match=r"could not be written \(No space left on device\): make room"
+            ):
+                save([*seeds, random_result(2, (2, 3))], path.with_suffix(""))
+        assert {p: p.read_bytes() for p in path.parent.iterdir()} == before
+
+
+def forged(path, head=None, arrays=None):
+    """Change a record's JSON by head(JSON), its arrays by arrays({name: array}), and mend its checksum."""
+    with np.load(path.with_suffix(".npz")) as file:
+        stored = dict(file)
+    if arrays:
+        arrays(stored)
+    np.savez(path.with_suffix(".npz"), **stored)
+    told = json.loads(path.read_text())
+    if head:
+        head(told)
+    told["npz_sha256"] = hashlib.sha256(path.with_suffix(".npz").read_bytes()).hexdigest()
+    path.write_text(json.dumps(told))
+
+
+def put(key, value):
+    """A change that sets this key, or this place of the array."""
+    return lambda there: there.__setitem__(key, value)
+
+
+def spoil(name, value):
+    """A change that puts a value into an array, which becomes able to hold it."""
+
+    def change(stored):
+        a = stored[name].astype(float) if value != int(value) or value < -1 else stored[name].astype(np.int64)
+        a[(0,) * a.ndim] = value
+        stored[name] = a
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "head, arrays, part",
+    [
+        (put("names", ["a", 2, "c", "d", "e"]), None, "names"),
+        (put("names", ["a"]), None, "classes_per_task"),
+        (put("classes_per_task", [2, 3.0]), None, "classes_per_task"),
+        (put("classes_per_task", [5, 0]), None, "classes_per_task"),
+        (put("classes_per_task", []), None, "classes_per_task"),
+        (lambda head: put("groups", ["a"])(head["seeds"][0]), None, "groups"),
+        (lambda head: put("config", [])(head["about"]), None, "about"),
+        (put("seeds", [{"seed": "0"}, {"seed": 1}]), None, "KeyError"),
+        (put("seeds", []), None, "no seed"),
+        (put("types", {}), lambda a: a.pop("rank"), "KeyError"),
+        (None, spoil("labels", 5), "labels"),
+        (None, spoil("labels", -1), "labels"),
+        (None, spoil("rank", 7), "rank"),
+        (put("types", {}), spoil("rank", 0.5), "rank"),
+        (None, spoil("predictions", -2), "predictions"),
+        (None, spoil("seen", 0), "seen"),
+        (None, spoil("seen", 5), "seen"),
+        (None, spoil("learn_seconds", -1.5), "learn_seconds"),
+        (None, lambda a: put("test_seconds", a["test_seconds"] * np.nan)(a), "test_seconds"),
+        (None, lambda a: put("n_samples", a["n_samples"][:, :-1])(a), "n_samples"),
+        (put("types", {}), lambda a: put("parameters", a["parameters"].astype(str))(a), "parameters"),
+    ],
+)
+def test_a_record_that_parses_but_cannot_be_right_is_refused_in_a_sentence(record, head, arrays, part):
+    _, path = record
+    forged(path)
+    load(path)
+    forged(path, head, arrays)
+    with pytest.raises(ResultError, match=rf"is damaged \(.*{part}.*\): delete it and run it again") as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_that_were_edited_in_a_record_are_noticed(record):
+    _seeds, path = record
+    check_summary(path, load(path))
+    whole = json.loads(path.read_text())
+
+    def numbers(value, place=()):
+        if isinstance(value, dict | list):
+            for k in value if isinstance(value, dict) else range(len(value)):
+                yield from numbers(value[k], (*place, k))
+        elif isinstance(value, int | float):
+            yield place
+
+    places = list(numbers(whole["summary"]))
+    assert len(places) > 40
+    for place in places:
+        edited = json.loads(json.dumps(whole))
+        inner = edited["summary"]
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] += 1 if isinstance(inner[place[-1]], int) else 0.001
+        path.write_text(json.dumps(edited))
+        with pytest.raises(ResultError, match=f"says another {place[0]} than its arrays: it was edited"):
+            check_summary(path, load(path))
+    path.write_text(json.dumps(whole))
+    forged(path, arrays=lambda a: put("predictions", np.roll(a["predictions"], 1, axis=1))(a))
+    with pytest.raises(ResultError, match="than its arrays"):
+        check_summary(path, load(path))
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE])
+def test_a_record_that_cannot_be_read_is_not_called_damaged(record, monkeypatch, code):
+    _, path = record
+
+    def refuses(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "read_bytes", refuses)
+    for read in (lambda: load(path), lambda: check_replaces(path, [0, 1])):
+        with pytest.raises(FileError, match=re.escape(f"could not be read ({os.strerror(code)}): ")) as error:
+            read()
+        assert "delete the" not in str(error.value) and "damaged" not in str(error.value)
 
 
 def test_no_seed_of_a_record_is_lost_unasked(record):
@@ -776,9 +911,14 @@ def test_a_file_is_written_into_folders_that_are_made(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("no")]
+    "error, raised",
+    [
+        (OSError(28, "No space left on device"), FileError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (ValueError("no"), ValueError),
+    ],
 )
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error, raised):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -786,27 +926,50 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
         file.write(b"half of the new")
         raise error
 
-    with pytest.raises(type(error)):
+    with pytest.raises(raised):
         write_atomically(path, write)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-    with pytest.raises(type(error)):
+    with pytest.raises(raised):
         write_atomically(tmp_path / "new", write)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failure_to_flush_or_rename_leaves_the_old_file_too(tmp_path, monkeypatch):
+def refuse(code):
+    """A function of the system that always fails with this number."""
+
+    def fails(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    return fails
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+def test_a_failure_to_flush_or_rename_leaves_the_old_file_too(tmp_path, monkeypatch, name, code):
     path = tmp_path / "file"
     path.write_bytes(b"old")
+    monkeypatch.setattr(record_module.os, name, refuse(code))
+    with pytest.raises(FileError, match=re.escape(f"{path} could not be written ({os.strerror(code)}): ")):
+        write_atomically(path, lambda f: f.write(b"new"))
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
 
-    for name in ("fsync", "replace"):
-        with monkeypatch.context() as patch:
-            patch.setattr(record_module.os, name, full)
-            with pytest.raises(OSError, match="No space"):
-                write_atomically(path, lambda f: f.write(b"new"))
-        assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_without_fsync_and_chmod_is_written_to(tmp_path, monkeypatch, code):
+    for name in ("fsync", "chmod", "fchmod"):
+        monkeypatch.setattr(os, name, refuse(code))
+    write_atomically(tmp_path / "file", lambda f: f.write(b"new"))
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_umask_decides_who_may_read_a_file(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "file", lambda f: f.write(b"new"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
 
 
 # ---- imports
@@ -825,6 +988,15 @@ print(seeds[0].average(), *sorted(heavy), *sorted(m for m in sys.modules if m.st
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     modules = [
-        f"clkit.{m}" for m in ("errors", "result", "result.interval", "result.record", "result.result")
+        f"clkit.{m}"
+        for m in (
+            "errors",
+            "markup",
+            "result",
+            "result.epochs",
+            "result.interval",
+            "result.record",
+            "result.result",
+        )
     ]
     assert done.stdout.split() == [str(load(path)[0].average()), *modules]
