@@ -119,7 +119,7 @@ def _add_run(commands):
     one.add_argument("--tasks", type=_tasks, help="own data: number of classes in each task, such as 6,6,6,6")
     words = "own data: order of classes: random from a seed, by name, or from a file with one name per line"
     one.add_argument("--order", metavar="SEED | natural | FILE", help=words)
-    words = "trace tables to record, such as loss,masks; '*' records all"
+    words = "trace tables to record, such as loss,masks; '*' records all but similarity"
     one.add_argument("--keep", metavar="TABLES", help=words)
     words = "seconds between checkpoints (60)"
     one.add_argument("--every", type=_seconds, default=60.0, metavar="SECONDS", help=words)
@@ -293,7 +293,7 @@ def _overview():
     for paper in papers.PAPERS.values():
         print(f"{paper.name} ({paper.citation})")
         for method, variant in paper.variants.items():
-            print(f"  {method:14} {variant.label:22} {' '.join(paper.benchmarks_of(method))}")
+            print(f"  {method:19} {variant.label:24} {' '.join(paper.benchmarks_of(method))}")
     print(
         f"\n{len(experiments.names())} experiments METHOD/BENCHMARK, each with the presets "
         f"{', '.join(experiments.PRESETS)}; smoke and teach need no download\n"
@@ -310,6 +310,7 @@ def _minutes(minutes):
 
 def _run(options):
     from clkit import experiments, result
+    from clkit.papers.palette import MEMORY_LABELS
 
     own = {"tasks": options.tasks, "order": _order(options.order)}
     overrides, preset = dict(options.settings), options.preset or "teach"
@@ -345,7 +346,10 @@ def _run(options):
         ("forgetting (%)", [r.forgetting() for r in results]),
     ):
         print(f"  {title:24} {result.interval(scores)}")
-    kept = ", ".join(f"{kind} {size / 1e6:.2f} MB" for kind, size in summary["memory_bytes"].items())
+    kept = ", ".join(
+        f"{MEMORY_LABELS.get(kind, kind)} {size / 1e6:.2f} MB"
+        for kind, size in summary["memory_bytes"].items()
+    )
     seconds = summary["seconds"]["learn"] + summary["seconds"]["test"]
     place = f"; record {options.out}/{found.stem}.json" if options.out else ""
     print(
@@ -391,7 +395,7 @@ def _data_list(options):
         sets = [dataclasses.asdict(row) for row in rows]
         _print_json({"root": str(data.root()), "sets": sets})
         return
-    print(f"data root: {data.root()} (set CLKIT_DATA to change it)\n")
+    print(f"data root: {data.root()}{data.state_of_root()} (set CLKIT_DATA to change it)\n")
     for r in rows:
         images = f"{r.train:,} + {r.test:,} images, {r.classes} classes, {'x'.join(map(str, r.shape))}"
         print(f"{r.name:16} {'present' if r.present else 'absent':8} {images if r.train else ''}")

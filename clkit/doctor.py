@@ -40,11 +40,13 @@ def examine():
         data.torchvision()
     except data.DataError as error:
         problems.append(str(error))
-    where = data.root()
-    lines.append(f"data root: {where}" + ("" if where.is_dir() else " (not there yet)"))
-    lines.append("data sets present: " + ", ".join(row.name for row in data.catalogue() if row.present))
+    rows = data.catalogue()
+    lines.append(f"data root: {data.root()}{data.state_of_root()}")
+    lines.append("data sets present: " + ", ".join(row.name for row in rows if row.present))
+    closed = [row.how_to_get for row in rows if "cannot be read" in row.how_to_get]
+    lines += [f"passed over: {fault}" for fault in closed]
     runs = experiments.runs_root()
-    near = next(p for p in (runs, *runs.parents) if p.is_dir())
+    near = next(p for p in (runs, *runs.parents) if os.path.isdir(p))
     free = shutil.disk_usage(near).free
     lines.append(f"run folders: {runs}, {free / 1e9:.1f} GB free")
     if free < 1e9:

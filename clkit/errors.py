@@ -21,7 +21,13 @@ _CURES = {
 
 
 class ClkitError(ValueError):
-    """Bad input; the message is one sentence that names the fault and its cure."""
+    """Bad input; the message is one sentence that names the fault and its cure.
+
+    Names that are not UTF-8 are shown with escapes, since neither terminals nor notebooks can print them.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(str(message).encode("utf-8", "backslashreplace").decode())
 
 
 class FileError(ClkitError):

@@ -225,7 +225,19 @@ def generative(method="dgmw", seed=0, *, fixed=True, grows=True, kept=True, side
         result.trace |= _growing(random, R, kept)
     result.memory_bytes["generators"] = np.full(R, 400_000)
     result.about["config"]["epochs"] = EPOCHS
+    result.trace["progress"] = by_epoch(result)
     return result
+
+
+def by_epoch(result):
+    """A trace table "progress" of accuracy by epoch; in the last epoch of a task it is that of the result."""
+    random, final, R = np.random.default_rng([result.about["seed"], 13]), result.accuracy(), len(result.seen)
+    test = np.repeat(final, EPOCHS, axis=0)  # (R E, T)
+    earlier = np.tile(np.arange(EPOCHS) < EPOCHS - 1, R)
+    test[earlier] *= random.uniform(0.7, 1, (earlier.sum(), 1))
+    validation = np.where(np.isnan(test), np.nan, random.uniform(0.3, 1, test.shape))
+    task, epoch = np.repeat(np.arange(R), EPOCHS), np.tile(np.arange(EPOCHS), R)
+    return {"task": task, "epoch": epoch, "validation": validation, "test": test}
 
 
 def _growing(random, tasks, kept):
@@ -261,6 +273,26 @@ def _growing(random, tasks, kept):
         if kept or table != "masks"
     }
     return {t: {c: v if c == "values" else np.array(v) for c, v in cs.items()} for t, cs in found.items()}
+
+
+# ---- representations
+
+LAYERS = ("Conv1", "Conv2", "logits")
+
+
+def compared(method="er", seed=0, layers=LAYERS, **options):
+    """A Result with the trace table "similarity": random numbers above the diagonal of tasks."""
+    result = made(method, seed, **options)
+    random, T = np.random.default_rng([seed, 13, sum(map(ord, method))]), len(result.seen)
+    above = np.tril(np.full((T, T), np.nan), -1)
+    values = {name: random.uniform(0.2, 0.9, (len(layers), T, T)) + above for name in ("svcca", "cka")}
+    for square in values.values():
+        square[:, range(T), range(T)] = 1
+    values["floor"] = 0.2 * values["svcca"] ** 0.1
+    kept = np.full((len(layers), T, T, 2), 4)
+    columns = {"layer": np.array(layers), "kept": kept, "n": np.full((len(layers), T), 90)}
+    result.trace["similarity"] = columns | values
+    return result
 
 
 # ---- parts of a drawing

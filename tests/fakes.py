@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clkit.data import ImageSet, crop_and_flip
+from clkit.blocks.pixels import crop_and_flip
+from clkit.data import ImageSet
 from clkit.data.stream import Stream
 from clkit.engine.learner import Learner, frozen
 from clkit.engine.trace import Trace

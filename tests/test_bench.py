@@ -69,6 +69,15 @@ LINES = {
         "peak beyond torch: reference",
         "peak beyond torch",
     ],
+    "mfgr": [f"stage {n}, {which}" for n in (1, 2) for which in ("reference", "bf16", "fp32")],
+    "gfr": [
+        "classifier",
+        "classifier, reference",
+        "classifier, bare networks",
+        "generator",
+        "generator, reference",
+        "generator, features alone",
+    ],
 }
 
 

@@ -12,7 +12,7 @@ from tests.modes import FACTORIES, PACKAGE
 ROOT = PACKAGE.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# From the top down: a folder may import those below it, and itself; `errors` is the ground.
+# From the top down: a folder may import those below it, and itself; `markup` and `errors` are the ground.
 FLOORS = (
     "__main__",
     "doctor",
@@ -27,6 +27,7 @@ FLOORS = (
     "result",
     "data",
     "blocks",
+    "markup",
     "errors",
     "__init__",
 )
@@ -47,6 +48,7 @@ PACKAGES = {
         "__init__": "|",
         "__main__": "|",
         "errors": "|",
+        "markup": "|",
         "papers": "|",
         "result": "numpy | scipy",
         "plots": "numpy matplotlib seaborn |",

@@ -14,6 +14,7 @@ import shlex
 import socket
 import statistics
 import subprocess
+import symtable
 import sys
 import xml.etree.ElementTree
 from pathlib import Path
@@ -36,7 +37,7 @@ _spec.loader.exec_module(tools)
 
 def problems(notebook, name="00_example.ipynb", names=("00_example.ipynb",)):
     """The rules that `notebook` breaks, one sentence each; `names` are all notebooks of the book."""
-    rules = (_execution, _outputs, _private, _lengths, _headings, _images, _metadata, _words)
+    rules = (_execution, _outputs, _private, _lengths, _folded, _headings, _images, _metadata, _words)
     of_its_place = [*_links(notebook, name, names), *_figures(notebook, int(name[:2]))]
     return [sentence for rule in rules for sentence in rule(notebook)] + of_its_place
 
@@ -93,6 +94,35 @@ def _lengths(notebook):
         yield f"a code cell has {lengths[-1]} lines, over 30"
     if any(re.search(r"^\s*class\s+\w", cell.source, re.M) for cell in _code(notebook)):
         yield "a class is defined in a cell; models live in the package"
+
+
+def _folded(notebook):
+    """A folded cell begins with a short line, which shows that it goes on, and defines nothing for others."""
+    folded = {}  # name: cell that defines it last, if that is folded
+    for cell in _code(notebook):
+        defined, needed = _names(cell.source)
+        if tools.HIDDEN not in cell.metadata.get("tags", []):
+            for name in sorted(needed & folded.keys()):
+                yield f"the folded cell {folded[name]} defines {name}, which the cell {cell.id} uses"
+            folded = {name: where for name, where in folded.items() if name not in defined}
+            continue
+        folded |= dict.fromkeys(defined, cell.id)
+        first = len(cell.source.partition("\n")[0])
+        if first > 60:
+            yield f"the first line of the folded cell {cell.id} has {first} characters, over 60"
+
+
+def _names(source):
+    """(names that a cell defines, names that it takes from earlier cells)."""
+    lines = (line for line in source.splitlines() if not line.startswith(("%", "!")))
+    top = symtable.symtable("\n".join(lines), "cell", "exec")
+    defined = {one.get_name() for one in top.get_symbols() if one.is_assigned() or one.is_imported()}
+    needed, tables = {one.get_name() for one in top.get_symbols() if one.is_referenced()}, top.get_children()
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        needed |= {one.get_name() for one in table.get_symbols() if one.is_global()}
+    return defined, needed - defined
 
 
 def _headings(notebook):
@@ -216,6 +246,14 @@ BREAKS = {
     "median": lambda n: [c.update(source="x = 1\n" * 7) for c in (n.cells[1], n.cells[3])],
     "tenth": lambda n: n.cells[1].update(source="x = 1\n" * 16),
     "over 30": lambda n: n.cells[1].update(source="x = 1\n" * 31),
+    "defines x": lambda n: [
+        n.cells[1].metadata.update(tags=["hide-input"]),
+        n.cells[3].update(source="[x for _ in 'ab']"),
+    ],
+    "characters, over 60": lambda n: [
+        n.cells[1].metadata.update(tags=["hide-input"]),
+        n.cells[1].update(source="x = 1" + " " * 60 + "# the end"),
+    ],
     "class": lambda n: n.cells[1].update(source="class Net(nn.Module):\n    pass"),
     "skips": lambda n: n.cells[2].update(source="### Part"),
     "no heading": lambda n: [c.update(source=c.source.replace("#", "")) for c in n.cells],

@@ -77,6 +77,8 @@ REDUCED = (
 GENERATIVE = (
     ("after 5 classes", "after 5", 0),
     ("after 10 classes", "average", 0),
+    ("after 5, epoch best on validation", "chosen 5", 0),
+    ("after 10, epoch best on validation", "chosen 10", 0),
     ("generated images, judged", "generated", 0),
     ("n", "n", 0),
     ("record", "record", 0),
@@ -161,7 +163,7 @@ TABLES = {
         "classes",
     ),
     "dgm": Table(
-        GENERATIVE[:-1],
+        tuple(column for column in GENERATIVE if column[1] not in ("chosen 5", "record")),
         (
             ("DGM without replay", _dgm("dgm-no-replay")),
             ("DGR with a GAN", _dgm("dgr-gan")),
@@ -310,6 +312,10 @@ def _cell(what, run, task_mean):
         return _percent([r.task_aware_average(task_mean) for r in results])
     if what == "after 5":
         return _percent([r.average_after(5) for r in results])
+    if what.startswith("chosen "):
+        from clkit.result import chosen_after
+
+        return _percent([chosen_after(r, int(what.split()[1])) for r in results])
     if what == "generated":
         rows = [r.trace["generated"]["accuracy"][-1] for r in results if "generated" in r.trace]
         return _percent([row.mean() for row in rows]) if rows else "-"
@@ -346,10 +352,12 @@ def _published(run, metric):
 
 
 def _percent(values):
-    """Mean and half-width of the interval, in percent; the mean alone for a single seed."""
+    """Mean and half-width of the interval, in percent; the mean alone for a single seed; "-" if undefined."""
     from clkit.result import interval
 
     found = interval(values)
+    if found.mean != found.mean:
+        return "-"
     return f"{100 * found.mean:.2f}" + (f" ± {100 * found.half:.2f}" if found.n > 1 else "")
 
 

@@ -1,14 +1,8 @@
-"""Accuracy after each epoch of a task, and the score of the epoch that validation images choose.
-
-Some released codes report test accuracy at the epoch of each task with the best validation accuracy over all
-classes seen. Old classes then need real validation images, which a learner without memory does not have. So
-this score is for comparison with printed numbers; the score of a run is that of the last epoch.
-"""
+"""Accuracy after each epoch of a task, on validation and test images: see `clkit.result.chosen`."""
 
 import math
 from functools import partial
 
-import numpy as np
 import torch
 
 
@@ -21,8 +15,10 @@ def columns(stream, n):
     images = stream.merged()[0].val
     index = torch.cat([(images.labels == k).nonzero()[:n, 0] for k in range(stream.classes)])
     ends = torch.tensor(stream.test_classes_per_task, device=images.device).cumsum(0)
-    return {"validation": partial(accuracy, images.select(index), ends),
-            "test": partial(accuracy, stream.test, ends)}
+    return {
+        "validation": partial(accuracy, images.select(index), ends),
+        "test": partial(accuracy, stream.test, ends),
+    }
 
 
 def accuracy(images, ends, learner):
@@ -32,23 +28,8 @@ def accuracy(images, ends, learner):
     """
     seen = learner(images.images[:1] / 255).shape[1]
     known = images.select(slice(int((images.labels < seen).sum())))
-    right = torch.cat([learner(x).argmax(1) == y for x, y in known.batches(500, shuffle=False)])   # (N,)
-    tasks = torch.bucketize(known.labels, ends, right=True)                     # (N,)
-    counts = torch.bincount(tasks, minlength=len(ends))                         # (T,)
+    right = torch.cat([learner(x).argmax(1) == y for x, y in known.batches(500, shuffle=False)])  # (N,)
+    tasks = torch.bucketize(known.labels, ends, right=True)  # (N,)
+    counts = torch.bincount(tasks, minlength=len(ends))  # (T,)
     found = torch.bincount(tasks, right.float(), minlength=len(ends)) / counts
     return torch.where(counts > 0, found, math.nan)
-
-
-def chosen(result):
-    """After each task, (epoch with the best mean accuracy on validation images, mean test accuracy there).
-
-    Means are over the tasks learned; of equal epochs the first counts. An empty list if the
-    run has no validation images. Needs the table "progress" with the columns of `columns`.
-    """
-    rows, found = result.trace.get("progress", {}), []
-    for t in np.unique(rows["task"]) if "validation" in rows else ():
-        of_task = np.flatnonzero(rows["task"] == t)
-        val, test = (np.nanmean(rows[name][of_task], axis=1) for name in ("validation", "test"))
-        best = int(val.argmax())
-        found.append((int(rows["epoch"][of_task[best]]), float(test[best])))
-    return found

@@ -130,14 +130,15 @@ class HerdedExemplars(nn.Module):
 
     Buffers: images uint8 (N, C, H, W) and labels int64 (N,), sorted by class and in order of choice; means
     (seen, D), of features of length 1, and scaled to length 1 again.
-    memory: exemplars over all classes; D: size of the features. ClkitError if the memory has no room for an
-    exemplar of each class.
+    memory: exemplars over all classes; D: size of the features. fixed: each class has an equal share of the
+    memory from the start, as in Hou et al. (2019); otherwise the classes seen share all of it. ClkitError if
+    the memory has no room for an exemplar of each class.
     """
 
-    def __init__(self, memory, classes, shape, features):
+    def __init__(self, memory, classes, shape, features, fixed=False):
         super().__init__()
-        share_of_each(memory, classes)
-        self.memory = memory
+        share = share_of_each(memory, classes)
+        self.memory, self.share = memory, share if fixed else None
         self.register_buffer("images", torch.zeros(0, *shape, dtype=torch.uint8, device="cpu"))
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int64, device="cpu"))
         self.register_buffer("means", torch.zeros(0, features, device="cpu"))
@@ -149,7 +150,7 @@ class HerdedExemplars(nn.Module):
         images uint8 (N, C, H, W), labels (N,): of the task; new: its classes, range(first, seen); net: a
         module with features(x float (B, C, H, W) in [0, 1]) -> (B, D), in eval mode. The means do not change.
         """
-        share, own = self.memory // new.stop, self.labels
+        share, own = self.share or self.memory // new.stop, self.labels
         rank = torch.arange(len(own), device=own.device) - torch.searchsorted(own, own)
         stay = rank < share                                                     # (N,), rank within the class
         self.images, self.labels = self.images[stay], own[stay]
@@ -160,9 +161,14 @@ class HerdedExemplars(nn.Module):
             self.labels = torch.cat([self.labels, self.labels.new_full((len(found),), label)])
 
     @torch.no_grad()
-    def update_means(self, classes, net):
-        """Compute the means of all `classes` with the present network, in eval mode: algorithm 1."""
+    def update_means(self, classes, net, mirrored=False):
+        """Compute the means of all `classes` with the present network, in eval mode: algorithm 1.
+
+        mirrored: of the exemplars and their mirror images, as in the code of Hou et al. (2019).
+        """
         features = unit_features(net, self.images)                              # (N, D)
+        if mirrored:
+            features = features + unit_features(net, self.images.flip(3))
         sums = features.new_zeros(classes, features.shape[1])                   # (seen, D)
         self.means = F.normalize(sums.index_add_(0, self.labels, features))
 

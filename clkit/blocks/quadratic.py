@@ -1,7 +1,11 @@
 """The quadratic penalty of EWC, SI and MAS: the squared change of each weight times its importance."""
 
 import torch
-from torch.nn.utils import parameters_to_vector
+
+
+def flat(tensors):
+    """The values of tensors in one vector (P,), in the order of their indices, whatever their layout."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def split_like(vector, parameters):
@@ -19,7 +23,7 @@ class QuadraticPenalty:
 
     def __init__(self, net, importance, centre=None, rest=0.0):
         parameters = list(net.parameters())
-        centre = parameters_to_vector(parameters).detach() if centre is None else centre
+        centre = flat(parameters).detach() if centre is None else centre
         self.terms = list(zip(parameters, split_like(importance, parameters), split_like(centre, parameters)))
         self.rest = rest
 

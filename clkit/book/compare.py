@@ -19,6 +19,7 @@ from clkit import experiments, plots
 from clkit.book import show
 from clkit.errors import ClkitError, did_you_mean
 from clkit.experiments.load import records_in
+from clkit.markup import in_markdown
 from clkit.papers import PAPERS
 from clkit.papers import published as printed
 from clkit.result import Interval, interval
@@ -190,12 +191,13 @@ def recorded(lines, preset=PAPER, say=print):
 # ---- rows beside printed numbers
 
 
-def comparison(published, results, *, score=None, reason="", label=None):
+def comparison(published, results, *, score=None, also=None, reason="", label=None):
     """A table row: a printed number, ours, and the verdict.
 
     published: a Published, or None if nothing is printed.   results: one per seed.   score: function of a
-    Result that returns a fraction; by default the printed metric.   reason: why the numbers differ.
-    label: by default the method's.
+    Result that returns a fraction; by default the printed metric.   also: {column: another such function},
+    for scores that stand beside ours and have no verdict.   reason: why the numbers differ.   label: by
+    default the method's.
     """
     score = score or score_called(published.metric if published else "average accuracy")
     ours, about = interval([score(r) for r in results]), results[0].about
@@ -204,6 +206,7 @@ def comparison(published, results, *, score=None, reason="", label=None):
         "method": label or plots.style(about.get("method", "learner"))["label"],
         **_printed(published),
         "ours": "undefined" if math.isnan(ours.mean) else f"{100 * ours.mean:.2f}",
+        **{column: short(interval([other(r) for r in results])) for column, other in (also or {}).items()},
         "n": str(ours.n),
         "interval": "none (one seed)" if ours.n < 2 else f"± {100 * ours.half:.2f} ({ours.kind})",
         "verdict": verdict(published, ours, size, reason).text,
@@ -224,6 +227,7 @@ def comparisons(
     *,
     metric="average accuracy",
     score=None,
+    also=None,
     task_mean="images",
     reasons=None,
     not_run=(),
@@ -233,17 +237,17 @@ def comparisons(
 
     records: {label: results}.   names: {label: the method's name in print, or None if it is not printed}; by
     default the label.   metric, task_mean: see `score_called`.   score: a function of a Result that measures
-    ours, if `metric` names it otherwise.   wanted: paper, table, benchmark of the printed numbers.   reasons:
-    {label: why it differs}.   not_run: printed methods that we did not run.
+    ours, if `metric` names it otherwise.   also: see `comparison`.   wanted: paper, table, benchmark of the
+    printed numbers.   reasons: {label: why it differs}.   not_run: printed methods that we did not run.
     """
     there = {p.method: p for p in printed.published(metric=metric, **wanted)}
     names, reasons, found = names or {}, reasons or {}, []
     score = score or score_called(metric, task_mean)
     for label, results in records.items():
         own = None if label == results[0].about.get("method") else label
-        row = {"score": score, "reason": reasons.get(label, ""), "label": own}
+        row = {"score": score, "also": also, "reason": reasons.get(label, ""), "label": own}
         found.append(comparison(there.get(names.get(label, label)), results, **row))
-    nothing = {"ours": "-", "n": "-", "interval": "-", "verdict": "not run"}
+    nothing = dict.fromkeys(("ours", *(also or ()), "n", "interval"), "-") | {"verdict": "not run"}
     return found + [{"method": name.upper(), **_printed(there[name]), **nothing} for name in not_run]
 
 
@@ -416,6 +420,7 @@ def report_of(folder, benchmark=None, preset=None, format="text"):
     for (name, size), records in records_in(folder, benchmark, preset).items():
         title = f"{name}, size {size}; ± is the half-width of a 95 % t-interval over n seeds"
         numbers = {label: one for label in records if (one := _only(name, label))}
+        title = in_markdown(title) if format == "markdown" else title
         found += [mark.format(title), report(records, numbers, format), ""]
     return "\n".join(found).rstrip("\n")
 

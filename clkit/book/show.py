@@ -24,6 +24,7 @@ from pygments.token import Comment, Keyword, Operator, String
 from clkit.errors import ClkitError
 from clkit.figures import FIGURES
 from clkit.figures.picture import few_colours
+from clkit.markup import in_html, in_latex, in_markdown
 from clkit.papers.references import reference
 
 DPI = 144  # of a picture; it is shown at 96, sharp on finer screens too
@@ -109,10 +110,16 @@ def figure(picture, alt=None, *, id, caption, title="", number="", svg=False):
 
     picture: a Figure, Axes or View.   alt: what the picture shows, for readers who cannot see it, in 40
     characters or more (a View has its own).   id: its name, lower case with hyphens.   number: for citations,
-    such as "5.4".   title: a few words.   caption: one or two sentences.   svg: store it as SVG. The
-    description is stored with the image and also appears below it, folded if it is long, because not all
-    viewers read it from the image.
+    such as "5.4".   title: a few words.   caption: one or two sentences, in Markdown without HTML.   svg:
+    store it as SVG. The description is stored with the image and also appears below it, folded if it is long,
+    because not all viewers read it from the image.
     """
+    said = caption.replace("<", "&lt;")
+    _figure(picture, alt, id=id, caption=caption, said=said, title=title, number=number, svg=svg)
+
+
+def _figure(picture, alt, *, id, caption, said, title, number, svg):
+    """`figure`, with the caption as text and, said, as Markdown."""
     if isinstance(picture, View):
         picture, alt = picture.axes, alt or picture.text
     alt = " ".join((alt or "").split())
@@ -129,9 +136,9 @@ def figure(picture, alt=None, *, id, caption, title="", number="", svg=False):
         data["image/svg+xml"], look["image/svg+xml"] = _svg(drawn, alt), {"alt": alt}
     plt.close(drawn)
     name = f"Figure {number}" if number else title or id
-    head = f"**{name}. {title}.**" if number and title else f"**{name}.**"
+    head = in_markdown(f"{name}. {title}." if number and title else f"{name}.")
     _display(data | {"text/plain": f"{name}: {alt}"}, look)
-    words = f"{head} {caption}\n\n{_folded('Description', alt)}"
+    words = f"**{head}** {said}\n\n{_folded('Description', in_markdown(alt))}"
     _display({"text/markdown": words, "text/plain": f"{name}. {caption}\nDescription: {alt}"})
 
 
@@ -141,12 +148,13 @@ def from_records(name, picture=None, *, number=""):
     picture: its FigureSpec, if it exists already.   number: for citations, such as "5.4".
     """
     picture = picture or FIGURES[name]()
-    kind = {"svg": not picture.records, "number": number, "title": picture.title}
-    figure(picture.figure, picture.alt, id=name, caption=picture.caption, **kind)
+    look = {"title": picture.title, "number": number, "svg": not picture.records}
+    caption = {"caption": picture.caption, "said": in_markdown(picture.caption)}
+    _figure(picture.figure, picture.alt, id=name, **caption, **look)
     if picture.records:
         command, stems = f"python -m clkit figures {name}", list(picture.records)
         known = f"{len(stems)} records" if len(stems) > 1 else "one record"
-        lines = "".join(f"\n- `{stem}`" for stem in stems)
+        lines = "".join(f"\n- `{' '.join(stem.replace('`', ' ').split())}`" for stem in stems)
         said = _details(f"Drawn from {known} by <code>{command}</code>", lines)
         _display({"text/markdown": said, "text/plain": "\n  ".join([f"{command}; from the records", *stems])})
 
@@ -196,10 +204,10 @@ def as_html(view):
 
 def png_as_html(data, look):
     """The result of `as_png` as HTML."""
-    text = html.escape(look["alt"])
+    alt = html.escape(look["alt"])
     size = f'width="{look["width"]}" height="{look["height"]}" style="max-width: 100%; height: auto"'
-    words = f'<p style="max-width: 48em; line-height: 1.4">{text}</p>'
-    return f'<img alt="{text}" {size} src="data:image/png;base64,{data}">{words}'
+    words = f'<p style="max-width: 48em; line-height: 1.4">{in_html(look["alt"])}</p>'
+    return f'<img alt="{alt}" {size} src="data:image/png;base64,{data}">{words}'
 
 
 def _display(data, metadata=None):
@@ -223,8 +231,15 @@ def _in_notebook():
 
 
 def text(sentence):
-    """Display Markdown text."""
+    """Display Markdown text; `markup.in_markdown` brings names from outside into it."""
     _display({"text/markdown": sentence, "text/plain": sentence.replace("*", "").replace("`", "")})
+
+
+def commands(lines):
+    """Display what `compare.load` and `compare.recorded` say about records, folded."""
+    said = "\n".join(line.strip() for line in lines)
+    folded = _details("The records, and the commands that make them again", f"```\n{said}\n```")
+    _display({"text/markdown": folded, "text/plain": said})
 
 
 def references(*keys):
@@ -257,23 +272,19 @@ def as_text(rows, columns=None):
 
 
 def as_markdown(rows, columns=None):
-    """Rows as a table in Markdown; columns of numbers are right-aligned."""
+    """Rows as a table in Markdown, each cell letter by letter; columns of numbers are right-aligned."""
     columns, lines = cells(rows, columns)
     marks = ["---:" if all(map(_is_number, column)) else "---" for column in zip(*lines)]
-    escaped = [[x.replace("|", "\\|") for x in line] for line in [columns, marks, *lines]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+    said = [[in_markdown(x) for x in line] for line in [columns, *lines]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [said[0], marks, *said[1:]])
 
 
 def as_latex(rows, columns=None):
     """Rows as a LaTeX tabular with booktabs rules."""
     columns, lines = cells(rows, columns)
-    head, *lines = [" & ".join(map(_escaped, line)) + r" \\" for line in [columns, *lines]]
+    head, *lines = [" & ".join(map(in_latex, line)) + r" \\" for line in [columns, *lines]]
     begin = rf"\begin{{tabular}}{{{'l' * len(columns)}}}"
     return "\n".join([begin, r"\toprule", head, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}"])
-
-
-def _escaped(cell):
-    return re.sub("([%&_#$])", r"\\\1", cell).replace("±", r"$\pm$")
 
 
 def _cell(value):

@@ -7,8 +7,9 @@ that only list data answer at once.
 import importlib
 
 _FILES = {
-    "facts": ("DataError", "present", "root"),
-    "images": ("Batches", "ImageSet", "crop_and_flip", "stratified_split"),
+    "facts": ("DataError", "root"),
+    "layout": ("present", "state_of_root"),
+    "images": ("Batches", "ImageSet", "stratified_split"),
     "sets": ("Entry", "catalogue", "load"),
     "torchvision_sets": ("get", "torchvision"),
     "stream": ("Stream", "StreamError", "Task", "read_order"),

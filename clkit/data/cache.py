@@ -31,7 +31,7 @@ class Source:
 
     name: of the data set; folder: that holds its files; options: a plain JSON value that distinguishes
     several caches of one folder; listing: plain JSON values of everything else that the images depend on,
-    such as the files' names, sizes and times (not their bytes); names, groups: of the classes; these are not
+    such as the files' names and states (not their bytes); names, groups: of the classes; these are not
     cached.
     """
 
@@ -54,43 +54,45 @@ class Source:
         )
 
 
+def state_of(file: os.stat_result) -> list[int]:
+    """What changes when a file does, even for one of equal size and date: size, times, and inode."""
+    return [file.st_size, file.st_mtime_ns, file.st_ctime_ns, file.st_ino]
+
+
 def through_cache(source: Source, read: Callable[[], tuple[ImageSet, ...]]) -> tuple[ImageSet, ...]:
-    """(train, test) from the cache; if that is absent, stale or damaged, from `read`, and then cached."""
-    path = _path(source)
-    sets = _load(path, source)
-    if sets is None:
-        sets = read()
-        _save(path, source, sets)
+    """(train, test) from a cache; if there is none, or it is stale or damaged, from `read`, and then cached.
+
+    Caches lie below the root, or in the user's own cache folder if the root is read-only.
+    """
+    key = hashlib.sha256(os.fsencode(f"{os.path.realpath(source.folder)} {source.options}")).hexdigest()[:16]
+    home = root() if os.path.exists(root()) else root().parent
+    homes = (root(), user_cache()) if os.access(home, os.W_OK) else (user_cache(), root())
+    paths = [home / ".clkit-cache" / f"{source.name[:50]}-{key}.images" for home in homes]
+    for path in paths:
+        if os.path.isfile(path) and (sets := _load(path, source)):
+            return sets
+    sets = read()
+    _save(paths[0], source, sets)
     return sets
 
 
-def _path(source: Source) -> Path:
-    """The path of a cache: below the root, or in the user's cache folder if the root is not writable."""
-    home, folder = root(), source.folder.resolve()
-    if not os.access(home if home.exists() else home.parent, os.W_OK):
-        home = user_cache()
-    key = hashlib.sha256(f"{folder} {source.options}".encode()).hexdigest()[:16]
-    return home / ".clkit-cache" / f"{source.name}-{key}.images"
-
-
 def _load(path: Path, source: Source) -> tuple[ImageSet, ...] | None:
-    """The cached sets; None if the cache is absent, stale or damaged (the last two are reported)."""
+    """The cached sets; None if the cache is stale or damaged, which is reported."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.readline(1000))
             if header["fingerprint"] != source.fingerprint:
                 changed = f"the files in {source.folder} have changed since they were cached"
-                print(f"{source.name}: {changed}; reading them again", file=sys.stderr)
+                print(f"{source.name}: {changed}, or are read in a new way; reading them", file=sys.stderr)
                 return None
             arrays = [np.load(file, allow_pickle=False) for _ in range(4)]
         sets = source.sets(arrays[::2], arrays[1::2])
         if [loaded.checksum() for loaded in sets] != header["checksums"]:
             raise DataError("its checksum does not match")
         return sets
-    except FileNotFoundError:
-        return None
     except Exception as error:  # json and numpy raise many kinds on damaged bytes
-        fault = f"the cache {path} is damaged ({reason(error)})"
+        what = "cannot be read" if isinstance(error, OSError) else "is damaged"
+        fault = f"the cache {path} {what} ({reason(error)})"
         print(f"{source.name}: {fault}; reading the images again", file=sys.stderr)
         return None
 
@@ -101,9 +103,8 @@ def _save(path: Path, source: Source, sets: tuple[ImageSet, ...]) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f"{path.name}*.part"):  # from killed processes
-            if time.time() - leftover.stat().st_mtime > 3600:  # another process may be writing a newer one
-                leftover.unlink(missing_ok=True)
+        for leftover in filter(_is_abandoned, path.parent.glob("*.part")):
+            leftover.unlink(missing_ok=True)
         with part.open("xb") as file:
             file.write(json.dumps(header).encode() + b"\n")
             for loaded in sets:
@@ -119,3 +120,20 @@ def _save(path: Path, source: Source, sets: tuple[ImageSet, ...]) -> None:
     finally:
         with contextlib.suppress(OSError):  # after success it has been renamed
             part.unlink()
+
+
+def _is_abandoned(part: Path) -> bool:
+    """Whether the process that was writing a file has ended, or began more than an hour ago."""
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - part.stat().st_mtime > 3600:
+            return True
+    writer = part.name.split(".")[-2].partition("-")[0]
+    if os.name != "posix" or not writer.isdecimal():  # os.kill ends a process elsewhere
+        return False
+    try:
+        os.kill(int(writer), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # of another user; no number of a process
+        pass
+    return False

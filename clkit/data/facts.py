@@ -1,17 +1,18 @@
 """What is known about each named data set before it is read: its files, shape, classes and place.
 
-This file needs no torch and opens no image, so `present` answers in milliseconds.
+This file needs no torch and opens no image.
 """
 
 import contextlib
 import math
+import numbers
 import os
-import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clkit.errors import ClkitError, did_you_mean
+from clkit.errors import ClkitError
 
 EMBEDDED = ("digits", "digits28", "shapes")
 FOLDER = "folder:"  # the beginning of a name that gives a path to class folders
@@ -39,8 +40,26 @@ def explained(fault: str, cure: str) -> Iterator[None]:
 
 
 def is_whole(value: object, least: int = 0, most: float = math.inf) -> bool:
-    """Whether an option is a whole number in this range; True and 2.0 are not."""
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+    """Whether an option is a whole number in this range, numpy's too; True and 2.0 are not."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_number(value: object) -> bool:
+    """Whether an option is a real number, numpy's too; True is not."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def check_memory(what: str, size: int, cure: str) -> None:
+    """Raise DataError if `size` bytes are more than this machine, or its container, has."""
+    limits = []
+    if hasattr(os, "sysconf"):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such limit
+            limits.append(int(Path(file).read_text()))
+    if size > min(limits, default=math.inf):
+        has = f"{min(limits) / 1e9:,.1f} GB"
+        raise DataError(f"{what} would take {size / 1e9:,.1f} GB of memory, but there are {has}: {cure}")
 
 
 @dataclass(frozen=True)
@@ -121,94 +140,17 @@ COMBINED: dict[str, dict[str, int]] = {"cifar10-100": {"cifar10": 10, "cifar100"
 
 
 def user_cache() -> Path:
-    """The user's own cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clkit"
+    """The user's own cache folder; below the system's temporary folder for a user without a home."""
+    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return Path(tempfile.gettempdir() if base.startswith("~") else base) / "clkit"
 
 
 def root() -> Path:
     """The folder that holds the data sets: $CLKIT_DATA if it is set, else the user's cache folder."""
-    return Path(os.environ.get("CLKIT_DATA") or user_cache()).expanduser()
+    return Path(os.path.expanduser(os.environ.get("CLKIT_DATA", "").strip() or user_cache()))
 
 
 def missing(name: str) -> list[Path]:
     """The missing files of a published set."""
     folder = root() / PUBLISHED[name].folder
-    return [folder / file for file in PUBLISHED[name].files if not (folder / file).is_file()]
-
-
-def subfolders(folder: Path) -> list[str]:
-    """Sorted names of the folders in a folder, without hidden ones; empty if it does not exist."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def folder_names() -> list[str]:
-    """Names of the folders below the root that hold class folders, or that cannot be read.
-
-    Published sets that are stored as class folders are among them.
-    """
-    names = [name for name in subfolders(root()) if name not in EMBEDDED and name not in COMBINED]
-    return [name for name in names if _may_hold_classes(root() / name)]
-
-
-def _may_hold_classes(path: Path) -> bool:
-    try:
-        return bool(subfolders(path / "train"))
-    except OSError:
-        return True
-
-
-def check_name(name: str) -> None:
-    """Raise DataError with the most similar names if there is no data set `name`."""
-    if not isinstance(name, str):
-        raise DataError(f"a data set's name must be a string such as 'digits' or 'folder:PATH', not {name!r}")
-    fixed = [*EMBEDDED, *PUBLISHED, *COMBINED]
-    if name in fixed:  # even if the root cannot be read
-        return
-    names = [*fixed, *(n for n in folder_names() if n not in PUBLISHED)]
-    if name in names or (re.fullmatch(r"[\w][\w.-]*", name) and (root() / name).is_dir()):
-        return
-    hint = did_you_mean(name.lower(), names) or f"; the known names are {', '.join(names)}"
-    how = f"for class folders write folder:PATH, or NAME if they are in {root()}/NAME"
-    raise DataError(f"there is no data set {name!r}; {how}{hint}")
-
-
-def folder_of(name: str) -> Path:
-    """The folder in folder:PATH. DataError if PATH is empty, which would mean the current folder."""
-    text = name.removeprefix(FOLDER)
-    if not text.strip():
-        how = "write folder:PATH, such as folder:my-images, or folder:. for the current folder"
-        raise DataError(f"{name!r} names no folder: {how}")
-    return Path(text).expanduser()
-
-
-def present(name: str) -> bool:
-    """Whether a named set, or folder:PATH, can be loaded, as far as the names of its files tell.
-
-    Nothing is opened, so `load` may still find a damaged file. False for an unknown name and for a folder
-    that cannot be read.
-    """
-    try:
-        if name in EMBEDDED:
-            return True
-        if name in COMBINED:
-            return all(_whole(part) for part in COMBINED[name])
-        if name in PUBLISHED and not missing(name):
-            return True
-        if name.startswith(FOLDER):
-            return _class_folders(folder_of(name))
-        return name in subfolders(root()) and _class_folders(root() / name)
-    except (OSError, DataError):
-        return False
-
-
-def _whole(name: str) -> bool:
-    """Whether a published set is present with all its classes, as files or as class folders."""
-    return not missing(name) or len(subfolders(root() / name / "train")) == len(PUBLISHED[name].names)
-
-
-def _class_folders(path: Path) -> bool:
-    train, test = (len(subfolders(path / part)) for part in ("train", "test"))
-    return min(train, test) >= 2 or (not train and not test and len(subfolders(path)) >= 2)
+    return [folder / file for file in PUBLISHED[name].files if not os.path.isfile(folder / file)]

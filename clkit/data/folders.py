@@ -4,13 +4,19 @@
     PATH/<class>/*                                      undivided: a random share of each class (test_share =
                                                         0.2, drawn with split_seed = 0) is the test set
 
-Classes are numbered in the alphabetical order of their folders. Images are grey (C = 1) if all of them are,
-else RGB; transparency is dropped.
+The parts may have other usual names, such as Training/ and test_set/; a third one, such as val/, is passed
+over, and a folder named like a part is never taken for a class. Classes are numbered in the alphabetical
+order of their folders. Files that operating systems leave (Thumbs.db) are passed over like hidden ones.
+Images are grey (C = 1) if all of them are, else RGB. They are turned upright as their EXIF data say, and
+transparent ones are laid on white; of several frames, the first is taken.
 """
 
 import contextlib
 import csv
+import io
+import math
 import os
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,11 +27,12 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from clkit.data import cache
-from clkit.data.facts import DataError, explained, is_whole, subfolders
+from clkit.data import cache, layout
+from clkit.data.facts import DataError, check_memory, explained, is_number, is_whole
 from clkit.data.images import HELD_OUT, ImageSet, stratified_split
 
 _CHUNK = 64  # files that one thread decodes at a time
+_READING = 2  # changes when files are decoded to other pixels, so that caches are made anew
 FOLDERS_WANTED = "put its images into {where}/train/<class>/ and {where}/test/<class>/"
 
 
@@ -33,8 +40,8 @@ FOLDERS_WANTED = "put its images into {where}/train/<class>/ and {where}/test/<c
 class Folder:
     """A folder of class folders.
 
-    files: for train and test, [(class index, path, size, mtime_ns), ...].   held_out: (share, seed) of the
-    test set if the folder is undivided, else ().
+    files: for train and test, [(class index, path, state as in `cache.state_of`), ...].   held_out: (share,
+    seed) of the test set if the folder is undivided, else ().
     """
 
     path: Path
@@ -44,40 +51,29 @@ class Folder:
     held_out: tuple
 
     def listing(self) -> list:
-        """What the images depend on, except the files' bytes: classes, names, sizes and times."""
+        """What the images depend on, except the files' bytes: classes, names and states."""
         start = len(str(self.path))
-        return [[(k, path[start:], size, mtime) for k, path, size, mtime in files] for files in self.files]
-
-
-def _walk(folder: Path | str) -> list[tuple[str, int, int]]:
-    """Sorted [(path, size, mtime_ns), ...] of the files below a folder, without hidden ones."""
-    with os.scandir(folder) as entries:
-        shown = sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
-    found = []
-    for entry in shown:
-        if entry.is_dir():
-            found += _walk(entry.path)
-            continue
-        try:
-            state = entry.stat()
-        except OSError as error:  # a broken link
-            fault = f"{entry.path} cannot be read ({error.strerror})"
-            raise DataError(f"{fault}: remove or replace it") from error
-        found.append((entry.path, state.st_size, state.st_mtime_ns))
-    return found
+        return [_READING, *([(k, path[start:], state) for k, path, state in files] for files in self.files)]
 
 
 def _classes(folder: Path) -> dict[str, list]:
-    """{class name: its files} in a folder of class folders, sorted by name."""
-    names = subfolders(folder)
-    if len(names) < 2:
-        found = f"{len(names) or 'no'} class folder{'s' * (len(names) != 1)}"
-        cure = "make one folder of images per class there"
-        raise DataError(f"{folder} holds {found}, but at least two are needed: {cure}")
-    found = {name: _walk(folder / name) for name in names}
+    """{class name: its files}, sorted by name, in a folder of class folders.
+
+    DataError for an empty class, and where the class folders hold only folders, several in one, as those of
+    superclasses or of parts do.
+    """
+    found = {name: layout.files_below(place) for name, place in layout.class_folders(folder).items()}
+    inner = {}
     for name, files in found.items():
         if not files:
             raise DataError(f"the class folder {folder / name} is empty: add images or remove it")
+        inner[name] = {Path(path).relative_to(folder).parts[1:-1][:1] for path, _ in files}
+    own = any(() in places for places in inner.values())
+    several = [name for name, places in inner.items() if len(places) > 1]
+    if several and not own:
+        some = " and ".join(f"{place}/" for (place,) in sorted(inner[several[0]])[:2])
+        fault = f"the class folders in {folder} hold no images, only folders such as {some} in {several[0]}/"
+        raise DataError(f"{fault}: name the folder whose folders are the classes, or move the images up")
     return found
 
 
@@ -87,57 +83,55 @@ def division(path: Path, test_share: float | None = None, split_seed: int | None
     None stands for the default. DataError for impossible values, and for any value if the folder has train/
     and test/ already.
     """
-    parts = [part for part in ("train", "test") if subfolders(path / part)]
-    if parts and (test_share, split_seed) != (None, None):
+    divided = layout.parts(path)
+    if divided and (test_share, split_seed) != (None, None):
         rule = "test_share= and split_seed= are for undivided class folders"
-        raise DataError(f"{rule}, but {path} is divided into train/ and test/: leave them out")
-    if parts:
+        train, test = (f"{part.name}/" for part in divided)
+        raise DataError(f"{rule}, but {path} is divided into {train} and {test}: leave them out")
+    if divided:
         return {}
     share, seed = HELD_OUT
     share, seed = share if test_share is None else test_share, seed if split_seed is None else split_seed
-    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 1:
+    if not is_number(share) or not 0 < share < 1:
         rule = "test_share= must be between 0 and 1, the share of each class for the test set"
         raise DataError(f"{rule}, such as 0.2, not {share!r}")
     if not is_whole(seed):
         raise DataError(f"split_seed= must be a whole number of at least 0, not {seed!r}")
-    return {"test_share": share, "split_seed": seed}
+    return {"test_share": float(share), "split_seed": int(seed)}
 
 
 def scan(path: Path, test_share: float | None = None, split_seed: int | None = None) -> Folder:
     """The class folders in `path`. DataError if the layout is neither of the two documented ones."""
     with _entered(path):
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise DataError(f"there is no folder {path}: {FOLDERS_WANTED.format(where=path)}")
-        parts = [part for part in ("train", "test") if subfolders(path / part)]
-        if len(parts) == 1:
-            lack = "test" if parts == ["train"] else "train"
-            fault = f"{path} has class folders in {parts[0]}/ but none in {lack}/"
-            split = f"load {path / parts[0]} itself, which is then split into 80 % training and 20 % test"
-            raise DataError(f"{fault}: add {lack}/<class>/ for the same classes, or {split}")
         held_out = tuple(division(path, test_share, split_seed).values())
-        names, files = _split(path, *held_out) if held_out else _two_parts(path)
+        names, files = _split(path, *held_out) if held_out else _two_parts(*layout.parts(path))
         return Folder(path, files, *_display(path, names), held_out)
 
 
 @contextlib.contextmanager
 def _entered(path: Path) -> Iterator[None]:
-    """Turn a folder that cannot be read (no permission, circular links) into a DataError."""
+    """Turn a folder that cannot be read (no permission, a path that is too long) into a DataError."""
     try:
         yield
     except OSError as error:
-        fault = f"{error.filename or path} cannot be read ({error.strerror})"
+        where = str(error.filename or path)
+        where = where if len(where) < 300 else f"{where[:150]}...{where[-50:]}"
+        fault = f"{where} cannot be read ({error.strerror})"
         raise DataError(f"{fault}: make it readable, or choose another folder") from error
 
 
-def _two_parts(path: Path) -> tuple[list[str], tuple[list, list]]:
-    """(names of the class folders, (files of train/, files of test/))."""
-    train, test = _classes(path / "train"), _classes(path / "test")
-    for name in train.keys() ^ test.keys():
-        have, lack = ("train", "test") if name in train else ("test", "train")
-        fault = f"the class {name!r} is in {path / have} but not in {path / lack}"
-        counts = f"{len(train)} and {len(test)} found"
+def _two_parts(train: Path, test: Path) -> tuple[list[str], tuple[list, list]]:
+    """(names of the class folders, (files of the training part, files of the test part))."""
+    there = {train: _classes(train), test: _classes(test)}
+    for name in sorted(there[train].keys() ^ there[test].keys(), key=str.isascii):
+        have, lack = (train, test) if name in there[train] else (test, train)
+        spelt = repr(name) if name.isascii() else f"{name!r} ({name!a})"
+        fault = f"the class {spelt} is in {have} but not in {lack}"
+        counts = f"{len(there[train])} and {len(there[test])} found"
         raise DataError(f"{fault}: both must have the same class folders ({counts})")
-    return list(train), (_numbered(train), _numbered(test))
+    return list(there[train]), (_numbered(there[train]), _numbered(there[test]))
 
 
 def _split(path: Path, share: float, seed: int) -> tuple[list[str], tuple[list, list]]:
@@ -157,7 +151,8 @@ def _split(path: Path, share: float, seed: int) -> tuple[list[str], tuple[list, 
 
 
 def _numbered(classes: dict[str, list]) -> list[tuple]:
-    return [(k, *file) for k, files in enumerate(classes.values()) for file in files]
+    each = enumerate(classes.values())
+    return [(k, path, cache.state_of(state)) for k, files in each for path, state in files]
 
 
 def _display(path: Path, classes: list[str]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
@@ -167,28 +162,45 @@ def _display(path: Path, classes: list[str]) -> tuple[tuple[str, ...], tuple[str
     or folder) the display name, `group` (or coarse_name) the superclass. Other columns are ignored.
     """
     table = path / "classes.csv"
-    if not table.is_file():
+    if not os.path.isfile(table):
         return tuple(classes), None
-    cure = "save it as comma-separated UTF-8 text, or remove it"
-    with explained(f"{table} cannot be read", cure), table.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
+    with explained(f"{table} cannot be read", "save it as comma-separated UTF-8 text, or remove it"):
+        head, rows = _table(table.read_bytes())
 
     def column(*names: str) -> str | None:
-        return next((name for name in names if rows and name in rows[0]), None)
+        return next((name for name in names if name in head), None)
 
     folder = column("folder", "fine_name", "name")
     shown, group = column("name", "fine_name", "folder"), column("group", "coarse_name")
     if folder is None:
         cure = "its first line must name the columns"
         raise DataError(f"{table} has no column called folder, fine_name or name: {cure}")
-    by_folder = {row[folder]: row for row in rows}
+    group = group if any(row.get(group) for row in rows) else None
+    by_folder = {row[folder]: row for row in rows if row.get(folder)}
     for name in classes:
         row = by_folder.get(name, {})
-        if not row.get(shown) or (group and not row[group]):
+        if not row.get(shown) or (group and not row.get(group)):
             fault = f"{table} has no complete row for the class folder {name!r}"
-            raise DataError(f"{fault}: add it or remove the file")
+            zeros = " with its leading zeros, which spreadsheets drop," if name.startswith("0") else ""
+            raise DataError(f"{fault}: add it{zeros} or remove the file")
     groups = tuple(by_folder[name][group] for name in classes) if group else None
     return tuple(by_folder[name][shown] for name in classes), groups
+
+
+def _table(data: bytes) -> tuple[list[str], list[dict]]:
+    """(columns in lower case, rows) of a table as spreadsheets write it.
+
+    With a byte order mark, with commas, semicolons or tabs, with blank cells and rows.
+    """
+    text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    text = unicodedata.normalize("NFC", text.lstrip("\r\n"))
+    first, _, rest = text.partition("\n")
+    said = first.strip().lower().removeprefix("sep=")  # how Excel names the delimiter
+    delimiter = said if len(said) == 1 else max(",;\t", key=first.count)
+    lines = csv.reader(io.StringIO(rest if len(said) == 1 else text, newline=""), delimiter=delimiter)
+    cells = [row for row in ([" ".join(cell.split()) for cell in line] for line in lines) if any(row)]
+    head = [cell.casefold() for cell in cells[0]] if cells else []
+    return head, [dict(zip(head, row)) for row in cells[1:]]
 
 
 def load_folder(
@@ -202,6 +214,8 @@ def load_folder(
     if side is not None and not is_whole(side, 1):
         what = "the height and width to resize images to, a positive whole number"
         raise DataError(f"side= is {what}, not {side!r}")
+    layout.check_folder_name(name, path)
+    side = None if side is None else int(side)
     folder = scan(path, test_share, split_seed)
     apart = side if folder.held_out in ((), HELD_OUT) else [side, *folder.held_out]
     source = cache.Source(name, path, apart, folder.listing(), folder.names, folder.groups)
@@ -219,7 +233,10 @@ def _decode(folder: Folder, name: str, side: int | None) -> list[np.ndarray]:
 
 def _decode_as(folder: Folder, name: str, side: int | None, channels: int) -> list[np.ndarray]:
     first = folder.files[0][0][1]
-    shape = decode_file(first, side, channels).shape
+    shape = (channels, side, side) if side else decode_file(first, side, channels).shape
+    count = sum(map(len, folder.files))
+    what = f"{name}: {count:,} images of {shape[2]}x{shape[1]} pixels"
+    check_memory(what, count * math.prod(shape), "give a smaller side=N, to resize them to NxN pixels")
     images = [np.empty((len(files), *shape), dtype=np.uint8) for files in folder.files]
     targets = [image for array in images for image in array]  # views, to decode into
     paths = [file[1] for files in folder.files for file in files]
@@ -266,8 +283,30 @@ def decode_file(path: str, side: int | None, channels: int) -> np.ndarray:
                 raise DataError(f"{path} has more than 8 bits per channel: convert it to an 8-bit image")
             if channels == 1 and image.mode not in ("1", "L", "LA"):
                 raise _Coloured
-            pixels = image.convert("L" if channels == 1 else "RGB")
+            pixels = _on_white(_upright(image), path).convert("L" if channels == 1 else "RGB")
             if side is not None:
                 pixels = ImageOps.fit(pixels, (side, side), Image.Resampling.BICUBIC)  # antialiases
     pixels = np.asarray(pixels)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF data say; as it is stored if they are damaged."""
+    image.load()  # so that only EXIF data can fail below
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow raises many kinds on damaged EXIF data, which no viewer minds
+        return image
+
+
+def _on_white(image: Image.Image, path: str) -> Image.Image:
+    """The image laid on white where it is transparent. DataError if this hides all of it."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    laid = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    flat = [low == high for low, high in (*laid.getextrema()[:3], image.getextrema()[3])]
+    if all(flat[:3]) and not flat[3]:
+        fault = f"{path} is white on a transparent ground, so nothing is left of it on white"
+        raise DataError(f"{fault}: give it a ground of another colour")
+    return laid

@@ -1,4 +1,4 @@
-"""Images in memory: ImageSet, its batches, the augmentation of a batch, and a split by class.
+"""Images in memory: ImageSet, its batches, and a split by class.
 
 An ImageSet is one uint8 tensor of images and one int64 tensor of labels on one device. A batch indexes into
 them and copies only its own images.
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clkit.data.facts import DataError, is_whole
+from clkit.data.facts import DataError, check_memory, is_whole
 
+CHUNK = 2**26  # pixels that are resized at a time
 HELD_OUT = (0.2, 0)  # default share and seed of the test set of undivided data: the division never varies
 
 
@@ -44,10 +45,14 @@ class ImageSet:
             raise DataError(f"images and labels must be torch tensors, not {kinds}: use torch.from_numpy")
         if images.dtype != torch.uint8 or images.dim() != 4:
             found = f"{images.dtype} {tuple(images.shape)}"
-            raise DataError(f"images must be uint8 of shape (N, C, H, W), not {found}")
+            cure = "(255 * x).byte() makes bytes of fractions, x[:, None] gives grey images their channel"
+            raise DataError(f"images must be uint8 of shape (N, C, H, W), not {found}: {cure}")
+        if images.shape[1] > 4 >= images.shape[3] and images.shape[2] > 4:
+            found = f"the images {tuple(images.shape)} seem to have their channels last"
+            raise DataError(f"{found}, not (N, C, H, W): give images.permute(0, 3, 1, 2)")
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             wanted, found = f"int64 of shape ({len(images)},)", f"{labels.dtype} {tuple(labels.shape)}"
-            raise DataError(f"labels must be {wanted} to match the images, not {found}")
+            raise DataError(f"labels must be {wanted} to match the images, not {found}: one number for each")
         if groups is not None and len(groups) != len(names):
             counts = f"{len(groups)} groups, {len(names)} classes"
             raise DataError(f"groups must name one superclass per class: {counts}")
@@ -111,19 +116,25 @@ class ImageSet:
         """The same images brought to side x side pixels: bilinear, antialiased where they become smaller."""
         if not is_whole(side, 1):
             raise DataError(f"side= is the number of pixels of a side, a positive whole number, not {side!r}")
-        size, parts = (side, side), []
-        for part in self.images.split(5000):
+        size, parts, pixels = (int(side), int(side)), [], self.shape[0] * int(side) ** 2  # of one image
+        what = f"{self.name}: {len(self):,} images of {side}x{side} pixels"
+        check_memory(what, (len(self) + 4) * pixels, "give a smaller side=N")  # four bytes for each float
+        for part in self.images.split(max(1, CHUNK // pixels)):
             wide = torch.nn.functional.interpolate(part.float(), size, mode="bilinear", antialias=True)
             parts.append(wide.round_().clamp_(0, 255).to(torch.uint8))
         return self._with(torch.cat(parts), self.labels)
 
+    def digest(self) -> str:
+        """sha256 (hex) of the shape, the images and the labels as they are now."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
+
     def checksum(self) -> str:
-        """sha256 (hex) of the shape, the images and the labels; computed once."""
+        """The digest, computed once."""
         if self._checksum is None:
-            digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-            for tensor in (self.images, self.labels):
-                digest.update(tensor.cpu().contiguous().numpy())
-            self._checksum = digest.hexdigest()
+            self._checksum = self.digest()
         return self._checksum
 
     def batches(
@@ -141,7 +152,7 @@ class ImageSet:
 
         Each iteration yields x float32 (B, C, H, W) in [0, 1] and y int64 (B,). With shuffle, unless the set
         is ordered, it draws one random permutation on the images' device, from torch's global random state or
-        from `generator`. augment: a function of x that preserves its shape, such as crop_and_flip(). The last
+        from `generator`. augment: a function of x, such as crop_and_flip() of blocks.pixels. The last
         batch may be smaller; drop_last leaves it out, with a DataError if that would leave no batch at all.
 
         epochs: one iteration makes this many passes, each in its own random order, or all in the same one
@@ -156,7 +167,7 @@ class ImageSet:
         if min(size, len(self)) < self.smallest:
             fault = f"the network's batch normalisation cannot learn from batches of {min(size, len(self))}"
             raise DataError(f"{fault}: use batches, and sets, of at least {self.smallest} images")
-        if epochs is not None and (epochs < 1 or generator is not None):
+        if epochs is not None and (not is_whole(epochs, 1) or generator is not None):
             given = f"{epochs}{' with a generator' if generator is not None else ''}"
             raise DataError(f"epochs must be 1 or more passes, without a generator, not {given}")
         batches = Batches(self, size, shuffle and not self.ordered, drop_last, augment, generator)
@@ -239,32 +250,13 @@ class Passes:
             yield from self.once._pictures(self.once._begin(generator))
 
 
-def crop_and_flip(pad: int = 4, flip: bool = True) -> Callable[[Tensor], Tensor]:
-    """An augmentation: shift each image by up to `pad` pixels, filling with zeros, and mirror half of them.
+def members_of(labels: Tensor) -> tuple[Tensor, ...]:
+    """The ascending indices of the images of each label that occurs, in the order of the labels.
 
-    Returns a function of x float (B, C, H, W) that preserves its shape. Random numbers come from torch's
-    global random state on x's device: B row offsets, B column offsets, then B mirrorings.
+    labels: int64 (N,).
     """
-    if not is_whole(pad):
-        rule = "pad must be a whole number of at least 0, the most pixels that an image may move"
-        raise DataError(f"{rule}, not {pad!r}")
-
-    def augment(x: Tensor) -> Tensor:
-        B, C, H, W = x.shape
-        rows = torch.randint(0, 2 * pad + 1, (B, 1), device=x.device)
-        rows = rows + torch.arange(H, device=x.device)  # (B, H)
-        columns = torch.randint(0, 2 * pad + 1, (B, 1), device=x.device)
-        across = torch.arange(W, device=x.device)
-        if flip:
-            mirrored = torch.randint(0, 2, (B, 1), device=x.device)
-            across = across + mirrored * (W - 1 - 2 * across)
-        columns = columns + across  # (B, W)
-        wide = torch.nn.functional.pad(x, (pad, pad, pad, pad))  # (B, C, H + 2 pad, W + 2 pad)
-        index = rows[:, :, None] * (W + 2 * pad) + columns[:, None, :]  # (B, H, W)
-        index = index.reshape(B, 1, H * W).expand(B, C, H * W)
-        return wide.flatten(2).gather(2, index).view(B, C, H, W)
-
-    return augment
+    counts = labels.unique(return_counts=True)[1]
+    return labels.argsort(stable=True).split(counts.tolist())
 
 
 def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -276,8 +268,7 @@ def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, T
     generator = torch.Generator(device="cpu").manual_seed(seed)
     labels = labels.cpu()
     second = torch.zeros(len(labels), dtype=torch.bool, device="cpu")
-    for label in labels.unique():
-        members = (labels == label).nonzero().flatten()
+    for members in members_of(labels):
         count = max(1, int(share * len(members) + 0.5))
         second[members[torch.randperm(len(members), generator=generator, device="cpu")[:count]]] = True
     return (~second).nonzero().flatten(), second.nonzero().flatten()

@@ -5,6 +5,7 @@
     mnist, fashion_mnist, svhn, cifar10, cifar100
                         the published files, in torchvision's layout, below `root()`
     cifar10-100         CIFAR-10 followed by the first 50 classes of CIFAR-100, made from these two sets
+    A+B                 the classes of the named set A, then those of B; each part is a group
     NAME                class folders root()/NAME/{train,test}/<class>/*  (also for the five names above)
     folder:PATH         class folders PATH/{train,test}/<class>/*, or PATH/<class>/* alone, which is split:
                         a share of each class (test_share=0.2, drawn with split_seed=0) is the test set
@@ -13,21 +14,17 @@ Bad input raises a DataError: one sentence that names the fault and its cure.
 """
 
 import inspect
+import itertools
+import os
 from dataclasses import dataclass
+from pathlib import Path
+
+import torch
 
 from clkit.data import embedded, folders, shapes
-from clkit.data.facts import (
-    COMBINED,
-    FOLDER,
-    PUBLISHED,
-    DataError,
-    check_name,
-    folder_names,
-    folder_of,
-    missing,
-    root,
-)
+from clkit.data.facts import COMBINED, FOLDER, PUBLISHED, DataError, missing, root
 from clkit.data.images import ImageSet
+from clkit.data.layout import check_name, folder_names, folder_of, stored_as_folders
 from clkit.data.torchvision_sets import load_combined, load_published
 from clkit.errors import did_you_mean
 
@@ -40,15 +37,17 @@ def load(name: str, **options) -> tuple[ImageSet, ...]:
     Options: side=N, which resizes to NxN pixels, antialiased (images of class folders are first cropped to
     their central square); for undivided class folders test_share and split_seed, which are always part of
     the set's name; for shapes those of shapes.draw. Class folders are numbered in the alphabetical order of
-    the folders; images are grey (C = 1) if all of them are, else RGB; transparency is dropped. DataError if
-    the set is unknown, absent or damaged.
+    the folders; images are grey (C = 1) if all of them are, else RGB, upright, and on white where they are
+    transparent (folders.py). DataError if the set is unknown, absent or damaged, or too large for memory.
     """
     if isinstance(name, str) and name.startswith(FOLDER):
         path = folder_of(name)
-        loader, given = folders.load_folder, (path, path.resolve().name)
+        loader, given = folders.load_folder, (path, Path(os.path.realpath(path)).name)
     else:
         check_name(name)
-        if name in _EMBEDDED:
+        if "+" in name:
+            loader, given = load_joined, (name,)
+        elif name in _EMBEDDED:
             loader, given = _EMBEDDED[name], ()
         elif name in COMBINED:
             loader, given = load_combined, (name,)
@@ -72,6 +71,29 @@ def load(name: str, **options) -> tuple[ImageSet, ...]:
         for loaded in sets:
             loaded.name += f"({', '.join(f'{key}={value}' for key, value in sorted(options.items()))})"
     return sets
+
+
+def load_joined(name: str, side: int | None = None) -> tuple[ImageSet, ...]:
+    """(train, test) of several named sets, one after another; each part is a group of classes."""
+    parts = name.split("+")
+    loaded = [load(part, **({} if side is None else {"side": side})) for part in parts]
+    shapes_of = {part: train.shape for part, (train, _) in zip(parts, loaded)}
+    if len(set(shapes_of.values())) > 1:
+        sizes = ", ".join(f"{part} {shape}" for part, shape in shapes_of.items())
+        raise DataError(f"the parts of {name} differ in the shape of their images: {sizes}: give side=N")
+    names = [label for train, _ in loaded for label in train.names]
+    groups = [part for part, (train, _) in zip(parts, loaded) for _ in train.names]
+    starts = [0, *itertools.accumulate(train.classes for train, _ in loaded)]
+    return tuple(
+        ImageSet(
+            torch.cat([one.images for one in of_part]),
+            torch.cat([one.labels + start for one, start in zip(of_part, starts)]),
+            names,
+            groups,
+            name,
+        )
+        for of_part in zip(*loaded)
+    )
 
 
 @dataclass(frozen=True)
@@ -110,9 +132,9 @@ def _how(name: str, there: bool) -> str:
 
 def _published_entry(name: str) -> Entry:
     known, there = PUBLISHED[name], not missing(name)
-    if not there and (root() / name).is_dir():
+    if not there and stored_as_folders(name):
         return _folder_entry(name)
-    where, classes = str((root() / known.folder).resolve()), len(known.names)
+    where, classes = os.path.realpath(root() / known.folder), len(known.names)
     return Entry(name, there, where, known.train, known.test, classes, known.shape, _how(name, there))
 
 

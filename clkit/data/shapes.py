@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clkit.data.facts import DataError, is_whole
+from clkit.data.facts import DataError, check_memory, is_number, is_whole
 
 SIDE = 32
 SIBLINGS = 5
@@ -54,10 +54,15 @@ def draw(
     for name, (value, top) in counts.items():
         if not is_whole(value, 1, top):
             raise DataError(f"shapes: {name} must be a whole number from 1 to {top}, not {value!r}")
-    if isinstance(difficulty, bool) or not isinstance(difficulty, (int, float)) or not 0 <= difficulty <= 1:
+    if not is_number(difficulty) or not 0 <= difficulty <= 1:
         raise DataError(f"shapes: difficulty must be a number from 0 to 1, not {difficulty!r}")
     if not is_whole(seed):
         raise DataError(f"shapes: seed must be a whole number of at least 0, not {seed!r}")
+    number = int(families) * int(siblings) * (int(train_per_class) + int(test_per_class))
+    check_memory(
+        f"shapes: {number:,} images", number * 3 * SIDE**2, "lower train_per_class or test_per_class"
+    )
+    difficulty, seed = float(difficulty), int(seed)
     chosen = [(family, k) for family in list(FAMILIES)[:families] for k in range(siblings)]
     parts = []
     for part, count in enumerate((train_per_class, test_per_class)):

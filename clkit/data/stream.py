@@ -9,6 +9,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import numbers
+import operator
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clkit.data.facts import is_whole
-from clkit.data.images import ImageSet
+from clkit.data.facts import is_number, is_whole
+from clkit.data.images import ImageSet, members_of
 from clkit.errors import ClkitError, did_you_mean
 
 
@@ -88,6 +92,8 @@ class Stream:
         self.classes, self.shape = len(self.order), train.shape
         self.names = tuple(train.names[k] for k in self.order)
         self.groups = None if train.groups is None else tuple(train.groups[k] for k in self.order)
+        val, seed = val if type(val) is int else float(val), int(seed)  # JSON knows no numpy's numbers
+        max_per_class, shuffle_images = (n and int(n) for n in (max_per_class, shuffle_images))
         self.val, self.val_from, self.max_per_class, self.seed = val, val_from, max_per_class, seed
         self.single_pass, self.shuffle_images = bool(single_pass), shuffle_images
         self._ordered = shuffle_images is not None
@@ -95,7 +101,7 @@ class Stream:
 
         labels = _arrivals(train, self.order)  # (N,) by arrival, -1 for classes left out
         most = None if self._ordered else max_per_class
-        kept, held = _divide(labels, self.classes, val, val_from, most, seed)
+        kept, held = _divide(labels, val, val_from, most, seed)
         if self._ordered:
             kept = _arrive(labels, kept, max_per_class, shuffle_images)
         self._train, self._train_ends = self._sort(train, labels, kept)
@@ -130,7 +136,7 @@ class Stream:
     def __getitem__(self, t: int) -> Task:
         if not -len(self) <= t < len(self):
             raise IndexError(f"the stream has {len(self)} tasks, numbered from 0: there is no task {t}")
-        t %= len(self)
+        t = operator.index(t) % len(self)
         train = self._window(self._train, self._train_ends, t, self.single_pass, self._ordered)
         val = self._window(self._val, self._val_ends, t) if self.val else None
         return Task(t, self.seen[t] - self.classes_per_task[t], self.seen[t], train, val)
@@ -159,6 +165,11 @@ class Stream:
         merged._train_ends, merged._val_ends = (len(self._train),), (len(self._val),)
         return merged
 
+    def digest(self) -> str:
+        """sha256 (hex) of all its images and labels as they are now."""
+        parts = (self._train, self._val, self.test)
+        return hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest()
+
     def about(self) -> dict:
         """What the stream was made from, as plain JSON values for records.
 
@@ -184,7 +195,7 @@ def read_order(path: str | Path) -> list[str]:
 
     Blank lines, lines that begin with # and white space around names are ignored.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -224,7 +235,7 @@ def _check_sets(train: ImageSet, test: ImageSet) -> None:
 
 
 def _check_options(val, val_from, max_per_class, seed, shuffle_images) -> None:
-    if not isinstance(val, (int, float)) or isinstance(val, bool) or not 0 <= val < 1:
+    if not is_number(val) or not 0 <= val < 1:
         rule = "val must be at least 0 and below 1, the share of each class's training images"
         raise StreamError(f"{rule}, not {val!r}")
     if val_from not in ("random", "last"):
@@ -242,13 +253,16 @@ def _arrange(order: object, names: tuple[str, ...]) -> tuple[int, ...]:
     """The classes by arrival, as numbers."""
     if order is None:
         return tuple(range(len(names)))
-    if isinstance(order, int) and not isinstance(order, bool):
+    if _is_seed(order):
         if order < 0:
             raise StreamError(f"a seed for the class order must be a whole number of at least 0, not {order}")
-        return tuple(_permuted(len(names), _generator("order", order)).tolist())
+        return tuple(_permuted(len(names), _generator("order", int(order))).tolist())
+    numbers_of = {}
+    for k, name in enumerate(names):
+        numbers_of.setdefault(unicodedata.normalize("NFC", name), []).append(k)
     try:
         given = None if isinstance(order, str) else list(order)
-        chosen = tuple(_number(w, names) if isinstance(w, str) else w.__index__() for w in given)
+        chosen = tuple(_number(w, names, numbers_of) if isinstance(w, str) else w.__index__() for w in given)
     except (TypeError, AttributeError):
         rule = "order must be None, a seed, or a list of class numbers or names"
         raise StreamError(f"{rule}, not {order!r}") from None
@@ -264,17 +278,22 @@ def _arrange(order: object, names: tuple[str, ...]) -> tuple[int, ...]:
     return chosen
 
 
-def _number(word: str, names: tuple[str, ...]) -> int:
-    """The number of a class that the order gives by name."""
-    times = names.count(word)
-    if times > 1:
-        fault = f"the order names {word!r}, the name of {times} classes"
+def _is_seed(order: object) -> bool:
+    """Whether an order of classes is a random one."""
+    return isinstance(order, numbers.Integral) and not isinstance(order, bool)
+
+
+def _number(word: str, names: tuple[str, ...], numbers_of: dict[str, list[int]]) -> int:
+    """The number of a class that the order gives by name, in any spelling of its accents."""
+    found = numbers_of.get(unicodedata.normalize("NFC", word), [])
+    if len(found) > 1:
+        fault = f"the order names {word!r}, the name of {len(found)} classes"
         raise StreamError(f"{fault}: give their numbers instead")
-    if not times:
+    if not found:
         some = names if len(names) <= 6 else (*names[:5], "...", names[-1])
         hint = did_you_mean(word, names) or f"; they are {', '.join(some)}"
         raise StreamError(f"the order names {word!r}, which is not one of the {len(names)} classes{hint}")
-    return names.index(word)
+    return found[0]
 
 
 def _check_tasks(classes_per_task, chosen: int, classes: int, order: object) -> tuple[int, ...]:
@@ -288,14 +307,14 @@ def _check_tasks(classes_per_task, chosen: int, classes: int, order: object) -> 
             raise StreamError(f"{rule}, positive whole numbers, not {size!r}")
     total = sum(classes_per_task)
     if not total or total != chosen:
-        listed = order is not None and not isinstance(order, int)
+        listed = order is not None and not _is_seed(order)
         whose = f"the order lists {chosen}" if listed else f"there are {classes}"
         left = (*classes_per_task, chosen - total)
         cure = f", such as {left}" if 0 < total < chosen else ""
         cure += f", or give an order that lists {total}" if 0 < total <= classes else ""
         fault = f"classes_per_task {classes_per_task} adds up to {total} classes, but {whose}"
         raise StreamError(f"{fault}: make it add up to {chosen}{cure}")
-    return classes_per_task
+    return tuple(map(int, classes_per_task))
 
 
 def _generator(purpose: str, seed: int) -> torch.Generator:
@@ -315,16 +334,16 @@ def _arrivals(source: ImageSet, order: tuple[int, ...]) -> Tensor:
     return arrival[source.labels]
 
 
-def _divide(labels: Tensor, classes: int, val, val_from, max_per_class, seed) -> tuple[Tensor, Tensor]:
+def _divide(labels: Tensor, val, val_from, max_per_class, seed) -> tuple[Tensor, Tensor]:
     """Ascending indices (training, validation): a share val of each class, at most max_per_class others."""
     device, labels = labels.device, labels.cpu()
     part = torch.zeros(len(labels), dtype=torch.int8, device="cpu")  # 0 left out, 1 training, 2 validation
     splits, caps = _generator("val", seed), _generator("cap", seed)
-    for label in range(classes):
-        members = (labels == label).nonzero().flatten()
-        n = len(members)
+    listed = (labels >= 0).nonzero().flatten()
+    for members in members_of(labels[listed]):
+        members, n = listed[members], len(members)
         count = max(1, int(val * n + 0.5)) if val else 0
-        if n and count >= n:
+        if count >= n:
             raise StreamError(f"val={val} leaves no training image of a class that has {n}: lower val")
         members = members.flip(0) if val_from == "last" else members[_permuted(n, splits)]
         part[members[:count]] = 2
@@ -336,8 +355,6 @@ def _divide(labels: Tensor, classes: int, val, val_from, max_per_class, seed) ->
 def _arrive(labels: Tensor, kept: Tensor, max_per_class: int | None, seed: int) -> Tensor:
     """The training images `kept` in a random order of arrival, at most max_per_class of each class."""
     order = kept[_permuted(len(kept), _generator("arrival", seed)).to(kept.device)]
-    if max_per_class is None:
+    if max_per_class is None or not len(order):
         return order
-    labels = labels[order]
-    came = torch.nn.functional.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0]
-    return order[came <= max_per_class]
+    return order[torch.cat([m[:max_per_class] for m in members_of(labels[order])]).sort().values]

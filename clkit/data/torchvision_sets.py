@@ -3,6 +3,7 @@
 Files are in torchvision's layout below `root()`. Only `get` downloads anything.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -10,10 +11,13 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from clkit.data import cache, facts, folders
 from clkit.data.facts import COMBINED, PUBLISHED, DataError, explained, missing, reason, root
 from clkit.data.images import ImageSet
+from clkit.data.layout import check_name, stored_as_folders
+from clkit.data.plain_pickle import read_batch
 
 
 def torchvision() -> ModuleType:
@@ -52,7 +56,7 @@ def load_published(name: str, side: int | None = None) -> tuple[ImageSet, ...]:
     if not absent:
         sets = cache.through_cache(_source(name), lambda: _read_published(name))
         return sets if side is None else tuple(part.resized(side) for part in sets)
-    if (root() / name).is_dir():
+    if stored_as_folders(name):
         return folders.load_folder(root() / name, name, side)
     fetch = f"fetch it with `python -m clkit data get {name}`"
     if len(absent) < len(published.files):
@@ -65,8 +69,7 @@ def _source(name: str) -> cache.Source:
     """What the cache of a published set depends on: its files, and what they should contain."""
     published = PUBLISHED[name]
     folder = root() / published.folder
-    states = [(file, (folder / file).stat()) for file in published.files]
-    listing = [[file, state.st_size, state.st_mtime_ns] for file, state in states]
+    listing = [[file, cache.state_of((folder / file).stat())] for file in published.files]
     expected = [published.train, published.test, published.checksums]
     return cache.Source(name, folder, name, [expected, listing], published.names, published.groups)
 
@@ -78,17 +81,12 @@ def _read_published(name: str) -> tuple[ImageSet, ...]:
 def _read_part(name: str, train: bool) -> ImageSet:
     """One part, read through torchvision and compared with what is known about it."""
     published = PUBLISHED[name]
-    files = f"files in {(root() / published.folder).resolve()}"
+    files = f"files in {os.path.realpath(root() / published.folder)}"
     part, expected = ("training", published.train) if train else ("test", published.test)
     cure = f"remove the set's files there and fetch them again with `python -m clkit data get {name}`"
     with explained(f"{name}: the {files} are truncated or corrupt", cure):
-        raw = _open_published(name, train)
-        images, labels = raw.data, raw.labels if name == "svhn" else raw.targets
-        if images.ndim == 3:
-            images = images.unsqueeze(1)  # (N, 1, H, W)
-        elif images.shape[-1] == 3:
-            images = images.transpose(0, 3, 1, 2)  # undoes torchvision's own transposition
-        images = images if torch.is_tensor(images) else torch.from_numpy(np.ascontiguousarray(images))
+        images, labels = _read_raw(name, train)
+        images = torch.from_numpy(np.ascontiguousarray(images))
         labels = torch.as_tensor(labels, dtype=torch.int64, device="cpu")
         loaded = ImageSet(images, labels, published.names, published.groups, name)
     if len(loaded) != expected:
@@ -100,11 +98,23 @@ def _read_part(name: str, train: bool) -> ImageSet:
     return loaded
 
 
-def _open_published(name: str, train: bool, download: bool = False) -> object:
-    """torchvision's data set object."""
-    split = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
-    kind = getattr(torchvision().datasets, PUBLISHED[name].kind)
-    return kind(str(root()), download=download, **split)
+def _read_raw(name: str, train: bool) -> tuple[Tensor | np.ndarray, Tensor | np.ndarray | list]:
+    """(images uint8 (N, C, H, W), labels (N,)) of one part, after torchvision has compared checksums."""
+    datasets = torchvision().datasets
+    kind = getattr(datasets, PUBLISHED[name].kind)
+    if hasattr(kind, "train_list"):  # pickles, which its constructor would execute
+        files = kind.train_list if train else kind.test_list
+        for file, md5 in files:
+            if not datasets.utils.check_integrity(root() / PUBLISHED[name].folder / file, md5):
+                raise ValueError(f"{file} differs from the published one")
+        batches = [read_batch(root() / PUBLISHED[name].folder / file) for file, _ in files]
+        images = np.concatenate([pixels for pixels, _ in batches])
+        return images.reshape(-1, *PUBLISHED[name].shape), [k for _, labels in batches for k in labels]
+    if name == "svhn":
+        raw = kind(str(root()), split="train" if train else "test")
+        return raw.data, raw.labels
+    raw = kind(str(root()), train=train)
+    return raw.data.unsqueeze(1), raw.targets
 
 
 def load_combined(name: str) -> tuple[ImageSet, ...]:
@@ -112,7 +122,7 @@ def load_combined(name: str) -> tuple[ImageSet, ...]:
     absent = [
         part
         for part in COMBINED[name]
-        if len(missing(part)) == len(PUBLISHED[part].files) and not (root() / part).is_dir()
+        if len(missing(part)) == len(PUBLISHED[part].files) and not stored_as_folders(part)
     ]
     if absent:
         parts, lacking = " and ".join(COMBINED[name]), " and ".join(absent)
@@ -149,7 +159,7 @@ def get(name: str) -> Path:
         for part in COMBINED[name]:
             get(part)
         return root()
-    facts.check_name(name)
+    check_name(name)
     if name in facts.EMBEDDED:
         raise DataError(f"{name} needs no download")
     if name not in PUBLISHED:
@@ -158,7 +168,19 @@ def get(name: str) -> Path:
     root().mkdir(parents=True, exist_ok=True)
     cure = "check the network and the free disk space, or put the files there by hand"
     with explained(f"{name} could not be downloaded into {root()}", cure):
-        for train in (True, False):
-            _open_published(name, train, download=True)
+        _download(name)
     _read_published(name)
     return root() / PUBLISHED[name].folder
+
+
+def _download(name: str) -> None:
+    datasets = torchvision().datasets
+    kind = getattr(datasets, PUBLISHED[name].kind)
+    if hasattr(kind, "tgz_md5"):  # its constructor would execute the pickles
+        if missing(name):
+            where = {"filename": kind.filename, "md5": kind.tgz_md5}
+            datasets.utils.download_and_extract_archive(kind.url, str(root()), **where)
+        return
+    for part in ("train", "test"):
+        split = {"split": part} if name == "svhn" else {"train": part == "train"}
+        kind(str(root()), download=True, **split)

@@ -65,6 +65,24 @@ def load_tensors(payload: io.BytesIO) -> Any:
     return torch.load(payload, map_location="cpu", weights_only=True)
 
 
+@contextlib.contextmanager
+def reading(path: Path, cure: str) -> Iterator[None]:
+    """Turn whatever reading a file raises into one sentence; only damage is called damage."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing: {cure}") from None
+    except OSError as error:
+        raise file_error(path, "read", error) from error
+    except ClkitError:
+        raise
+    except Exception as error:  # json, numpy, torch and a learner raise different kinds
+        if lacks_memory(error):
+            what = f"there is not enough memory to read {path}"
+            raise RunError(f"{what}: close other programs, then run the same command again") from error
+        raise RunError(f"{path} is damaged: {cure}") from error
+
+
 # ---- the folder
 
 PATIENCE = 2.0  # seconds to wait for the lock: a process that was killed may still be on its way out
@@ -106,7 +124,7 @@ class Folder:
     def _check_identity(self):
         path = self.path / "run.json"
         if path.exists():
-            with self._reading(path, "delete this file and run again"):
+            with reading(path, "delete this file and run again"):
                 found = json.loads(path.read_bytes())
                 there = {**found["identity"]}
                 del found["sha256"]
@@ -128,7 +146,7 @@ class Folder:
         """Remove the files of an earlier run, which nobody can tell whether the present code made."""
         notice = f"{self.identity['learner']} uses code that cannot be followed (eval, or a compiled module)"
         print(f"{notice}, so its run in {self.path} starts anew each time", file=sys.stderr)
-        for name in ("run.json", "state.pt", "previous.pt", "checkpoint.pt", "stage-*.npz", *RESULT):
+        for name in ("run.json", "*.pt", "stage-*.npz", *RESULT):
             for file in self.path.glob(name):
                 file.unlink()
 
@@ -162,7 +180,7 @@ class Folder:
             return []
         cure = self._cure(path)
         head, payload = self._open(path, cure, stages=1, computed_by=None)
-        with self._reading(path, cure):
+        with reading(path, cure):
             model.restore(load_tensors(payload))
         self.stages, self.computed_by = head["stages"], head["computed_by"]
         return [self._load_stage(i) for i in range(self.stages)]
@@ -181,7 +199,7 @@ class Folder:
         head, payload = self._open(path, cure, stage=0)
         if head["stage"] != i:
             raise RunError(f"{path} belongs to stage {head['stage']}: {cure}")
-        with self._reading(path, cure), np.load(payload, allow_pickle=False) as a:
+        with reading(path, cure), np.load(payload, allow_pickle=False) as a:
             stage = {k: a[k] if a[k].ndim else a[k].item() for k in a.files if not k.startswith("trace/")}
             rows = unpack_trace({k[6:]: a[k] for k in a.files if k.startswith("trace/")})
         return stage | {"trace": rows}
@@ -205,7 +223,7 @@ class Folder:
             return None
         if head["task"] != task:
             raise RunError(f"{path} belongs to task {head['task']}, not to task {task}: {cure}")
-        with self._reading(path, cure):
+        with reading(path, cure):
             state = load_tensors(payload)
             for loop in (*state["finished"], state["unfinished"]):
                 _check_loop(loop)
@@ -230,7 +248,7 @@ class Folder:
 
         facts: name of a fact in the head -> the least number that it may be, or None for a list of Facts.
         """
-        with self._reading(path, cure):
+        with reading(path, cure):
             head, payload = unseal(path)
             there = {**head["run"]}
             for name, least in facts.items():
@@ -240,23 +258,6 @@ class Folder:
         if there != self.identity:
             raise RunError(f"{path} belongs to another run ({_differences(there, self.identity)}): {cure}")
         return head, payload
-
-    @contextlib.contextmanager
-    def _reading(self, path: Path, cure: str) -> Iterator[None]:
-        """Turn whatever reading a file raises into one sentence; only damage is called damage."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise RunError(f"{path} is missing: {cure}") from None
-        except OSError as error:
-            raise file_error(path, "read", error) from error
-        except ClkitError:
-            raise
-        except Exception as error:  # json, numpy, torch and a learner raise different kinds
-            if lacks_memory(error):
-                what = f"there is not enough memory to read {path}"
-                raise RunError(f"{what}: close other programs, then run the same command again") from error
-            raise RunError(f"{path} is damaged: {cure}") from error
 
 
 def _must(fits: bool) -> None:

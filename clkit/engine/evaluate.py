@@ -42,8 +42,9 @@ def evaluate(learner: nn.Module, test: ImageSet, classes_per_task: Sequence[int]
     """Score all test images once: the only place where a learner sees test data.
 
     test: ImageSet with labels by arrival, (N, C, H, W).   classes_per_task: (T,).   seen: number of classes
-    learned so far. Returns int16 arrays (N,) predictions, predictions_task_aware and rank (see Result), and
-    `finite`: whether all logits of seen classes are finite. RunError unless logits are (B, at least seen).
+    learned so far. Returns arrays (N,) predictions, predictions_task_aware and rank (see Result), of the type
+    that `label_type` names, and `finite`: whether all logits of seen classes are finite. RunError unless
+    logits are (B, at least seen).
     """
     size = max(50, min(1000, TEST_PIXELS // max(1, int(np.prod(test.shape)))))
     found, finite = [], torch.ones((), dtype=torch.bool, device=test.device)
@@ -57,7 +58,8 @@ def evaluate(learner: nn.Module, test: ImageSet, classes_per_task: Sequence[int]
                 )
             finite &= logits[:, :seen].isfinite().all()
             found.append(_choices(logits, y, classes_per_task, seen))
-    arrays = [torch.cat(v).to(torch.int16).cpu().numpy() for v in zip(*found)]
+    kind = label_type(sum(classes_per_task))
+    arrays = [torch.cat(v).to(torch.int32).cpu().numpy().astype(kind) for v in zip(*found)]
     return dict(zip(("predictions", "predictions_task_aware", "rank"), arrays)) | {"finite": bool(finite)}
 
 
@@ -80,6 +82,11 @@ def smallest_batch(learner: nn.Module, images: ImageSet) -> int:
     for hook in hooks:
         hook.remove()
     return 2 if any(found) else 1
+
+
+def label_type(classes: int) -> type[np.integer]:
+    """The type in which results store classes: int16, or int32 for more than 32,768 classes."""
+    return np.int16 if classes <= 2**15 else np.int32
 
 
 def accuracy_by_task(test: ImageSet, classes_per_task: Sequence[int], learner: nn.Module) -> torch.Tensor:

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from clkit.data.stream import Stream, Task
 from clkit.engine import RunError
 from clkit.engine.checkpoint import Folder
 from clkit.engine.device import device_name, lacks_memory, pick_device, torch_set, wait
-from clkit.engine.evaluate import eval_mode, evaluate, smallest_batch
+from clkit.engine.evaluate import eval_mode, evaluate, label_type, smallest_batch
 from clkit.engine.learner import Learner, check_types
 from clkit.engine.own_code import own_code
+from clkit.engine.past import Past
 from clkit.engine.provenance import PROCESS, Facts, plain, process_facts, record_key, revision_of, settings_of
 from clkit.engine.seeding import seed_everything
 from clkit.engine.trace import Stopped, Trace
@@ -38,6 +39,7 @@ from clkit.result import Result, checked
 
 Probes = Mapping[str, Mapping[str, Callable[[Learner], Any]]]
 Studies = Mapping[str, Callable[[Learner, Stream], Mapping[str, Any]]]
+Histories = Mapping[str, Callable[[Sequence[Learner], Stream], Mapping[str, Any]]]
 FACTS = {*PROCESS, *"learner revision settings config seed stream key device threads".split()}
 
 
@@ -53,6 +55,7 @@ def run(
     record: str | Iterable[str] = (),
     probes: Probes | None = None,
     studies: Studies | None = None,
+    histories: Histories | None = None,
     threads: int | None = None,
     about: Facts | None = None,
     progress: bool | None = None,
@@ -64,7 +67,8 @@ def run(
         (the class order belongs to the stream).   device: "cpu", "cuda", ... ("auto": cuda if there is one).
     folder: for checkpoints; None stores nothing on disk.   every: seconds between checkpoints within a task.
     record, probes: see Trace.   studies: {table: function of the learner and the stream}; each is called
-        after the last task, without affecting the run, and its columns become a table.
+        after the last task, without affecting the run, and its columns become a table.   histories: the same,
+        but functions of the learners after each task; the folder then keeps them.
     threads: CPU threads of torch, fixed because the last bits of sums depend on their number; None leaves it
         unchanged.   about: further facts to store in the result.
     progress: show bars; None means only in a terminal or a notebook.
@@ -76,19 +80,21 @@ def run(
     """
     if not every >= 0:
         raise RunError(f"every must be a number of seconds between checkpoints, 0 or more, not {every!r}")
-    _check_call(learner, config, stream, threads, about)
+    _check_call(learner, config, stream, seed, threads, about)
+    seed = int(seed)  # JSON knows no numpy's numbers
     if learner.joint:
         stream = stream.merged()
     device = pick_device(device)
     with torch_set(device, threads):
         about = {**_facts(learner, config, stream, seed, device), **(about or {})}
         process = {k: about[k] for k in PROCESS}
-        identity = _identity(about, record, probes or {}, studies or {})
+        identity = _identity(about, record, probes or {}, {**(studies or {}), **(histories or {})})
         kept = None if folder is None else Folder(folder, identity, process)
         with kept or contextlib.nullcontext():
             trace = Trace(record, probes, save=kept and kept.save_checkpoint, every=every, progress=progress)
+            after = studies or {}, histories or {}
             with _stopping(trace) if kept else contextlib.nullcontext():
-                model, stages = _run(learner, config, stream.to(device), seed, trace, kept, studies or {})
+                model, stages = _run(learner, config, stream.to(device), seed, trace, kept, *after)
             if kept:  # the last process that computed, and any earlier ones
                 *earlier, last = kept.computed_by
                 about |= last | ({"earlier_processes": earlier} if earlier else {})
@@ -98,7 +104,7 @@ def run(
     return model, result
 
 
-def _check_call(learner, config, stream, threads, about) -> None:
+def _check_call(learner, config, stream, seed, threads, about) -> None:
     """RunError or LearnerError unless the arguments of `run` are what they should be."""
     if not (isinstance(learner, type) and issubclass(learner, Learner)):
         raise RunError(f"learner must be a subclass of Learner, such as LEARNERS['er'], not {learner!r}")
@@ -112,17 +118,23 @@ def _check_call(learner, config, stream, threads, about) -> None:
             f"{learner.__name__} takes a {wanted.__module__}.Config, not a {given.__module__}.Config"
         )
     check_types(config)
+    if not is_whole(seed):
+        raise RunError(f"seed must be a whole number of at least 0, not {seed!r}")
     if threads is not None and not is_whole(threads, 1):
         raise RunError(f"threads must be a whole number of at least 1, or None, not {threads!r}")
     if forged := sorted(FACTS & {*(about or {})}):
         raise RunError(f"about= cannot change what a run finds out itself, {', '.join(forged)}: leave it out")
 
 
-def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Studies):
+def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Studies, histories: Histories):
     """(the learner after the last task, measurements before any learning and after each task)."""
+
+    def build() -> Learner:
+        return learner(config, stream.shape, stream.classes).to(stream.test.device)
+
     seed_everything(seed, 0)
     with _explained(f"{learner.__name__} cannot be built", ValueError):  # settings that do not fit together
-        model = learner(config, stream.shape, stream.classes).to(stream.test.device)
+        model = build()
     stages = kept.resume(model) if kept else []
     if not stages:
         untrained = evaluate(model, stream.test, stream.test_classes_per_task, 0)
@@ -130,6 +142,7 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
         if kept:
             kept.save_stage(0, stages[0], {}, model)
     smallest = smallest_batch(model, stream.test)
+    past = Past(build, len(stream), kept and kept.path)
     for task in list(stream)[len(stages) - 1 :]:
         state = kept.load_checkpoint(task.index) if kept else None
         clock = _Clock(task.train)
@@ -142,8 +155,11 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
             model.learn(task, trace)
         rows = trace.end()
         stage = {**clock.state_dict(), **_measure(model, stream, task)}
+        if histories:
+            past.keep(task.index, model)
         if task.index + 1 == len(stream):
-            rows |= _studied(studies, model, stream, seed)
+            rows |= _studied(studies, model, model, stream, seed)
+            rows |= _studied(histories, model, past, stream, seed)
         stages.append(stage | {"trace": rows})
         if kept:
             kept.save_stage(task.index + 1, stage, rows, model)
@@ -168,13 +184,13 @@ def _explained(fault: str, *kinds: type) -> Iterator[None]:
         raise RunError(f"{fault}: {first}") from error
 
 
-def _studied(studies, model, stream, seed) -> Facts:
-    """The tables of the studies, each with its own random numbers."""
+def _studied(studies, model, subject, stream, seed) -> Facts:
+    """The tables of studies of `subject`, each with its own random numbers; the model stays as it is."""
     found = {}
     for table, study in studies.items():
         with eval_mode(model):
             seed_everything(seed, len(stream) + 1)
-            found[table] = {c: np.asarray(rows) for c, rows in study(model, stream).items()}
+            found[table] = {c: np.asarray(rows) for c, rows in study(subject, stream).items()}
     return found
 
 
@@ -218,7 +234,7 @@ def _collect(stages: list[Facts], stream: Stream, about: Facts) -> Result:
         tuple(stream.test_classes_per_task),
         list(stream.names),
         None if stream.groups is None else list(stream.groups),
-        labels=stream.test.labels.cpu().numpy().astype(np.int16),
+        labels=stream.test.labels.cpu().numpy().astype(label_type(stream.classes)),
         predictions_task_aware=np.stack([s["predictions_task_aware"] for s in stages]),
         **{k: np.array([s[k] for s in done]) for k in columns},
         memory_bytes={k.partition("/")[2]: np.array([s.get(k, 0) for s in done]) for k in kinds},

@@ -37,8 +37,16 @@ def checked_preset(preset: str) -> str:
 
 
 def stream_of(row: Benchmark, seed: int = 0):
-    """The Stream of a Benchmark; the latest ones are cached, because the seeds of an experiment share it."""
-    return _stream(_Hashed(row), seed if row.shuffle_classes or row.shuffle_images else None)
+    """The Stream of a Benchmark; the latest ones are cached, because the seeds of an experiment share it.
+
+    A cached stream whose images or labels somebody has written into is made anew.
+    """
+    key = _Hashed(row), seed if row.shuffle_classes or row.shuffle_images else None
+    found, digest = _stream(*key)
+    if found.digest() != digest:  # a tenth of a second for CIFAR; a copy for each caller would take memory
+        _stream.cache_clear()
+        found, _ = _stream(*key)
+    return found
 
 
 class _Hashed:
@@ -56,6 +64,7 @@ class _Hashed:
 
 @lru_cache(maxsize=2)
 def _stream(hashed, seed):
+    """(Stream, its digest)."""
     from clkit.data import Stream, load, stratified_split
 
     row = hashed.row
@@ -68,7 +77,8 @@ def _stream(hashed, seed):
         members = [[c for c, g in enumerate(train.groups) if g == f] for f in families]
         order = [m[i] for i in range(len(members[0])) for m in members]
     options = {"shuffle_images": seed} if row.shuffle_images else {}
-    return Stream(train, test, row.classes_per_task, order=order, **row.stream, **options)
+    made = Stream(train, test, row.classes_per_task, order=order, **row.stream, **options)
+    return made, made.digest()
 
 
 # ---- the user's own data
@@ -84,6 +94,8 @@ def own_benchmark(data: str, tasks=None, order=None, options=None) -> Benchmark:
     from clkit.data import load
 
     options = dict(options or {})
+    tasks, order = (x.tolist() if hasattr(x, "tolist") else x for x in (tasks, order))  # of numpy
+    order = list(order) if isinstance(order, tuple) else order
     train, _ = load(data, **options)
     if tasks is None:
         count = next((t for t in TASK_COUNTS if train.classes % t == 0 and train.classes // t > 1), None)

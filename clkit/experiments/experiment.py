@@ -232,8 +232,9 @@ def _own_experiment(name, overrides, tasks, order):
         raise PresetError(f"{unknown}; `python -m clkit list` shows all")
     if not data.startswith("folder:"):
         from clkit.data import root
+        from clkit.data.layout import folder_names
 
-        if not (root() / data / "train").is_dir():
+        if data not in folder_names():
             raise PresetError(
                 f"{unknown}; put your own images into {root() / data}/train/CLASS/ and test/CLASS/, or name "
                 f"any folder as {method}/folder:PATH"

@@ -37,7 +37,7 @@ def load_or_run(name, preset="teach", seeds=None, overrides=None, compute=None, 
     if places.record_of(found.stem).is_file() and not compute:
         results = load_record_of(found)
         date, commit = results[0].about["date"], results[0].about["commit"] or "unknown"
-        say(f"loaded {found.stem} ({date}, commit {commit}, n = {len(results)} seeds)")
+        say(" ".join(f"loaded {found.stem} ({date}, commit {commit}, n = {len(results)} seeds)".split()))
         return results
     if found.preset in ("laptop", "paper") and not compute:
         minutes = (found.minutes or 0) * len(found.seeds)

@@ -1,6 +1,7 @@
 """Running an experiment: one seed in its folder, all seeds in one or more processes, and their record."""
 
 import dataclasses
+import operator
 import os
 import pickle
 import threading
@@ -27,7 +28,7 @@ def checked_tables(found: Experiment, record) -> tuple:
     if record is None:
         return found.tables
     patterns = (record,) if isinstance(record, str) else tuple(record)
-    known = dict.fromkeys((*found.learner.tables, *found.paper.tables))
+    known = dict.fromkeys((*found.learner.tables, *found.paper.tables, *papers.ON_REQUEST))
     for pattern in patterns:
         if not any(fnmatchcase(table, pattern) for table in known):
             raise PresetError(
@@ -35,6 +36,13 @@ def checked_tables(found: Experiment, record) -> tuple:
                 f"{', '.join(known)}"
             )
     return patterns
+
+
+def _asked_for(found, patterns) -> dict:
+    """{name: Table} of the tables that these patterns record; those on request only by their own name."""
+    tables = {n: t for n, t in papers.ON_REQUEST.items() if n in patterns}
+    known = found.known_tables
+    return tables | {n: t for n, t in known.items() if any(fnmatchcase(n, p) for p in patterns)}
 
 
 def run_folder(found: Experiment, seed: int, record=None) -> Path:
@@ -53,19 +61,19 @@ def run_seed(name, preset="teach", seed=0, device="auto", overrides=None, record
 
 def run_seed_of(found: Experiment, seed, device="auto", record=None, progress=None, every=60.0):
     """`run_seed` for an Experiment."""
-    from clkit.analysis import PROBES, STUDIES
+    from clkit.analysis import HISTORIES, PROBES, STUDIES
     from clkit.engine.device import pick_device
     from clkit.engine.run import run
 
     record, tasks = checked_tables(found, record), stream_of(found.stream_row, seed)
-    device, probes, studies = pick_device(device), {}, {}
-    for name, table in found.known_tables.items():
-        if not any(fnmatchcase(name, pattern) for pattern in record):
-            continue
+    device, probes, studies, histories = pick_device(device), {}, {}, {}
+    for name, table in _asked_for(found, record).items():
         if table.probe and (columns := PROBES[table.probe](found, tasks, device)):
             probes[name] = columns
         if table.study:
             studies[name] = STUDIES[table.study](found)
+        if table.history:
+            histories[name] = HISTORIES[table.history](found)
     about = {k: getattr(found, k) for k in ("benchmark", "preset", "method")}
     return run(
         found.learner,
@@ -77,11 +85,27 @@ def run_seed_of(found: Experiment, seed, device="auto", record=None, progress=No
         record=record,
         probes=probes,
         studies=studies,
+        histories=histories,
         threads=THREADS,
         about={"experiment": found.name, **about},
         progress=progress,
         every=every,
     )
+
+
+def past_of(name, preset="teach", seed=0, device="auto", overrides=None, record=None):
+    """The learners after each task of a run that recorded a history: a Past. Arguments as in `run_seed`."""
+    from clkit.engine.device import pick_device
+    from clkit.engine.past import Past
+
+    found, device = experiment(name, preset, overrides), pick_device(device)
+    tasks = stream_of(found.stream_row, seed)
+    tasks = tasks.merged() if found.learner.joint else tasks
+
+    def build():
+        return found.learner(found.config, tasks.shape, tasks.classes).to(device)
+
+    return Past(build, len(tasks), run_folder(found, seed, record))
 
 
 def run_experiment(
@@ -110,11 +134,9 @@ def run_experiment(
     from clkit.result import check_replaces, save
 
     found = experiment(name, preset, overrides, tasks=tasks, order=order)
-    seeds = found.seeds if seeds is None else tuple(seeds)
+    seeds = found.seeds if seeds is None else _whole(seeds)
     if type(jobs) is not int or jobs < 1 or not seeds:
         raise PresetError(f"there must be at least one seed and one job, not {len(seeds)} and {jobs!r}")
-    if len(set(seeds)) < len(seeds):
-        raise PresetError(f"{seeds} names a seed twice: name each seed once")
     checked_tables(found, record)
     if out is not None:  # check before hours of work, not after
         out = places.folder(out)
@@ -129,6 +151,20 @@ def run_experiment(
         kept = [_kept(r, found, record, first=r is results[0]) for r in results]
         save(kept, out / found.stem, replace=replace)
     return results
+
+
+def _whole(seeds) -> tuple:
+    """Seeds as a tuple of Python's whole numbers; PresetError if they are none, or if one comes twice."""
+    try:
+        listed = tuple(seeds)
+        whole = tuple(map(operator.index, listed))
+    except TypeError:
+        raise PresetError(f"seeds must list whole numbers, such as (0, 1, 2), not {seeds!r}") from None
+    if min(whole, default=0) < 0 or any(isinstance(seed, bool) for seed in listed):
+        raise PresetError(f"seeds must list whole numbers of at least 0, not {seeds!r}")
+    if len(set(whole)) < len(whole):
+        raise PresetError(f"{whole} names a seed twice: name each seed once")
+    return whole
 
 
 def _check_writable(out: Path) -> None:
@@ -170,11 +206,11 @@ def _seed_result(parent, entered, found, seed, device, record, every):
 
 def _registries():
     """What a user may enter methods, networks, probes and studies in, in a notebook for instance."""
-    from clkit.analysis import PROBES, STUDIES
+    from clkit.analysis import HISTORIES, PROBES, STUDIES
     from clkit.blocks.nets import NETS
     from clkit.methods import LEARNERS
 
-    return papers.PAPERS, LEARNERS, NETS, PROBES, STUDIES
+    return papers.PAPERS, LEARNERS, NETS, PROBES, STUDIES, HISTORIES
 
 
 def _entered(found):

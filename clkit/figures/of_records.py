@@ -12,6 +12,7 @@ def figures_of(folder):
     found = {}
     for (benchmark, size), groups in records_in(folder).items():
         name = benchmark.partition(":")[2].replace("/", "-").strip("-.~") or benchmark
+        name = name[-50:].lstrip("-.")  # of a long path, as names of files have at most 255 bytes
         for kind, draw in (("averages", averages), ("forgetting", forgetting), ("memory", memory)):
             found[f"{kind}-{name}-{size}"] = partial(draw, f"{name}, size {size}", groups)
     return found
@@ -33,7 +34,7 @@ def forgetting(where, groups):
         plots.plot_forgetting(groups).figure,
         f"Forgetting on {where}: how far each task's accuracy fell from its best to the end, "
         "mean over all tasks but the last. Each dot is one seed.",
-        f"Bars of forgetting: {each(groups, lambda r: r.forgetting())}.",
+        f"Bars of forgetting after the last task: {each(groups, lambda r: r.forgetting())}.",
         _by_stem(groups),
     )
 
@@ -47,7 +48,7 @@ def memory(where, groups):
     return FigureSpec(
         plots.plot_memory(groups).figure,
         f"Memory kept after the last task of {where}, by kind.",
-        f"Stacked bars of memory kept: {kept}.",
+        f"Stacked bars of the memory that each method keeps: {kept}.",
         _by_stem(groups),
     )
 

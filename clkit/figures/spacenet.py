@@ -129,8 +129,8 @@ def size():
     return FigureSpec(
         plots.plot_sizes(groups, held).figure,
         "How many numbers each method holds after the last task of split MNIST. SpaceNet holds the weights of"
-        " its connections and all biases. The hatched part is kept beside the parameters: teachers, "
-        "importances, stored pixels.",
+        " its connections and all biases. The hatched part is kept beside the parameters: old copies "
+        "of weights, importances, stored pixels.",
         f"Horizontal bars on a logarithmic scale show the parameters of each method: {numbers}. The dense "
         f"network has {lwf:.1f} times the parameters of SpaceNet, DGR {dgr:.1f} times; the paper says {said} "
         f"times, and counts connections ({said.place}).",

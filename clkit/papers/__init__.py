@@ -9,10 +9,10 @@ from importlib import import_module
 
 from clkit.errors import ClkitError, did_you_mean
 from clkit.papers import palette
-from clkit.papers.paper import PRESETS, SEEDS, Benchmark, Paper, Table, Variant
+from clkit.papers.paper import ON_REQUEST, PRESETS, SEEDS, Benchmark, Paper, Table, Variant
 
-__all__ = ["PAPERS", "PRESETS", "SEEDS", "Benchmark", "Paper", "PaperError", "Table", "Variant", "benchmark",
-           "benchmarks", "methods", "paper_of", "size_of", "style"]
+__all__ = ["ON_REQUEST", "PAPERS", "PRESETS", "SEEDS", "Benchmark", "Paper", "PaperError", "Table", "Variant",
+           "benchmark", "benchmarks", "methods", "paper_of", "size_of", "style"]
 
 FILES = (
     "baselines",
@@ -21,6 +21,9 @@ FILES = (
     "online",
     "dgm",
     "generative",
+    "gfr",
+    "incremental",
+    "mfgr",
 )
 PAPERS = {name: import_module(f"clkit.papers.{name}").PAPER for name in FILES}
 

@@ -11,6 +11,9 @@ SOLID, DASHED, DOTTED, DASHDOT = "-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 
 SPARE_LINE = (0, (4, 1.5, 1, 1.5, 1, 1.5))
 SPARE_COLORS, SPARE_MARKERS = (BLUE, ORANGE, GREEN, WINE, INDIGO, ROSE, TEAL), "osD^v<>pPhX"
 
-# Kinds of memory, as in Learner.memory_kinds; any other kind is grey.
-MEMORY_KINDS = {"weights": GREY, "teachers": BLUE, "masks": GREEN, "generators": ORANGE, "importance": OLIVE,
-                "features": PURPLE, "exemplars": VERMILLION}
+# Kinds of memory. A kind in Learner.memory_kinds may have another name in plots and tables: an old copy of
+# weights is a teacher in some methods, what a penalty pulls to in others, or the start of the next training.
+# A kind without a colour is grey.
+MEMORY_LABELS = {"teachers": "old copies"}
+MEMORY_KINDS = {"weights": GREY, "old copies": BLUE, "masks": GREEN, "generators": ORANGE,
+                "importance": OLIVE, "features": PURPLE, "exemplars": VERMILLION}

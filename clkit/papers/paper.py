@@ -54,8 +54,8 @@ class Table:
     that a record holds for the first seed only.   variants: whether runs with changed settings also record
     it.   kept_by: the methods or experiments whose records hold the first-seed data; None: all.   large: why
     a record that holds it may be larger than others.   unless: benchmarks on which it is not recorded.
-    only: methods that record it; None: all.   probe, study: name in analysis.PROBES or analysis.STUDIES of
-    the function that fills it.
+    only: methods that record it; None: all.   probe, study, history: name in analysis.PROBES, STUDIES or
+    HISTORIES of the function that fills it.
     """
 
     keep: str = "every seed"
@@ -67,6 +67,11 @@ class Table:
     only: tuple | None = None
     probe: str | None = None
     study: str | None = None
+    history: str | None = None
+
+
+# Tables that runs of every method record if they are asked for by name.
+ON_REQUEST = {"similarity": Table(history="similarity")}
 
 
 @dataclass(frozen=True)

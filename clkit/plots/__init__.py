@@ -39,10 +39,12 @@ from clkit.plots.bars import (
     plot_task_bars,
 )
 from clkit.plots.dgm import (
+    CHOSEN,
     disc_space,
     drift,
     mask_course,
     plot_disc,
+    plot_epochs,
     plot_generated,
     plot_mask_course,
     plot_neurons,
@@ -57,7 +59,7 @@ from clkit.plots.dgm import (
     unchanged,
     weights,
 )
-from clkit.plots.frame import PlotError, grouped, kind, provenance, stamp, warning
+from clkit.plots.frame import PlotError, grouped, kind, memory_of, provenance, stamp, warning
 from clkit.plots.growth import (
     beside_weights,
     kinds_kept,
@@ -71,7 +73,8 @@ from clkit.plots.growth import (
     said_bytes,
 )
 from clkit.plots.images import plot_images
+from clkit.plots.inside import plot_layers, plot_map, plot_similarity, plot_similarity_course, similarity
 from clkit.plots.online import plot_loss, plot_progress
 from clkit.plots.schematic import plot_schematic
 from clkit.plots.spacenet import plot_activations, plot_connections, plot_input_map
-from clkit.plots.style import DIVERGING, SEQUENTIAL, style
+from clkit.plots.style import DIVERGING, SEQUENTIAL, plain, style

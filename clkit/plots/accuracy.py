@@ -5,8 +5,12 @@ from matplotlib import colormaps
 
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import SEQUENTIAL, TASK_MARKERS, TICK, style
+from clkit.plots.style import SEQUENTIAL, TASK_MARKERS, TICK, plain
+from clkit.plots.style import drawn_style as style
 from clkit.result import interval
+
+MOST_CELLS = 1000  # in a row of a confusion matrix: more than a figure has pixels
+MOST_LINES = 100  # between them, and names of superclasses
 
 
 def _accuracy(seeds, task_aware):
@@ -42,10 +46,10 @@ def plot_accuracy_matrix(results, *, task_aware=False, last=-1, colorbar=True, a
     return frame.finish(ax, made, seeds)
 
 
-def _cell_ticks(set_ticks, n, first=0):
-    """Number the centres of n cells from `first`."""
+def _cell_ticks(set_ticks, n, first=0, each=1):
+    """Number the centres of n cells from `first`; each: the number of things in one cell."""
     step = frame.step_of(n)
-    set_ticks(np.arange(0, n, step) + 0.5, range(first, n + first, step), rotation=0)
+    set_ticks(np.arange(0, n, step) / each + 0.5, range(first, n + first, step), rotation=0)
 
 
 def plot_tasks(results, *, task_aware=False, legend=True, ax=None):
@@ -92,23 +96,27 @@ def plot_confusion(results, stage=-1, *, by_group=False, colorbar=True, ax=None)
     """Confusion matrix after a stage: row = true class, column = predicted class, in percent of the row.
 
     All seeds are pooled.   stage: from 0, negative from the end.   by_group: order the classes by superclass
-    instead of by arrival. Lines separate the tasks (or the superclasses).
+    instead of by arrival. Lines separate the tasks (or the superclasses), up to 100. With more than 1,000
+    classes, a cell shows several of them.
     """
     seeds = frame.one_method(results)
     stage = frame.stage_of(seeds, stage)
-    counts = sum(r.confusion(stage) for r in seeds)  # (K, K)
-    K = len(counts)
+    K = int(seeds[0].seen[stage])
     order, parts, groups = _class_order(seeds[0], K, by_group)
-    counts = counts[np.ix_(order, order)]
+    each = -(-K // MOST_CELLS)  # classes in a cell
+    cell = np.empty(K, dtype=np.int64)
+    cell[order] = np.arange(K) // each
+    counts = sum(r.confusion(stage, cell) for r in seeds)  # (cells, cells)
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     ax, made = frame.axes(ax, (5.4, 4.6) if K <= 20 else (6.6, 5.8))
     whose = f"all {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
-    said = f"share of the true class (%), {whose}"
+    said = f"share of the true class{'' if each == 1 else f'es, {each} a cell'} (%), {whose}"
     frame.heat(ax, share, said, colorbar, annotated=K <= 10, size=TICK - 1, line=0)
-    for edge in np.cumsum(parts)[:-1]:
-        for line in (ax.axhline, ax.axvline):
-            line(edge, color="white", linewidth=2.5 if K <= 20 else 0.6)
-    _class_ticks(ax, [seeds[0].names[k] for k in order], parts, groups)
+    if len(parts) <= MOST_LINES:
+        for edge in np.cumsum(parts)[:-1] / each:
+            for line in (ax.axhline, ax.axvline):
+                line(edge, color="white", linewidth=2.5 if K <= 20 else 0.6)
+    _class_ticks(ax, [seeds[0].names[k] for k in order], parts, groups, each)
     learned = "all tasks" if len(seeds[0].seen) == 1 else f"task {stage + 1}"
     title = f"{frame.label(seeds)}, after {learned}"
     frame.dress(ax, "predicted class", "true class", title, grid=None)
@@ -122,21 +130,25 @@ def _class_order(result, seen, by_group):
         return np.arange(seen), parts[parts > 0], None
     if result.groups is None:
         raise PlotError("these classes have no superclasses: call without by_group")
-    groups = list(dict.fromkeys(result.groups))
-    place = np.array([groups.index(g) for g in result.groups[:seen]])
+    numbers = {g: n for n, g in enumerate(dict.fromkeys(result.groups))}
+    groups, place = list(numbers), np.array([numbers[g] for g in result.groups[:seen]])
     order = sorted(range(seen), key=lambda k: (place[k], result.names[k]))
     parts = np.bincount(place, minlength=len(groups))
     return order, parts[parts > 0], [g for g, size in zip(groups, parts) if size]
 
 
-def _class_ticks(ax, names, parts, groups):
-    """Label the axes with class names if they fit, else with superclass names, else with numbers."""
+def _class_ticks(ax, names, parts, groups, each):
+    """Label the axes with class names if they fit, else with superclass names, else with numbers.
+
+    each: the number of classes in a cell.
+    """
     K = len(names)
-    if K > 20 and not groups:
-        _cell_ticks(ax.set_xticks, K)
-        _cell_ticks(ax.set_yticks, K)
+    if K > 20 and not (groups and len(groups) <= MOST_LINES):
+        _cell_ticks(ax.set_xticks, K, each=each)
+        _cell_ticks(ax.set_yticks, K, each=each)
         return
-    at, said = (np.arange(K) + 0.5, names) if K <= 20 else (np.cumsum(parts) - parts / 2, groups)
+    at, said = (np.arange(K) + 0.5, names) if K <= 20 else ((np.cumsum(parts) - parts / 2) / each, groups)
+    said = list(map(plain, said))
     ax.set_xticks(at, said, rotation=0 if K <= 20 and max(map(len, names)) <= 2 else 90)
     ax.set_yticks(at, said, rotation=0)
 

@@ -12,7 +12,7 @@ from clkit.plots import frame
 from clkit.plots.frame import PlotError
 from clkit.plots.images import plot_images
 from clkit.plots.online import lengths_of, same, task_strip
-from clkit.plots.style import DIVERGING, LABEL, SEQUENTIAL
+from clkit.plots.style import DIVERGING, LABEL, SEQUENTIAL, plain
 
 
 def plot_recall_map(results, *, vmax=None, colorbar=True, title=None, ax=None):
@@ -41,7 +41,7 @@ def plot_recall_map(results, *, vmax=None, colorbar=True, title=None, ax=None):
         n_seen = classes[[*range(len(classes) - 1), -2]]  # known to the old network, from each end on
         ax.step(ends, n_seen - 0.5, where="post", color="white", linewidth=1.6, linestyle=DASHED)
     step = 1 if K <= 20 else frame.step_of(K)
-    ax.set_yticks(range(0, K, step), [str(name) for name in seeds[0].names[::step]])
+    ax.set_yticks(range(0, K, step), [plain(name) for name in seeds[0].names[::step]])
     task_strip(ax, lengths)
     title = frame.label(seeds) if title is None else title
     frame.dress(ax, "training batches", "class", title, grid=None, pad=21)

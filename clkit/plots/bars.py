@@ -7,7 +7,8 @@ from matplotlib.patches import Patch
 from clkit.papers.palette import BLUE, DASHED, GREEN, GREY, MEMORY_KINDS, ORANGE, PURPLE, WINE
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import SMALL, TICK, style
+from clkit.plots.style import SMALL, TICK, plain
+from clkit.plots.style import drawn_style as style
 from clkit.result import interval
 
 ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}  # a legend
@@ -98,7 +99,7 @@ def plot_memory(results, stage=-1, *, ax=None):
     """Memory that each method (its first seed) keeps between tasks, in MB (10^6 bytes), stacked by kind."""
     groups = frame.grouped(results)
     ax, made = frame.axes(ax, (6.8, 1.5 + 0.42 * len(groups)))
-    held = [seeds[0].memory_bytes for seeds in groups.values()]
+    held = [frame.memory_of(seeds[0]) for seeds in groups.values()]
     found = dict.fromkeys(k for kinds in held for k in kinds)
     left = np.zeros(len(groups))
     for k in [k for k in MEMORY_KINDS if k in found] + [k for k in found if k not in MEMORY_KINDS]:
@@ -291,7 +292,7 @@ def plot_outputs(outputs, *, names=None, most=12, ax=None):
         at = np.arange(len(classes)) + (n - (len(values) - 1) / 2) * width
         ax.bar(at, row[classes], width, label=label, **_fill(color, hatch, 0.25))
     names = [str(name) for name in (range(K) if names is None else names)]
-    shown = [names[k] for k in classes]
+    shown = [plain(names[k]) for k in classes]
     ax.set_xticks(range(len(classes)), shown, rotation=90 if max(map(len, shown)) > 3 else 0)
     frame.dress(ax, "class", "probability (%)")
     frame.percent_axis(ax)

@@ -1,20 +1,22 @@
 """Plots for generative memories that grow: reuse, masks in training, neurons, weights, generated images.
 
 The trace tables "capacity", "masks" and "growth" are those of DGM; "generated" is that of any method with a
-generator.
+generator, "progress" that of any method whose classifier learns from one.
 """
 
 import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.ticker import MaxNLocator
 
-from clkit.papers.palette import BLACK, BLUE, DOTTED, GREEN, GREY, ORANGE, VERMILLION
+from clkit.papers.palette import BLACK, BLUE, DASHED, DOTTED, GREEN, GREY, ORANGE, VERMILLION
 from clkit.plots import frame
 from clkit.plots.bars import ABOVE
 from clkit.plots.frame import PlotError
 from clkit.plots.images import plot_images
-from clkit.plots.style import TICK, style
-from clkit.result import interval
+from clkit.plots.online import task_strip
+from clkit.plots.style import TICK
+from clkit.plots.style import drawn_style as style
+from clkit.result import by_epoch, chosen, interval
 
 # ---- masks
 
@@ -96,6 +98,47 @@ def plot_mask_course(results, task=0, layer=0, *, title=None, ax=None):
     ax.set_ylim(-0.02, 1.02)
     ax.margins(x=0.01)
     frame.legend(ax)
+    return frame.finish(ax, made, result)
+
+
+# ---- accuracy by epoch
+
+CHOSEN = {"color": GREEN, "marker": "s", "markerfacecolor": "none", "linestyle": "none"}
+
+
+def plot_epochs(results, *, legend=True, title=None, ax=None):
+    """Mean accuracy over the classes seen after each epoch of each task, of the first seed, in percent.
+
+    A line for test images, a broken one for validation images. Dots: the last epoch of each task, whose
+    accuracy is that of the run; squares: the epoch that validation images choose.
+    """
+    result = frame.one_method(results)[0]
+    test, val = ([100 * v for v in by_epoch(result, images)] for images in ("test", "validation"))
+    if not test:
+        raise PlotError("this result has no accuracy on validation images: run it on a stream with val > 0")
+    ends = np.cumsum([len(v) for v in test])
+    best = ends - [len(v) for v in test] + [epoch + 1 for epoch, _ in chosen(result)]
+    scores, color = np.concatenate(test), frame.look_of([result])["color"]
+    ax, made = frame.axes(ax, (9.6, 3.8))
+    at = np.arange(len(scores)) + 1
+    for n, stage in enumerate(np.split(at, ends[:-1])):
+        label = "_" if n else "on {} images"
+        ax.plot(stage, val[n], color=GREY, linestyle=DASHED, linewidth=1, label=label.format("validation"))
+        ax.plot(stage, test[n], color=color, linewidth=1.4, label=label.format("test"))
+    ax.plot(ends, scores[ends - 1], "o", color=color, markersize=6, label="last epoch: our score", zorder=4)
+    ax.plot(best, scores[best - 1], markersize=8, label="best on validation", zorder=5, **CHOSEN)
+    frame.dress(
+        ax,
+        "epochs, tasks in sequence",
+        "accuracy (%)",
+        frame.label([result]) if title is None else title,
+        pad=20,
+    )
+    task_strip(ax, [len(v) for v in test])
+    ax.set_ylim(5 * np.floor(min(scores.min(), np.concatenate(val).min()) / 5) - 1, 101)
+    ax.set_xlim(0, ends[-1] + 1)
+    if legend:
+        frame.legend(ax, frame.kind([result]))
     return frame.finish(ax, made, result)
 
 

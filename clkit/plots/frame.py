@@ -6,7 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from clkit.errors import ClkitError
-from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TICK, style
+from clkit.papers.palette import MEMORY_LABELS
+from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TICK, plain
+from clkit.plots.style import drawn_style as style
 from clkit.result import Result, interval
 
 
@@ -185,14 +187,14 @@ def colorbar(ax, image, label):
     bar.outline.set_visible(False)
 
 
-def heat(ax, values, label, colorbar, annotated, size=TICK, line=0.5):
-    """Percentages as a heat map on the fixed scale from 0 to 100; NaN stays white."""
+def heat(ax, values, label, colorbar, annotated, size=TICK, line=0.5, top=100, form=".0f"):
+    """Percentages as a heat map on the fixed scale from 0 to 100, or to `top`; NaN stays white."""
     import seaborn  # imports pandas, which takes a second: only heat maps need it
 
     side = "horizontal" if len(values) <= 2 else "vertical"  # a flat map has no room for a bar beside it
     bar = {"label": label, "orientation": side, "shrink": 0.9} if colorbar else None
-    look = {"vmin": 0, "vmax": 100, "cmap": SEQUENTIAL, "linewidths": line, "square": True}
-    look |= {"annot": annotated, "fmt": ".0f", "annot_kws": {"fontsize": size}}
+    look = {"vmin": 0, "vmax": top, "cmap": SEQUENTIAL, "linewidths": line, "square": True}
+    look |= {"annot": annotated, "fmt": form, "annot_kws": {"fontsize": size}}
     many = values.size > 2500  # an SVG with so many squares takes megabytes
     seaborn.heatmap(
         values, mask=np.isnan(values), rasterized=many, cbar=colorbar, cbar_kws=bar, ax=ax, **look
@@ -207,6 +209,11 @@ def band(ax, x, mean, half, color):
     """Shade the interval around a line, if there are several seeds."""
     if not np.isnan(half).all():
         ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
+
+
+def memory_of(result):
+    """{kind of memory, as plots call it: (R,) bytes kept after each stage}."""
+    return {MEMORY_LABELS.get(kind, kind): sizes for kind, sizes in result.memory_bytes.items()}
 
 
 def look_of(seeds):
@@ -307,6 +314,7 @@ def stamp(where, results):
     if mark:
         box = {"facecolor": "#B22200", "edgecolor": "none", "pad": 2.5}
         look = {"color": "white", "weight": "bold", "bbox": box}
-    note = figure.supxlabel(text.replace("\u00a0", " "), x=0.012, ha="left", fontsize=SMALL, **place, **look)
+    text = plain(text.replace("\u00a0", " "))
+    note = figure.supxlabel(text, x=0.012, ha="left", fontsize=SMALL, **place, **look)
     note.set_gid("stamp")
     return note

@@ -9,7 +9,8 @@ from matplotlib import colormaps
 from clkit.papers.palette import BLACK, GREY, MEMORY_KINDS
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TASK_MARKERS, TICK, style
+from clkit.plots.style import LABEL, SEQUENTIAL, SMALL, TASK_MARKERS, TICK
+from clkit.plots.style import drawn_style as style
 from clkit.result import interval
 
 WEIGHTS = "weights"  # the kind of memory that every network needs to answer
@@ -29,7 +30,7 @@ def said_bytes(count):
 
 def kinds_kept(result, stage=-1):
     """{kind of memory: bytes} that a method keeps after a stage, without empty kinds."""
-    return {kind: int(sizes[stage]) for kind, sizes in result.memory_bytes.items() if sizes[stage]}
+    return {kind: int(sizes[stage]) for kind, sizes in frame.memory_of(result).items() if sizes[stage]}
 
 
 def beside_weights(result, stage=-1):
@@ -253,8 +254,9 @@ def plot_parts(result, raw=None, *, ax=None):
     r = seeds[0]
     ax, made = frame.axes(ax, (7.2, 3.8))
     at, bottom = np.arange(1, len(r.seen) + 1), np.zeros(len(r.seen))
-    for kind in [k for k in MEMORY_KINDS if k in r.memory_bytes]:
-        size = np.asarray(r.memory_bytes[kind]) / 1e3
+    held = frame.memory_of(r)
+    for kind in [k for k in MEMORY_KINDS if k in held]:
+        size = np.asarray(held[kind]) / 1e3
         ax.bar(at, size, 0.65, bottom=bottom, color=MEMORY_KINDS[kind], edgecolor="white", label=kind)
         bottom = bottom + size
     if raw is not None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import TICK
+from clkit.plots.style import TICK, plain
 
 
 def plot_images(images, titles=None, *, columns=10, rows=None, ax=None):
@@ -34,9 +34,9 @@ def plot_images(images, titles=None, *, columns=10, rows=None, ax=None):
     ax.imshow(board.clip(0, 1), interpolation="none")
     for n, title in enumerate(titles if titles is not None else ()):
         x, y = n % columns * step_x + W / 2, n // columns * step_y + head - 1
-        ax.text(x, y, title, ha="center", va="bottom", fontsize=TICK - 1)
+        ax.text(x, y, plain(title), ha="center", va="bottom", fontsize=TICK - 1)
     for n, name in enumerate(rows or ()):
-        ax.text(-gap, n * step_y + head + H / 2, name, ha="right", va="center", fontsize=TICK)
+        ax.text(-gap, n * step_y + head + H / 2, plain(name), ha="right", va="center", fontsize=TICK)
     ax.set_axis_off()
     return ax
 

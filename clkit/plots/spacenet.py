@@ -5,7 +5,7 @@ from matplotlib.ticker import MaxNLocator
 
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
-from clkit.plots.style import SEQUENTIAL
+from clkit.plots.style import SEQUENTIAL, plain
 
 
 def plot_connections(mask, *, title=None, ax=None):
@@ -71,7 +71,7 @@ def plot_activations(
     top, extent = frame.top_of(values, vmax), (0.5, units + 0.5, images, 0)
     image = ax.imshow(values, vmin=0, vmax=top, extent=extent, **look)
     ax.axhline(split, color="white", linewidth=1.5)
-    said = [f"{name}\n({n} images)" for name, n in zip(names, (split, images - split), strict=True)]
+    said = [f"{plain(name)}\n({n} images)" for name, n in zip(names, (split, images - split), strict=True)]
     ax.set_yticks([split / 2, (split + images) / 2], said)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     frame.dress(ax, f"neurons ({units:,})", None, title, grid=None)

@@ -11,6 +11,7 @@ values.
 """
 
 # ruff: noqa: F401
+from clkit.result.epochs import by_epoch, chosen, chosen_after
 from clkit.result.interval import Interval, interval
 from clkit.result.record import (
     FORMAT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from clkit.errors import ClkitError
+from clkit.markup import in_html
 
 
 class ResultError(ClkitError):
@@ -77,7 +77,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """A small table, which Jupyter shows if a Result is the last value of a cell."""
-        facts = {name: html.escape(value) for name, value in self._facts().items()}
+        facts = {name: in_html(value) for name, value in self._facts().items()}
         rows = "".join(f'<tr><th scope="row">{k}</th><td>{v}</td></tr>' for k, v in facts.items())
         caption = f"Result of {facts['method']} on {facts['benchmark']}"
         return f"<table><caption>{caption}</caption><tbody>{rows}</tbody></table>"
@@ -204,14 +204,26 @@ class Result:
 
     def per_class(self, stage: int = -1) -> np.ndarray:
         """(K,) accuracy of each class after a stage, NaN for unseen classes."""
-        p, classes = self.predictions[stage], range(sum(self.classes_per_task))
-        return np.array([_mean((p == c)[(self.labels == c) & (p >= 0)]) for c in classes])
+        p, K = self.predictions[stage], sum(self.classes_per_task)
+        tested, right = (np.bincount(self.labels[which], minlength=K) for which in (p >= 0, p == self.labels))
+        with np.errstate(invalid="ignore"):
+            return right / tested
 
-    def confusion(self, stage: int = -1) -> np.ndarray:
-        """(K_seen, K_seen) counts after a stage: row = true class, column = predicted class."""
-        k, p = int(self.seen[stage]), self.predictions[stage]
+    def confusion(self, stage: int = -1, parts: np.ndarray | None = None) -> np.ndarray:
+        """(K_seen, K_seen) counts after a stage: row = true class, column = predicted class.
+
+        parts: (K_seen,) the number of each class's part, such as its superclass, from 0; the counts are then
+        those between the P parts, (P, P). ResultError if there is no memory for so many classes.
+        """
+        parts = np.arange(int(self.seen[stage])) if parts is None else np.asarray(parts, dtype=np.int64)
+        p, P = self.predictions[stage], int(parts.max()) + 1
         known = p >= 0
-        return np.bincount(self.labels[known] * k + p[known], minlength=k * k).reshape(k, k)
+        pairs = parts[self.labels[known]] * P + parts[p[known]]  # int64, as P * P may be large
+        try:
+            return np.bincount(pairs, minlength=P * P).reshape(P, P)
+        except MemoryError:
+            fault = f"a confusion matrix of {P:,} classes takes {8e-9 * P * P:,.0f} GB of memory"
+            raise ResultError(f"{fault}: give parts=, such as the task of each class") from None
 
     def newest_share(self, stage: int = -1) -> float:
         """Share of predictions after a stage on classes of the newest task (joint training: the last)."""

@@ -1,6 +1,4 @@
-"""Accuracy by epoch on validation and test images, and the epoch that validation images choose."""
-
-import math
+"""Accuracy by epoch on validation and test images."""
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from torch import nn
 from clkit.analysis import validation
 from clkit.engine.run import run
 from clkit.experiments import experiment
-from clkit.result import Result
+from clkit.result import chosen
 from tests.fakes import small_stream
 
 
@@ -37,22 +35,7 @@ def test_each_task_is_scored_among_the_classes_seen(stream):
         assert columns[name](Fixed(0.0, 1.0, 0.5)).nan_to_num(-1).tolist() == [0, 0.5, -1]
         assert columns[name](Fixed(0.0, 1.0, 0.5, 2.0)).tolist() == [0, 0, 1]
     scored = [images for images, _ in (column.args for column in columns.values())]
-    assert [len(images) for images in scored] == [2 * 4, len(stream.test)]      # of 5 a class that are held out
-
-
-def test_the_first_of_the_best_validation_epochs_is_chosen_and_not_the_best_test_epoch():
-    nan = math.nan
-    rows = {
-        "task": np.array([0, 0, 1, 1, 1]),
-        "epoch": np.array([0, 1, 0, 1, 2]),
-        "validation": np.array([[0.5, nan], [1, nan], [0.2, 0.4], [0.8, 0.8], [0.6, 1.0]]),
-        "test": np.array([[0.9, nan], [0.7, nan], [1, 1], [0.5, 0.7], [0.9, 0.9]]),
-    }
-    result = Result.__new__(Result)
-    object.__setattr__(result, "trace", {"progress": rows})
-    assert validation.chosen(result) == [(1, 0.7), (1, pytest.approx(0.6))]
-    rows.pop("validation")
-    assert validation.chosen(result) == []
+    assert [len(images) for images in scored] == [2 * 4, len(stream.test)]  # of 5 a class that are held out
 
 
 @pytest.mark.parametrize("method", ["dgmw", "dgr-gan", "mergan", "ewc-m", "joint-d"])
@@ -61,6 +44,6 @@ def test_the_last_epoch_has_the_accuracy_of_the_run(stream, method):
     assert found.known_tables["progress"].probe == "accuracy_by_epoch"
     probes = {"progress": validation.columns(stream, 5)}
     _, result = run(found.learner, found.config, stream, probes=probes, progress=False)
-    last = result.trace["progress"]["test"][1::2]                               # (T, T)
+    last = result.trace["progress"]["test"][1::2]  # (T, T)
     np.testing.assert_allclose(last, result.accuracy(), rtol=1e-6)
-    assert [epoch in (0, 1) for epoch, _ in validation.chosen(result)] == [True] * 3
+    assert [epoch in (0, 1) for epoch, _ in chosen(result)] == [True] * 3

@@ -204,6 +204,21 @@ def test_means_and_logits_against_the_definition():
     assert torch.equal(logits[:, 4:].argsort(1), net(x)[:, 4:].argsort(1))
 
 
+def test_a_fixed_share_from_the_start_and_means_with_mirror_images():
+    """20 exemplars for 6 classes are 3 each, whatever the number of classes seen."""
+    net = nets.build("small", SHAPE, CLASSES).eval()
+    found = HerdedExemplars(20, CLASSES, SHAPE, net.head.in_features, fixed=True)
+    images, labels = batch(90, torch.Generator("cpu").manual_seed(0))
+    for new in (range(2), range(2, 6)):
+        own = (labels >= new.start) & (labels < new.stop)
+        found.add(images[own], labels[own], new, net)
+        assert count_of_each(found.labels, CLASSES).tolist() == [3 if c < new.stop else 0 for c in range(6)]
+    found.update_means(6, net, mirrored=True)
+    both = torch.cat([found.images, found.images.flip(3)])
+    expected = class_means(phi(net, both), found.labels.tolist() * 2, 6)
+    np.testing.assert_allclose(found.means, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_sampled_exemplars():
     found, *_ = exemplars(tasks=2)
     x, y = found.sample(400)

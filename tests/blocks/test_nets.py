@@ -1,10 +1,13 @@
 """Networks: the numbers of parameters printed in the papers, shapes, and names."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from clkit.blocks import nets
+from clkit.data import torchvision
 from clkit.errors import ClkitError
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
@@ -89,6 +92,111 @@ def test_a_resnet18_block_adds_its_shortcut():
     assert len(wider.shortcut) == 2 and wider(x).shape == (2, 12, 3, 3)
 
 
+RESIDUAL = {  # name: (image, classes, parameters, what each stage gives)
+    "resnet18-wide": ((3, 32, 32), 100, 11_220_132, [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512,)]),
+    "resnet18-large": ((3, 224, 224), 1000, 11_689_512, [(64, 56, 56), (128, 28, 28), (256, 14, 14), (512,)]),
+    "resnet32": ((3, 32, 32), 100, 472_756, [(16, 32, 32), (32, 16, 16), (64,)]),
+    "resnet10": ((3, 16, 16), 20, 175_280, [(12, 16, 16), (24, 8, 8), (48, 4, 4), (96,)]),
+    "resnet34": ((3, 32, 32), 20, 21_287_252, [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512,)]),
+    "resnet8": ((1, 16, 16), 10, 77_754, [(16, 16, 16), (32, 8, 8), (64,)]),
+    "resnet8-wide": ((3, 16, 16), 20, 309_940, [(32, 16, 16), (64, 8, 8), (128,)]),
+}
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_a_residual_network_divides_after_each_stage(name):
+    """Its size, and what each stage gives, are those in the papers; both parts together are the network."""
+    shape, classes, size, sizes = RESIDUAL[name]
+    net, x = nets.build(name, shape, classes).eval(), images(shape)
+    assert count(net) == size and net.stages == len(sizes)
+    with torch.no_grad():
+        whole = net(x)
+        for stage, expected in enumerate(sizes, 1):
+            u = net.until(x, stage)
+            assert u.shape == (2, *expected) and u.min() >= 0
+            assert torch.equal(net.after(u, stage), whole)
+    assert torch.equal(net.features(x), net.until(x, net.stages))
+
+
+def test_the_layers_until_a_stage_are_those_that_it_uses():
+    net, x = nets.build("resnet10", (3, 16, 16), 5).eval(), images((3, 16, 16))
+    for stage in (1, 2, 3, 4):
+        net.zero_grad()
+        net.until(x, stage).sum().backward()
+        used = {name for name, p in net.named_parameters() if p.grad is not None}
+        inside = {id(p) for layer in net.layers_until(stage) for p in layer.parameters()}
+        assert used == {name for name, p in net.named_parameters() if id(p) in inside}
+        assert len(used) == 3 + 6 * stage + 3 * (stage - 1) and "head.weight" not in used
+
+
+def test_the_large_stem_is_that_of_the_usual_resnet18():
+    net, x = nets.build("resnet18-large", (3, 64, 64), 5).eval(), images((3, 64, 64))
+    first = nn.functional.conv2d(x, net.stem.weight, stride=2, padding=3)
+    first = nn.functional.max_pool2d(torch.relu(net.bn(first)), 3, 2, 1)
+    torch.testing.assert_close(net.until(x, 1), net.blocks[1](net.blocks[0](first)))
+
+
+def test_the_resnet34_has_34_layers_and_36_batch_normalisations():
+    net = nets.build("resnet34", (3, 32, 32), 20)
+    layers = [n for n, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and "short" not in n]
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(layers) == 34 and len(norms) == 36 and sum(m.num_features for m in norms) == 8512
+    assert net.ends == (3, 7, 13, 16)
+
+
+def test_the_maps_of_the_last_stage_are_what_is_averaged():
+    net, x = nets.build("resnet8", (1, 16, 16), 5).eval(), images((1, 16, 16))
+    maps = net.maps(x, net.stages)
+    assert maps.shape == (2, 64, 4, 4)
+    torch.testing.assert_close(maps.mean((2, 3)), net.features(x))
+
+
+# ---- start values from a file
+
+
+def test_weights_of_torchvision_give_the_features_of_torchvision(tmp_path):
+    torch.manual_seed(0)
+    theirs = torchvision().models.resnet18()
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+    net, x = nets.build("resnet18-large", (3, 64, 64), 5).eval(), images((3, 64, 64))
+    head = net.head.weight.clone()
+    nets.load(net, tmp_path / "weights.pt")
+    theirs.fc = nn.Identity()
+    torch.testing.assert_close(net.features(x), theirs.eval()(x))
+    assert torch.equal(net.head.weight, head), "the head is the learner's own"
+
+
+def test_weights_of_the_same_network_are_taken_over(tmp_path):
+    one, other = (nets.build("resnet8", (1, 8, 8), k) for k in (3, 7))
+    torch.save(one.state_dict(), tmp_path / "weights.pt")
+    nets.load(other, tmp_path / "weights.pt")
+    assert torch.equal(one.features(images((1, 8, 8))), other.features(images((1, 8, 8))))
+
+
+class Gadget:
+    """Something that is no tensor."""
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    net, path = nets.build("resnet8", (1, 8, 8), 3), tmp_path / "weights.pt"
+    with pytest.raises(ClkitError, match=r"weights.pt cannot be read \(.*No such file.*leave out weights="):
+        nets.load(net, path)
+    before = copy.deepcopy(net.state_dict())
+    for content, said in (
+        (nets.build("resnet8-wide", (1, 8, 8), 3).state_dict(), r"stem.weight has the shape \(32, 1, 3, 3\)"),
+        ({"conv1.weight": torch.zeros(16, 1, 3, 3)}, "have no bn1.weight"),
+        (Gadget(), "cannot be read"),
+        ([1, 2], "cannot be read"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(ClkitError, match=said):
+            nets.load(net, path)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_convnet_halves_the_image_twice(shape):
     net = nets.build("convnet", shape, 10)
@@ -118,9 +226,9 @@ def test_building_draws_from_the_global_random_state_alone(name):
 
 
 def test_an_unknown_name_is_refused():
-    known = "there is no network 'resnet': use one of mlp, convnet, resnet18.*; did you mean resnet18"
+    known = "there is no network 'convnets': use one of mlp, convnet, resnet18.*; did you mean convnet"
     with pytest.raises(ClkitError, match=known):
-        nets.build("resnet", (1, 8, 8), 4)
+        nets.build("convnets", (1, 8, 8), 4)
 
 
 ZENKE = [9 * 3 * 32 + 32, 9 * 32 * 32 + 32, 9 * 32 * 64 + 64, 9 * 64 * 64 + 64]  # four convolutions
@@ -190,3 +298,29 @@ def test_the_network_of_zenke_starts_like_the_convnet():
 def test_images_too_small_for_the_network_of_zenke_are_refused(name, side):
     with pytest.raises(ClkitError, match=f"{side[0]}x{side[1]} pixels are too small.*8x8"):
         nets.build(name, (3, *side), 10)
+
+
+# ---- features of both signs
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_without_the_last_relu_features_have_both_signs(name):
+    """With it, they are those of the same network, cut off at 0 before the averaging."""
+    side = 32 if name == "resnet18-large" else 16
+    torch.manual_seed(0)
+    net = nets.build(name, (3, side, side), 5, rectified=False).eval()
+    x = images((3, side, side), 4)
+    with torch.no_grad():
+        signed = net.features(x)
+        net.rectified = True
+        rectified = net.features(x)
+    assert (signed < 0).any() and (signed > 0).any() and (rectified >= 0).all()
+    assert signed.shape == rectified.shape and (rectified >= signed - 1e-6).all()
+    if name in ("mlp", "convnet") or name.startswith("zenke"):
+        assert torch.equal(rectified, signed.relu())
+
+
+def test_only_the_last_block_is_not_rectified():
+    net = nets.build("resnet10", (3, 16, 16), 5, rectified=False)
+    assert [block.rectified for block in net.blocks] == [True, True, True, False]
+    assert nets.build("resnet10", (3, 16, 16), 5).rectified and not net.rectified

@@ -417,6 +417,18 @@ def test_colours_are_far_enough_apart_in_both_themes():
             assert (high + 0.05) / (low + 0.05) >= 4.5, (ground, name)
 
 
+@pytest.mark.parametrize("rows, whole", [(1, True), (14, True), (15, False), (40, False)])
+def test_a_short_table_stays_on_one_printed_page(rows, whole):
+    css = (render.TEMPLATE / "book.css").read_text(encoding="utf-8")
+    [selector] = re.findall(r"^(\.table\S*\(.*\)) \{ break-inside: avoid; \}$", css, re.M)
+    body = "<tr><td>1</td></tr>" * rows
+    page = BeautifulSoup(
+        f"<table><thead><tr><th>n</th></tr></thead><tbody>{body}</tbody></table>", "html.parser"
+    )
+    render._tables(page)
+    assert bool(page.select(selector)) == whole
+
+
 def test_print_opens_what_is_folded_and_keeps_things_together():
     css = (render.TEMPLATE / "book.css").read_text(encoding="utf-8")
     assert "details::details-content" in css and "beforeprint" in (render.TEMPLATE / "page.js").read_text()

@@ -153,6 +153,20 @@ def test_a_row_has_the_printed_number_ours_and_the_verdict():
     assert row["verdict"] == f"differs: {100 * mean.mean - 23.85:.1f} points higher; these answers are random"
 
 
+def test_further_scores_stand_beside_ours_and_have_no_verdict():
+    results, paper = seeds("lwf"), published.one(paper="spacenet", table="Table 2", method="lwf")
+    with_more = {"twice": lambda r: 2 * r.average() / 3, "never": lambda r: float("nan")}
+    row = compare.comparison(paper, results, also=with_more)
+    assert list(row)[3:6] == ["ours", "twice", "never"] and row["never"] == "-"
+    mean, half = (200 / 3 * value for value in interval([r.average() for r in results])[:2])
+    assert row["twice"] == f"{mean:.2f} ± {half:.2f}"
+    plain = compare.comparison(paper, results)
+    assert {k: v for k, v in row.items() if k not in with_more} == plain
+    wanted = {"paper": "spacenet", "benchmark": "split-mnist", "not_run": ("den",)}
+    last = compare.comparisons({"lwf": results}, also=with_more, **wanted)[-1]
+    assert (last["method"], last["twice"], last["never"]) == ("DEN", "-", "-")
+
+
 def test_a_row_without_a_printed_number_or_with_one_seed():
     row = compare.comparison(None, [at(0.5)], label="mine")
     assert (row["method"], row["published"], row["second source"]) == ("mine", "not printed", "")

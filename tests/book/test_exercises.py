@@ -91,6 +91,7 @@ STRONGER = [Ends(0.19, 0.97), Ends(0.21, 0.99)]
 GAINED = grown((2604, 2512, 620), (11, 1, 3))
 ROOM = run_of([80] * 9 + [40])
 NOTHING = [[], []]
+SIMILAR = {"units permuted": 1.0, "images shuffled": 0.06, "noise added": 0.45}
 WIDER = widened([100, 150, 200, 230, 250], [1000, 2000, 3000, 4000, 5000])  # 2.5 times, 5 times
 OLD_CLASSES = recalled(NOTHING, *[[[(k, 1), (k - 1, 1)]] * 2 for k in (1, 3, 5, 7)])
 
@@ -244,6 +245,29 @@ PREDICTIONS = {
             ((11, 1, None), "for layer 3"),
         ],
     ),
+    "similarity": (
+        lambda answer: exercises.check_similarity({k: answer[i] for i, k in enumerate(SIMILAR)}, SIMILAR),
+        [(1, 0.06, 0.45), (0.95, "0", 0.5), (np.float32(1), [0.1], 0.4), tuple(torch.tensor([1, 0, 0.54]))],
+        [
+            ((0, 0.06, 0.45), "which directions change"),
+            ((0.5, 0.5, 0.9), "which directions change"),
+            ((0.89, 0, 0.45), "which directions change"),
+            ((1, 1, 0.45), "another one"),
+            ((1, 0.95, 1), "another one"),
+            ((1, 0.5, 0.45), "how large is the floor"),
+            ((1, 0.2, 0.9), "how large is the floor"),
+            ((1, 0.06, 0.71), "the noise drowns them"),
+            ((1, 0.06, 1), "the noise drowns them"),
+            ((1, 0.06, 0.1), "survive it"),
+            ((1, 0, 0), "survive it"),
+            ((100, 6, 45), "a number from 0 to 1"),
+            ((1, -1, 0.5), "a number from 0 to 1"),
+            ((NAN, 0, 0.5), "a number from 0 to 1"),
+            ((..., ..., ...), "for units permuted and images shuffled and noise added"),
+            ((1, 0, None), "for noise added"),
+            (("same", 0, 0.45), "for units permuted"),
+        ],
+    ),
     "widening": (
         lambda answer: exercises.check_widening({"units": answer[0], "weights": answer[1]}, WIDER),
         [(2.5, 5), ("2.1", 5.9), (np.float32(2.9), [4.1]), (torch.tensor(2), Fraction(6))],
@@ -292,6 +316,7 @@ def test_a_right_prediction_says_what_was_measured():
         "`400 - 40 * (t - 1)`",
         "100.0 % are classified as a class of earlier tasks, 0.0 % as 8 or 9",
         "The layers gain 11, 1 and 3 channels.",
+        "units permuted 1.00, images shuffled 0.06, noise added 0.45",
         "2.5 times the units, 5.0 times the weights",
     ]
     for message, part in zip(said, parts, strict=True):

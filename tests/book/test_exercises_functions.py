@@ -642,6 +642,71 @@ RESERVE = (
 )
 
 
+# ---- notebook 09: linear CKA
+
+
+def centred(x):
+    return x - x.mean(0)
+
+
+def by_kernels(A, B):
+    K, L = centred(A) @ centred(A).T, centred(B) @ centred(B).T
+    return (K * L).sum() / np.sqrt((K * K).sum() * (L * L).sum())
+
+
+def without_centring(A, B, norm=np.linalg.norm):
+    return norm(A.T @ B) ** 2 / norm(A.T @ A) / norm(B.T @ B)
+
+
+CKA = (
+    exercises.check_linear_cka,
+    exercises.linear_cka_solution,
+    [
+        by_kernels,
+        lambda A, B: without_centring(centred(A), centred(B)),
+        lambda A, B: without_centring(centred(torch.tensor(A)), centred(torch.tensor(B)), torch.linalg.norm),
+        lambda A, B: [by_kernels(B, A)],
+    ],
+    [
+        (without_centring, "did not remove the means"),
+        (lambda A, B: without_centring(A - A.mean(), B - B.mean()), "one mean for the whole matrix"),
+        (lambda A, B: without_centring(centred(A.T).T, centred(B.T).T), "the mean of each *row*"),
+        (
+            lambda A, B: (
+                np.linalg.norm(centred(A).T @ centred(B))
+                / (np.linalg.norm(centred(A).T @ centred(A)) * np.linalg.norm(centred(B).T @ centred(B)))
+            ),
+            "Square the norm",
+        ),
+        (lambda A, B: by_kernels(A, B) ** 0.5, "You took the root"),
+        (
+            lambda A, B: (
+                np.linalg.norm(centred(A).T @ centred(B)) ** 2
+                / (np.linalg.norm(centred(A).T @ centred(A)) * np.linalg.norm(centred(B).T @ centred(B))) ** 2
+            ),
+            "not their squares",
+        ),
+        (
+            lambda A, B: (
+                (np.linalg.norm(centred(A).T @ centred(B)) / np.linalg.norm(centred(A))) ** 2
+                / np.linalg.norm(centred(B)) ** 2
+            ),
+            "not of $A$ and $B$",
+        ),
+        (lambda A, B: np.linalg.norm(centred(A).T @ centred(B)) ** 2, "the upper part only"),
+        (lambda A, B: 1 - by_kernels(A, B), "a distance"),
+        (lambda A, B: -by_kernels(A, B), "sign is wrong"),
+        (lambda A, B: 100 * by_kernels(A, B), "not a percentage"),
+        (lambda A, B: 0.5, "Work it out"),
+        (lambda A, B: 2 * by_kernels(A, B), "Work it out"),
+        (lambda A, B: A.T @ B, "Return one number"),
+        (lambda A, B: None, "forget `return`"),
+        (lambda A, B: A @ B[:-1], "stopped with ValueError"),
+        (stub, "still empty"),
+    ],
+)
+
+
 # ---- notebook 10: the bytes of a mask
 
 
@@ -695,6 +760,7 @@ MASK_BYTES = (
 # ---- the same questions to all
 
 CHECKERS = {
+    "linear CKA": CKA,
     "mask bytes": MASK_BYTES,
     "average": AVERAGE,
     "forgetting": FORGETTING,

@@ -17,7 +17,7 @@ from clkit.data import load
 from clkit.engine.learner import LearnerError
 from clkit.methods.arm import arm
 from clkit.result import interval
-from tests.builders import made, seeds, several, sparse
+from tests.builders import compared, made, seeds, several, sparse
 from tools import notebooks as tools
 
 # ---- views
@@ -337,6 +337,60 @@ def test_units_view_tells_new_channels_from_reused_ones():
     plt.close("all")
 
 
+# ---- inside the networks
+
+
+def inside(method="er", seed=0, n=8, layers=("Conv1", "Conv2", "logits")):
+    """(Result, planes, labels) of made-up features: three tasks of two classes, n images of each class."""
+    labels, random = np.repeat(np.arange(6), n), np.random.default_rng(seed)
+    return compared(method, seed), {l: random.normal(size=(3, 6 * n, 2)) for l in layers}, labels
+
+
+def test_layer_view_shows_the_classes_learned_and_the_similarity_of_a_layer():
+    result, planes, labels = inside()
+    view = explore.layer_view(result, planes, labels, "Conv2", 1, marked=2)
+    left, right = view.axes.figure.axes
+    drawn = np.concatenate([dots.get_offsets() for dots in left.collections])
+    np.testing.assert_array_equal(np.sort(drawn, 0), np.sort(planes["Conv2"][1][labels < 4], 0))
+    table = result.trace["similarity"]
+    np.testing.assert_allclose(right.get_lines()[0].get_ydata(), table["svcca"][1, 1, 1:])
+    dashed = next(one for one in right.get_lines() if one.get_linestyle() == "--")
+    assert list(dashed.get_xdata()) == [2, 2] and view.axes.figure.get_figwidth() <= 7.5
+    mine = result.labels == 2
+    share = 100 * (result.predictions[1][mine] == 2).mean()
+    assert view.text == (
+        "Layer Conv2 of ER, seed 0, after task 2 of 3. Left: test images of the 4 classes learned, on the"
+        f" plane of the first two principal components. Class c2 of task 2 is marked; {share:.0f} % of its"
+        " test images are answered so. Right: on images of task 2, SVCCA of this layer with the network after"
+        f" that task is 1.00 (chance floor {table['floor'][1, 1, 1]:.2f}); linear CKA is 1.00."
+    )
+    assert [t.get_text() for t in left.get_legend().get_texts()] == ["c2"]
+    colors = {tuple(dots.get_edgecolors()[0][:3]) for dots in left.collections}
+    assert len(colors) == 2  # the marked class, and grey
+    early = explore.layer_view(result, planes, labels, "Conv2", 0, marked=5)
+    assert early.text.endswith("Class c5 of task 3 is not learned yet.") and len(early.axes.collections) == 2
+    everything = explore.layer_view(result, planes, labels, "logits")
+    assert f"after that task is {table['svcca'][2, 0, 2]:.2f}" in everything.text
+    assert "marked" not in everything.text and len(everything.axes.collections) == 6
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "place, says",
+    [
+        (("FC1",), "no layer 'FC1': use one of Conv1, Conv2, logits"),
+        (("Conv1", 3), "3 tasks are learned, numbered from 0: there is no task 3"),
+        (("Conv1", -4), "no task -4"),
+        (("Conv1", 0, 6), "6 classes are learned, numbered from 0: there is no class 6"),
+        (("Conv1", 0, -1), "no class -1"),
+    ],
+)
+def test_layer_view_refuses_places_that_are_not_there(place, says):
+    with pytest.raises(explore.ExploreError, match=says):
+        explore.layer_view(*inside(), *place)
+    assert not plt.get_fignums()
+
+
 # ---- explorers
 
 
@@ -355,6 +409,7 @@ EXPLORERS = {
     "sparse": lambda: explore.sparse_explorer(sparse()),
     "recall": lambda: explore.recall_explorer(*recaller()),
     "mask": lambda: explore.mask_explorer(masked()),
+    "layer": lambda: explore.layer_explorer({"er": inside()[:2]}, inside()[2]),
 }
 
 
@@ -467,6 +522,19 @@ def test_mask_explorer_moves_over_tasks_epochs_layers_and_methods():
     assert "DGMw, task 3, layer 2, seed 1, as epoch 2 of 4" in screen.value and not plt.get_fignums()
     with pytest.raises(explore.ExploreError, match="no masks are recorded for dgmw"):
         explore.mask_explorer({"dgma": masked(), "dgmw": made("dgmw")})
+
+
+def test_layer_explorer_moves_over_tasks_layers_classes_and_methods():
+    cases, labels = {m: inside(m)[:2] for m in ("finetune", "er")}, inside()[2]
+    controls, screen = parts(explore.layer_explorer(cases, labels))
+    task, layer, marked, method = controls
+    assert (task.min, task.max) == (1, 3) and layer.value == "Conv2"
+    assert marked.value is None and [label for label, _ in marked.options][:2] == ["all", "c0"]
+    task.value, layer.value, marked.value, method.value = 3, "logits", 3, "er"
+    assert screen.value == show.as_html(explore.layer_view(*cases["er"], labels, "logits", 2, 3))
+    assert not plt.get_fignums()
+    with pytest.raises(explore.ExploreError, match="nothing to explore"):
+        explore.layer_explorer({}, labels)
 
 
 # ---- a budget of bytes

@@ -243,6 +243,13 @@ def test_a_long_description_folds(shown):
     assert words.startswith("**Figure 1.2. Bars.** Bars.\n\n<details><summary>Description</summary>")
 
 
+def test_commands_fold(shown):
+    show.commands(["loaded er_digits_teach", "   python -m clkit run er/split-digits"])
+    folded, plain = (shown[0][0][kind] for kind in ("text/markdown", "text/plain"))
+    assert plain == "loaded er_digits_teach\npython -m clkit run er/split-digits"
+    assert folded.startswith("<details><summary>The records, ") and f"```\n{plain}\n```" in folded
+
+
 def test_references_are_listed_with_links(shown):
     show.references("zenke2017si", "li2018lwf", "zenke2017si")
     lines = shown[0][0]["text/markdown"].splitlines()

@@ -1,4 +1,4 @@
-"""Image sets, batches, augmentation, class folders, the cache, and all error messages of the data modules."""
+"""Image sets, batches, class folders, the cache, and all error messages of the data modules."""
 
 import dataclasses
 import errno
@@ -19,17 +19,7 @@ import torch
 from PIL import Image
 
 from clkit import data
-from clkit.data import (
-    DataError,
-    ImageSet,
-    cache,
-    crop_and_flip,
-    embedded,
-    facts,
-    folders,
-    load,
-    torchvision_sets,
-)
+from clkit.data import DataError, ImageSet, cache, embedded, facts, folders, load, torchvision_sets
 from clkit.errors import ClkitError, did_you_mean
 
 PACKAGE_ROOT = str(Path(data.__file__).parents[2])
@@ -291,62 +281,11 @@ def test_drop_last_that_drops_everything_is_refused():
         random_set().batches(51, drop_last=True)
 
 
-# Augmentation
-
-
-def slow_crop_and_flip(x, pad, flip):
-    B, _C, H, W = x.shape
-    down, right = torch.randint(0, 2 * pad + 1, (B, 1)), torch.randint(0, 2 * pad + 1, (B, 1))
-    mirrored = torch.randint(0, 2, (B, 1)) if flip else torch.zeros(B, 1)
-    out = torch.zeros_like(x)
-    for b in range(B):
-        for i in range(H):
-            for j in range(W):
-                row, column = i + int(down[b]) - pad, (W - 1 - j if mirrored[b] else j) + int(right[b]) - pad
-                if 0 <= row < H and 0 <= column < W:
-                    out[b, :, i, j] = x[b, :, row, column]
-    return out
-
-
-@pytest.mark.parametrize("pad, flip", [(4, True), (2, False), (0, True), (1, True)])
-def test_augmentation_equals_a_loop_over_pixels(pad, flip):
-    x = torch.rand(12, 3, 6, 5)
-    torch.manual_seed(3)
-    expected = slow_crop_and_flip(x, pad, flip)
-    torch.manual_seed(3)
-    assert torch.equal(crop_and_flip(pad, flip)(x), expected)
-    after = _after(3, 12, pad, flip)
-    assert torch.equal(torch.rand(1), torch.rand(1, generator=after)), "it draws B of each, no more"
-
-
-def _after(seed, B, pad, flip):
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(2):
-        torch.randint(0, 2 * pad + 1, (B, 1), generator=generator)
-    if flip:
-        torch.randint(0, 2, (B, 1), generator=generator)
-    return generator
-
-
-def test_each_image_has_its_own_draw():
-    torch.manual_seed(0)
-    x = torch.rand(1, 1, 8, 8).expand(64, 1, 8, 8)
-    out = crop_and_flip(2)(x)
-    assert len({image.numpy().tobytes() for image in out}) > 20
-
-
 def test_batches_augment_every_batch():
     images = random_set(n=20)
     torch.manual_seed(1)
     plain = [x for x, _ in images.batches(8, shuffle=False, augment=lambda x: x + 1)]
     assert torch.equal(torch.cat(plain), images.images.float() / 255 + 1)
-
-
-def test_no_shift_and_no_flip_changes_nothing():
-    x = torch.rand(3, 1, 4, 4)
-    assert torch.equal(crop_and_flip(0, False)(x), x)
-    with says("pad", "-1"):
-        crop_and_flip(-1)
 
 
 # The digits
@@ -590,22 +529,28 @@ def test_svhn_is_read_through_torchvision(home, monkeypatch):
     assert np.array_equal(train.images.numpy(), pixels.transpose(3, 2, 0, 1))
 
 
-def test_cifar100_is_read_through_torchvision_with_its_superclasses(home, monkeypatch):
-    folder = home / "cifar-100-python"
+@pytest.fixture
+def any_integrity(monkeypatch):
+    """Files that are not the published ones pass for them."""
+    monkeypatch.setattr(data.torchvision().datasets.utils, "check_integrity", lambda *arguments: True)
+
+
+def write_cifar100(folder, pixels, labels):
+    """Made-up files of CIFAR-100. labels: {part: list}."""
     folder.mkdir()
+    for part, numbers in labels.items():
+        (folder / part).write_bytes(pickle.dumps({"data": pixels, "fine_labels": numbers}))
+    (folder / "meta").write_bytes(b"never read")
+
+
+def test_cifar100_is_read_with_its_superclasses(home, monkeypatch, request):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
-    for part in ("train", "test"):
-        (folder / part).write_bytes(pickle.dumps({"data": pixels, "fine_labels": [0, 1, 99, 5]}))
-    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": ["x"]}))
+    write_cifar100(home / "cifar-100-python", pixels, {part: [0, 1, 99, 5] for part in ("train", "test")})
     small = dataclasses.replace(facts.PUBLISHED["cifar100"], train=4, test=4)
     monkeypatch.setitem(facts.PUBLISHED, "cifar100", small)
-    with says("cifar100", "cifar-100-python", "corrupt"):
+    with says("cifar100", "cifar-100-python", "train differs from the published one"):
         load("cifar100")
-    monkeypatch.setattr(
-        sys.modules[data.torchvision().datasets.CIFAR100.__module__],
-        "check_integrity",
-        lambda *arguments: True,
-    )
+    request.getfixturevalue("any_integrity")
     train, _ = load("cifar100")
     assert np.array_equal(train.images.numpy().reshape(4, -1), pixels)
     assert train.labels.tolist() == [0, 1, 99, 5]
@@ -623,7 +568,7 @@ def fake_torchvision(monkeypatch, kind, dataset):
 def test_get_downloads_then_reads(home, monkeypatch):
     calls = []
 
-    def dataset(root, train, download):
+    def dataset(root, train, download=False):
         calls.append((Path(root), train, download))
         pixels = torch.zeros(2, 28, 28, dtype=torch.uint8)
         return types.SimpleNamespace(data=pixels, targets=torch.zeros(2).long())
@@ -1078,7 +1023,7 @@ def test_interrupt_while_caching_leaves_nothing(animals, home, monkeypatch):
     assert cached(home) == []
 
 
-def test_kill_before_the_rename_is_harmless(animals, home, capsys):
+def test_kill_before_the_rename_is_harmless_and_cleared(animals, home, capsys):
     done = run_python(
         "import os\nfrom clkit import data\nos.replace = lambda *a: os._exit(9)\ndata.load('animals')", ""
     )
@@ -1087,11 +1032,29 @@ def test_kill_before_the_rename_is_harmless(animals, home, capsys):
     assert leftover.name.endswith(".part")
     leftover.write_bytes(leftover.read_bytes()[:100])
     assert len(load("animals")[0]) == 6 and capsys.readouterr().err == ""
-    assert len(cached(home)) == 2, "a fresh one may belong to a process that is still writing"
-    os.utime(leftover, (1, 1))
-    os.utime(animals / "train" / "cat" / "0.png", (1, 1))
-    load("animals")
     assert len(cached(home)) == 1 and not leftover.exists()
+
+
+@pytest.mark.parametrize(
+    "writer, old, kept",
+    [
+        (str(os.getpid()), False, True),  # which is still writing
+        ("1", False, True),
+        (str(2**22 + 1), False, False),  # more than Linux gives to a process
+        (str(10**30), False, True),
+        ("someone", False, True),
+        ("1", True, False),
+    ],
+    ids=["this process", "another", "ended", "no number", "a name", "old"],
+)
+def test_only_what_ended_processes_left_is_cleared(animals, home, writer, old, kept):
+    load("animals", side=4)
+    other = home / ".clkit-cache" / f"other-0123.images.{writer}-ab12.part"
+    other.write_bytes(b"x")
+    if old:
+        os.utime(other, (1, 1))
+    load("animals", side=6)
+    assert other.exists() == kept
 
 
 def test_cache_goes_home_where_the_root_is_read_only(animals, home, tmp_path, monkeypatch):
@@ -1174,7 +1137,6 @@ def test_public_names_come_when_they_are_asked_for():
         "Task",
         "StreamError",
         "stratified_split",
-        "crop_and_flip",
         "torchvision",
         "present",
         "read_order",
@@ -1317,21 +1279,13 @@ def test_cifar10_100_is_cifar10_and_behind_it_half_of_cifar100(cifars):
         assert loaded.classes == len(set(loaded.names)) == 60
 
 
-def test_cifar10_100_takes_class_folders_beside_published_files(home, monkeypatch):
+def test_cifar10_100_takes_class_folders_beside_published_files(home, monkeypatch, any_integrity):
     write_classes(home / "cifar10", facts.PUBLISHED["cifar10"].names)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3072), dtype=np.uint8)
-    (home / "cifar-100-python").mkdir()
-    for part, labels in (("train", [70, 49, 0, 50, 0, 99]), ("test", [49, 1, 2, 3, 4, 50])):
-        text = pickle.dumps({"data": pixels, "fine_labels": labels})
-        (home / "cifar-100-python" / part).write_bytes(text)
-    (home / "cifar-100-python" / "meta").write_bytes(pickle.dumps({"fine_label_names": ["x"]}))
+    labels = {"train": [70, 49, 0, 50, 0, 99], "test": [49, 1, 2, 3, 4, 50]}
+    write_cifar100(home / "cifar-100-python", pixels, labels)
     small = dataclasses.replace(facts.PUBLISHED["cifar100"], train=6, test=6)
     monkeypatch.setitem(facts.PUBLISHED, "cifar100", small)
-    monkeypatch.setattr(
-        sys.modules[data.torchvision().datasets.CIFAR100.__module__],
-        "check_integrity",
-        lambda *arguments: True,
-    )
     train, test = load("cifar10-100")
     assert train.labels.tolist() == [*range(10), 59, 10, 10]
     assert np.array_equal(train.images[10:].numpy().reshape(3, -1), pixels[[1, 2, 4]])
@@ -1405,26 +1359,55 @@ def test_cifar10_100_stands_once_in_the_catalogue(cifars):
     assert (row.train, row.test, row.classes, row.shape) == (75000, 15000, 60, (3, 32, 32))
 
 
-def test_get_of_cifar10_100_fetches_both(home, monkeypatch):
-    fetched = []
+def test_get_of_cifar10_100_fetches_both_and_executes_neither(home, monkeypatch, any_integrity):
+    datasets, fetched = data.torchvision().datasets, []
 
-    def dataset(root, train, download):
-        fetched.append(download)
-        return types.SimpleNamespace(data=np.zeros((1, 32, 32, 3), dtype=np.uint8), targets=[0])
+    def fetch(url, folder, filename, md5):
+        fetched.append((url, Path(folder), md5))
+        folder = Path(folder) / ("cifar-10-batches-py" if "cifar-10-" in url else "cifar-100-python")
+        folder.mkdir()
+        for file in facts.PUBLISHED["cifar10" if "cifar-10-" in url else "cifar100"].files:
+            entry = {"data": np.zeros((1, 3072), dtype=np.uint8), "labels": [3]}
+            (folder / file).write_bytes(pickle.dumps(entry))
 
-    for name in ("cifar10", "cifar100"):
-        small = dataclasses.replace(facts.PUBLISHED[name], train=1, test=1)
+    monkeypatch.setattr(datasets.utils, "download_and_extract_archive", fetch)
+    for name, train in (("cifar10", 5), ("cifar100", 1)):
+        monkeypatch.setattr(getattr(datasets, facts.PUBLISHED[name].kind), "__init__", None)
+        small = dataclasses.replace(facts.PUBLISHED[name], train=train, test=1)
         monkeypatch.setitem(facts.PUBLISHED, name, small)
-    both = types.SimpleNamespace(
-        CIFAR10=lambda *arguments, **named: fetched.append("cifar10") or dataset(*arguments, **named),
-        CIFAR100=lambda *arguments, **named: fetched.append("cifar100") or dataset(*arguments, **named),
-    )
-    monkeypatch.setattr(torchvision_sets, "torchvision", lambda: types.SimpleNamespace(datasets=both))
-    assert data.get("cifar10-100") == home
-    expected = [[name, True, name, True, name, False, name, False] for name in ("cifar10", "cifar100")]
-    assert fetched == expected[0] + expected[1]
+    for _ in range(2):  # once only
+        assert data.get("cifar10-100") == home
+    kinds = datasets.CIFAR10, datasets.CIFAR100
+    assert fetched == [(kind.url, home, kind.tgz_md5) for kind in kinds]
 
 
 def test_an_unknown_name_offers_cifar10_100():
     with says("'cifar10_100'", "did you mean .*cifar10-100"):
         load("cifar10_100")
+
+
+# Joined sets
+
+
+def test_joined_sets_follow_one_another(home):
+    write_classes(home / "birds", ("crow", "wren"))
+    write_classes(home / "tools", ("axe", "bow", "saw"), side=16)
+    for green, loaded in enumerate(load("birds+tools", side=8)):
+        assert loaded.name == "birds+tools(side=8)" and loaded.shape == (3, 8, 8)
+        assert loaded.names == ("crow", "wren", "axe", "bow", "saw")
+        assert loaded.groups == ("birds",) * 2 + ("tools",) * 3
+        assert loaded.labels.tolist() == [0, 1, 2, 3, 4]
+        assert loaded.images[:, 0, 0, 0].tolist() == [0, 1, 0, 1, 2]
+        assert (loaded.images[:, 1] == green).all()
+    assert data.present("birds+tools") and not data.present("birds+planes")
+    with says("parts of birds.tools differ", r"birds \(3, 32, 32\), tools \(3, 16, 16\)", "give side=N"):
+        load("birds+tools")
+    with says("no data set 'tool'", "did you mean tools"):
+        load("birds+tool")
+    with says("no option 'families'", "it has side"):
+        load("birds+tools", families=2)
+
+
+def test_an_embedded_set_can_be_joined():
+    train, _ = load("digits+digits28", side=8)
+    assert train.classes == 20 and train.labels.max() == 19 and len(train) == 2 * 1438

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import os
 import shlex
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -167,6 +169,31 @@ def test_a_shuffled_benchmark_has_an_order_for_each_seed():
     assert a.names != b.names
     found = load(places.RECORDS / "spacenet_split-mnist-shuffled_smoke")
     assert [r.about["stream"]["order"] for r in found] == [list(o) for o in orders[:2]]
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test", "labels"])
+def test_a_cached_stream_that_was_written_into_is_made_anew(part):
+    row = papers.Benchmark("digits28", (1,) * 3, {"side": 16}, {"max_per_class": 20, "val": 0.2}, (0, 1, 2))
+    stream = experiments.stream_of(row)
+    before = stream.digest()
+    assert experiments.stream_of(row) is stream  # as long as nobody writes
+    parts = {"test": stream.test.images, "labels": stream.merged()[0].train.labels}
+    (parts[part] if part in parts else getattr(stream.to("cpu")[1], part).images).zero_()
+    again = experiments.stream_of(row)
+    assert stream.digest() != before == again.digest() and experiments.stream_of(row) is again
+
+
+def test_a_run_after_somebody_wiped_the_images_is_the_same():
+    def answers(seed):
+        return experiments.run_seed("finetune/split-digits", "smoke", seed, progress=False)[1].rank
+
+    stream = experiments.stream("split-digits", "smoke")
+    for task in stream:
+        task.train.images.zero_()
+    wiped = answers(0)
+    _stream.cache_clear()
+    shutil.rmtree(os.environ["CLKIT_RUNS"])
+    assert (wiped == answers(0)).all()
 
 
 # ---- running

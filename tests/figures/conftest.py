@@ -11,7 +11,7 @@ from clkit.engine.provenance import record_key, revision_of, settings_of
 from clkit.experiments import places
 from clkit.figures import arm, baselines, dgm, spacenet
 from clkit.result import save
-from tests.builders import cosines, generative, made, online, sparse
+from tests.builders import by_epoch, cosines, generative, made, online, sparse
 
 SHORT = {"train_per_class": 1, "test_per_class": 2}  # of each class of the shapes
 
@@ -89,7 +89,10 @@ def _made(found, seed, skill):
         own = found.method.startswith("dgm")
         return generative(found.method, seed, fixed=own, grows=own, kept=seed == 0, **options)
     groups = [f"g{k // 5}" for k in range(sum(options["sizes"]))] if "shapes" in found.data else None
-    return made(found.method, seed, joint=found.method in ("joint", "stationary"), groups=groups, **options)
+    result = made(found.method, seed, joint=found.method in ("joint", "stationary"), groups=groups, **options)
+    if found.method == "joint-d":
+        result.trace["progress"] = by_epoch(result)
+    return result
 
 
 @pytest.fixture(scope="package")

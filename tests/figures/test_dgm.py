@@ -10,7 +10,7 @@ from clkit import experiments, papers, plots
 from clkit.experiments import places
 from clkit.figures import dgm
 from clkit.papers import published
-from clkit.result import Result, load
+from clkit.result import Result, chosen, load
 from tests.builders import UNITS, stamp_of
 from tests.figures.conftest import put
 
@@ -52,7 +52,41 @@ def test_the_schematic_replays_to_the_classifier_alone():
     assert ("replayed", "wgan") not in ends and ("old", "new") not in ends
 
 
+def test_the_epochs_of_the_first_seed_are_shown_with_both_scores(records):
+    spec, first = draw("dgm-epochs"), of(records, "dgmw")[0]
+    last, square = (marked(spec.figure.axes[0], m)[0].get_ydata() for m in "os")
+    np.testing.assert_allclose(last, 100 * first.averages(), rtol=1e-6)
+    np.testing.assert_allclose(square, [100 * score for _, score in chosen(first)])
+    assert "Our score is that of the last epoch." in spec.caption and "seed 0." in spec.caption
+    assert f"after the last epoch: {', '.join(f'{100 * a:.1f}' for a in first.averages())};" in spec.alt
+    epoch, score = chosen(first)[-1]
+    assert spec.alt.endswith(f"{100 * score:.1f} (epoch {epoch + 1}).")
+
+
 # ---- table 1
+
+
+def test_table_1_shows_both_epochs_of_the_classifier_and_none_of_the_judge(records):
+    spec = draw("dgm-table1-mnist")
+    axes = np.array(spec.figure.axes).reshape(2, 2)
+    for ax, classes in zip(axes[0], (5, 10), strict=True):
+        squares = {round(y): x for x, y in (one.get_xydata()[0] for one in marked(ax, "s"))}
+        numbers = [t for t in ax.texts if t.get_color() == plots.CHOSEN["color"]]
+        assert len(squares) == len(numbers) == len(dgm.runs.SCORED["test"])
+        for n, (method, number) in enumerate(zip(dgm.runs.SCORED["test"], numbers, strict=True)):
+            seeds = of(records, method)
+            values = 100 * np.array([chosen(r)[classes - 1][1] for r in seeds])
+            assert squares[n] == pytest.approx(values.mean())
+            assert number.get_text() == f"{values.mean():.1f}" and number.xy[1] == n
+            assert abs(values.mean() - 100 * np.mean([r.average_after(classes) for r in seeds])) > 0.1
+            assert f"{plots.style(method)['label']} {values.mean():.1f} ± " in spec.alt
+    assert not any(marked(ax, "s") for ax in axes[1])
+    assert spec.alt.count("At the epoch best on validation: ") == 2
+
+
+def marked(ax, marker):
+    """The drawn lines with this marker."""
+    return [one for one in ax.lines if one.get_marker() == marker and len(one.get_xdata())]
 
 
 def test_table_1_keeps_the_two_scores_apart(records):

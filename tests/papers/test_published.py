@@ -12,7 +12,7 @@ from clkit.papers import published
 
 FOLDER = Path(published.__file__).with_name("published")
 COLUMNS = "table page benchmark method metric value spread spread_kind n unit note second_source".split()
-PAPERS = {"spacenet", "dgm", "gfr", "mfgr", "arm"}
+PAPERS = {"spacenet", "dgm", "gfr", "mfgr", "arm", "incremental"}
 UNITS = {"%", "percentage points", "images", "MB", "parameters", "neurons", "1"}
 SPREADS = {"", "not stated", "standard deviation", "standard error"}
 
@@ -132,6 +132,35 @@ def test_tables_of_arm_are_whole(name, benchmark, methods, numbers):
     assert len({row["method"] for row in rows}) == methods and len(rows) == numbers
 
 
+def test_tables_of_gfr_are_whole():
+    rows = [row for row in table() if row["paper"] == "gfr"]
+    counts = {name: len([row for row in rows if row["table"] == name]) for name in ("Table 2", "Table 3")}
+    assert counts == {"Table 2": 5 * 4, "Table 3": 3 * 4}
+    assert (
+        {row["benchmark"] for row in rows if row["table"] in counts}
+        == {"cifar100-4"}
+        <= set(papers.benchmarks())
+    )
+
+
+def test_printed_memory_of_gfr_agrees_with_what_is_stored():
+    rows = [row for row in table() if row["paper"] == "gfr"]
+    for benchmark, size in (
+        ("cifar100", 3 * 32**2),
+        ("imagenet100", 3 * 256**2),
+        ("imagenet1000", 3 * 256**2),
+    ):
+        images = one(rows, benchmark=benchmark, metric="stored images")
+        printed = one(rows, benchmark=benchmark, metric="memory of stored images")
+        megabytes = images * size / (10**6 if benchmark == "cifar100" else 2**20)
+        assert abs(printed - megabytes) < 0.015 * printed
+    G, D = (200 + 100 + 1) * 512 + 2 * 513 * 512, 2 * 513 * 512 + 513 + 100 * 512  # with 100 classes
+    printed = one(rows, method="gfr", metric="memory of the generator and the critic")
+    assert (G, D) == (679_424, 577_025) and abs(4 * (G + D) / 2**20 - printed) < 0.3
+    alike = one(rows, metric="stored images with as many bytes as the memory")
+    assert abs(printed * 2**20 / (3 * 256**2) - alike) < 0.01
+
+
 def test_benchmarks_of_arm_are_those_of_the_presets():
     named = {row["benchmark"] for row in table() if row["paper"] == "arm"}
     assert named == {"mnist-5k-5", "cifar10-5", "miniimagenet-20"} <= set(papers.benchmarks())
@@ -194,6 +223,58 @@ def test_numbers_that_arm_prints_twice_are_the_same():
         )
 
 
+@pytest.mark.parametrize(
+    "name, benchmark, methods, numbers",
+    [
+        # Five classes; six rows of two data sets and five tasks.
+        ("Table 1", {"cifar100-6"}, 3, 15),
+        ("Table 2", {"cifar100-5", "tinyimagenet-5"}, 6, 60),
+        ("Table 3", {"cub-caltech"}, 3, 15),
+        ("Table 4", {"cub-10-10"}, 4, 12),
+        # Seven rows of four or nine tasks, and a gain over five of them.
+        ("Table 5", {"cifar100-5"}, 7, 33),
+        ("Table 6", {"tinyimagenet-5"}, 7, 33),
+        ("Table 7", {"cifar100-10"}, 7, 68),
+        ("Table 8", {"tinyimagenet-10"}, 7, 68),
+    ],
+)
+def test_tables_of_mfgr_are_whole(name, benchmark, methods, numbers):
+    rows = [row for row in table() if (row["paper"], row["table"]) == ("mfgr", name)]
+    assert {row["benchmark"] for row in rows} == benchmark <= set(papers.benchmarks())
+    assert len({row["method"] for row in rows}) == methods and len(rows) == numbers
+
+
+@pytest.mark.parametrize("number, tasks", [(5, 5), (6, 5), (7, 10), (8, 10)])
+def test_printed_gains_of_mfgr_agree_with_the_printed_rows(number, tasks):
+    def mean(method):
+        printed = [
+            one(
+                table(),
+                paper="mfgr",
+                table=f"Table {number}",
+                method=method,
+                metric=f"accuracy after task {k}",
+            )
+            for k in range(2, tasks + 1)
+        ]
+        return sum(printed) / len(printed)
+
+    for other in ("mas", "muc-mas", "lwm", "lwf", "muc-lwf"):
+        gain = one(table(), paper="mfgr", table=f"Table {number}", metric=f"gain in accuracy over {other}")
+        slip = 1.0 if (number, other) == (8, "muc-mas") else 0.0
+        assert abs(mean("mfgr") - mean(other) + slip - gain) < 0.012, (number, other)
+
+
+def test_numbers_that_mfgr_prints_twice_are_the_same():
+    for number, benchmark in ((5, "cifar100-5"), (6, "tinyimagenet-5")):
+        for method in ("lwf", "mfgr"):
+            for k in range(2, 6):
+                wanted = {"paper": "mfgr", "benchmark": benchmark, "method": method}
+                wanted["metric"] = f"accuracy after task {k}"
+                again = one(table(), table=f"Table {number}", **wanted)
+                assert one(table(), table="Table 2", **wanted) == again
+
+
 CONVOLUTIONS = [f"Conv {n}" for n in range(1, 6)]
 
 
@@ -216,7 +297,10 @@ def test_mean_cosines_of_all_layers_lie_between_those_of_the_layers(name, layers
 def test_a_second_source_stands_beside_a_number():
     row = published.one(paper="spacenet", table="Table 2", method="dgr", metric="average accuracy")
     assert row.second_source == "91.24 ± 0.33 (van de Ven and Tolias 2019)" and row.text == "90.79"
-    assert {r.second_source for r in published.rows() if r.paper == "dgm"} == {"none found"}
+    assert {r.second_source for r in published.rows() if r.paper in ("dgm", "mfgr")} == {"none found"}
+    metric = "average accuracy after 100 classes"
+    two = [published.one(paper="gfr", table=t, method="gfr", metric=metric) for t in ("Table 2", "Table 3")]
+    assert [r.second_source for r in two] == [f"{r.text} (its {r.table})" for r in reversed(two)]
 
 
 # ---- looking numbers up

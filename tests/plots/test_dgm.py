@@ -7,7 +7,7 @@ import pytest
 
 from clkit import plots
 from clkit.papers.palette import BLUE
-from clkit.result import interval
+from clkit.result import chosen, interval
 from tests.builders import EPOCHS, SHOWN, UNITS, generative, line, made, stamp_of
 
 
@@ -60,6 +60,34 @@ def test_every_mask_value_is_drawn_and_the_mean_is_bold():
     on = sum(one.get_color() == BLUE for one in ax.lines)
     assert on == (rows[-1] > 0.5).sum() and f"ends above a half ({on})" in _legend(ax)
     assert len(ax.lines) - 1 == len(rows[0]) and stamp_of(ax.figure).get_text().count("seed 1")
+
+
+# ---- accuracy by epoch
+
+
+def test_each_epoch_is_drawn_and_the_last_and_the_chosen_one_are_marked():
+    results = several("dgmw")
+    ax, first = plots.plot_epochs(results), results[0]
+    table = first.trace["progress"]
+    for label, column in (("on test images", "test"), ("on validation images", "validation")):
+        look = line(ax, label).get_linestyle(), line(ax, label).get_color()
+        mine = [one for one in ax.lines if (one.get_linestyle(), one.get_color()) == look]
+        mine = [one for one in mine if len(one.get_xdata()) == EPOCHS]
+        assert [one.get_xdata()[0] for one in mine] == [1, 1 + EPOCHS, 1 + 2 * EPOCHS]
+        drawn = np.concatenate([one.get_ydata() for one in mine])
+        np.testing.assert_allclose(drawn, 100 * np.nanmean(table[column], axis=1))
+    last, best = line(ax, "last epoch: our score"), line(ax, "best on validation")
+    np.testing.assert_array_equal(last.get_xdata(), EPOCHS * np.arange(1, 4))
+    np.testing.assert_allclose(last.get_ydata(), 100 * first.averages())
+    epochs, scores = zip(*chosen(first))
+    np.testing.assert_array_equal(best.get_xdata(), EPOCHS * np.arange(3) + np.array(epochs) + 1)
+    np.testing.assert_allclose(best.get_ydata(), [100 * score for score in scores])
+    assert (best.get_xdata() != last.get_xdata()).any() and "single seed, n = 1" in legend_title(ax)
+    assert stamp_of(ax.figure).get_text().count("seed 0")
+
+
+def legend_title(ax):
+    return ax.get_legend().get_title().get_text()
 
 
 # ---- growth
@@ -204,6 +232,7 @@ def _legend(ax):
 
 
 PLOTS = (
+    plots.plot_epochs,
     plots.plot_reuse,
     plots.plot_mask_course,
     plots.plot_neurons,
@@ -237,6 +266,7 @@ def test_each_draws_on_given_axes_and_stamps_its_own_figure(plot):
         (lambda: plots.plot_mask_course(generative(), 3), "no mask was recorded for task 3 and layer 0"),
         (lambda: plots.plot_mask_course(generative(kept=False)), "no trace masks/task"),
         (lambda: plots.plot_neurons(generative(grows=False)), "no trace growth/start"),
+        (lambda: plots.plot_epochs(made()), "no accuracy on validation images: run it on a stream with val"),
         (lambda: plots.plot_samples(generative(kept=False)), "no trace generated/images"),
         (lambda: plots.plot_samples(generative(), 3), "there is no stage 3"),
         (lambda: plots.plot_disc({"a": {"weight": 1.0}}), "no kind of disc space 'weight': use weights, "),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
 from clkit import plots
 from clkit.papers.palette import MEMORY_KINDS
@@ -48,6 +49,17 @@ def test_what_is_kept_beside_the_weights():
     result = keeping(exemplars=[3000, 5000, 8000], masks=0, importance=7)[0]
     assert plots.kinds_kept(result) == {"weights": 1000, "exemplars": 8000, "importance": 7}
     assert plots.beside_weights(result) == 8007 and plots.beside_weights(result, 0) == 3007
+
+
+@pytest.mark.parametrize("plot", [plots.plot_kept, plots.plot_parts, plots.plot_memory])
+def test_teachers_and_other_old_weights_are_called_old_copies(plot):
+    (r,) = keeping(n=1, teachers=[3000, 5000, 8000])
+    ax = plot(r)
+    names = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert names[:2] == ["weights", "old copies"] and "teachers" not in names
+    assert plots.kinds_kept(r) == {"weights": 1000, "old copies": 8000}
+    drawn = [c.patches[0].get_facecolor() for c in ax.containers] or [one.get_color() for one in ax.lines]
+    assert to_rgba(MEMORY_KINDS["old copies"]) in map(to_rgba, drawn)
 
 
 def test_each_kind_has_a_mark_at_its_bytes_in_the_row_of_its_method():

@@ -4,11 +4,13 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clkit import experiments
 from clkit.papers import published
-from clkit.result import check_summary, load
+from clkit.result import check_summary, chosen, load
+from tests.builders import generative
 from tools import results
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +69,40 @@ def test_the_pages_say_what_the_records_say(path):
 def test_every_table_stands_on_one_page():
     names = [m[2] for path in results.PAGES for m in results.BLOCK.finditer(path.read_text(encoding="utf-8"))]
     assert sorted(names) == sorted([*results.TABLES, "rule"])
+
+
+@pytest.mark.parametrize("name", ["dgm", "split-mnist-10"])
+def test_a_table_has_both_epochs_and_the_judge_in_columns_of_their_own(name, monkeypatch):
+    found = {
+        method: [generative(method, seed, sizes=(1,) * 10) for seed in (0, 1)]
+        for method in ("dgmw", "mergan")
+    }
+    monkeypatch.setattr(
+        experiments, "load_record", lambda experiment, *_: found[experiment.partition("/")[0]]
+    )
+    rows = [row for row in results.TABLES[name].rows if row[1][0].experiment.partition("/")[0] in found]
+    columns = [c for c in results.TABLES[name].columns if c[1] != "record"]
+    lines = results.markdown(
+        dataclasses.replace(results.TABLES[name], columns=columns, rows=rows)
+    ).splitlines()
+    titles = lines[0].strip("| ").split(" | ")
+    scores = {
+        "after 5 classes": lambda r: r.averages()[4],
+        "after 10 classes": lambda r: r.average(),
+        "after 5, epoch best on validation": lambda r: chosen(r)[4][1],
+        "after 10, epoch best on validation": lambda r: chosen(r)[9][1],
+        "generated images, judged": lambda r: r.trace["generated"]["accuracy"][-1].mean(),
+    }
+    assert set(scores) - set(titles) == ({"after 5, epoch best on validation"} if name == "dgm" else set())
+    for line, (_, (run,)) in zip(lines[2:], rows, strict=True):
+        cells, seeds = (
+            dict(zip(titles, line.strip("| ").split(" | "))),
+            found[run.experiment.partition("/")[0]],
+        )
+        shown = {title: scores[title] for title in scores if title in cells}
+        wanted = {t: f"{100 * np.mean([score(r) for r in seeds]):.2f}" for t, score in shown.items()}
+        assert {t: cells[t].partition(" ")[0] for t in shown} == wanted
+        assert len(set(wanted.values())) == len(wanted)
 
 
 def test_the_pages_quote_what_was_published():

@@ -988,6 +988,15 @@ print(seeds[0].average(), *sorted(heavy), *sorted(m for m in sys.modules if m.st
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     modules = [
-        f"clkit.{m}" for m in ("errors", "result", "result.interval", "result.record", "result.result")
+        f"clkit.{m}"
+        for m in (
+            "errors",
+            "markup",
+            "result",
+            "result.epochs",
+            "result.interval",
+            "result.record",
+            "result.result",
+        )
     ]
     assert done.stdout.split() == [str(load(path)[0].average()), *modules]

@@ -35,5 +35,6 @@ from clkit.book.exercises.nb08 import (
     reserve_solution,
     sparsity_solution,
 )
+from clkit.book.exercises.nb09 import check_linear_cka, check_similarity, linear_cka_solution
 from clkit.book.exercises.nb10 import check_mask_bytes, check_widening, mask_bytes_solution
 from clkit.book.exercises.verdict import Grades, Verdict, grade

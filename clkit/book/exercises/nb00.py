@@ -6,6 +6,7 @@ import numpy as np
 
 from clkit.book.exercises.functions import NAN, FunctionCheck
 from clkit.book.exercises.verdict import AnswerError, checker, text
+from clkit.markup import in_markdown
 
 
 @checker
@@ -18,8 +19,10 @@ def check_final_classes(prediction, results):
     guess, names, answered = _names(prediction), results[0].names, _answered(results)
     unknown = sorted(guess - set(names))
     if unknown:
-        raise AnswerError(f"There is no class {', '.join(unknown)}: the classes are {', '.join(names)}.")
-    said = f"The network answers {' or '.join(sorted(answered))} for nearly every test image."
+        unknown, names = (", ".join(map(in_markdown, some)) for some in (unknown, names))
+        raise AnswerError(f"There is no class {unknown}: the classes are {names}.")
+    listed = " or ".join(map(in_markdown, sorted(answered)))
+    said = f"The network answers {listed} for nearly every test image."
     if guess == answered:
         return said
     if guess == set(names):

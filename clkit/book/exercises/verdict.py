@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clkit.errors import ClkitError
+from clkit.markup import in_markdown
 
 LARGEST = 1000  # entries along one axis of an answer; no exercise asks for more
 
@@ -72,7 +73,7 @@ class Grades:
         rows = "| exercise | verdict | why |\n| --- | --- | --- |\n"
         for name, verdict in self.verdicts.items():
             why = " ".join(verdict.message.replace("|", "\\|").split())
-            rows += f"| {name} | {'✅ right' if verdict else '✏️ not yet'} | {why} |\n"
+            rows += f"| {in_markdown(name)} | {'✅ right' if verdict else '✏️ not yet'} | {why} |\n"
         return f"{rows}\n**{self.right} of {len(self.verdicts)} right**"
 
 
@@ -90,9 +91,9 @@ _REPR.maxother = _REPR.maxstring = 60
 
 
 def text(value, write=_REPR.repr):
-    """write(value) on one line; the type if it raises, as a reader's __repr__ may."""
+    """write(value) on one line, to stand between backticks; the type if it raises, as a reader's may."""
     try:
-        return " ".join(write(value).split())
+        return " ".join(write(value).replace("`", "'").split())
     except Exception:
         return f"an object of type {type(value).__name__}"
 
@@ -114,7 +115,7 @@ def call(function, *arguments):
         todo = "replace `raise NotImplementedError` with your own lines, then run the cell again."
         why = f"`{name}` is still empty: {todo}"
     except (Exception, SystemExit) as error:  # whatever a reader's code may raise
-        why = f"`{name}` stopped with {type(error).__name__}: {text(error, str)}"
+        why = f"`{name}` stopped with {type(error).__name__}: `{text(error, str)}`"
     raise AnswerError(why)
 
 

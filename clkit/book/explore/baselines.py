@@ -64,9 +64,9 @@ def images_view(images, which=0, columns=7):
         raise ExploreError(f"this set has no images of {title}")
     columns = min(map(len, picked.values()))
     pixels = np.asarray(images.images)[np.concatenate([p[:columns] for p in picked.values()])]
-    names = [images.names[k].rpartition("/")[2] for k in picked]
+    names = [_short(images, k) for k in picked]
     ax = plots.plot_images(pixels, columns=columns, rows=names)
-    ax.set_title(f"{images.name}: {title}", fontsize=11)
+    ax.set_title(plots.plain(f"{images.name}: {title}"), fontsize=11)
     what = f"{len(pixels)} sample images of the set {images.name}, {title}"
     return View(ax, f"{what}: {columns} each of {', '.join(names)}.")
 
@@ -74,9 +74,17 @@ def images_view(images, which=0, columns=7):
 def _blocks(images):
     """[(title, classes)]: the superclasses, or tens of classes."""
     if images.groups is not None:
-        return [(g, [k for k, h in enumerate(images.groups) if h == g]) for g in dict.fromkeys(images.groups)]
+        classes = {}
+        for k, group in enumerate(images.groups):
+            classes.setdefault(group, []).append(k)
+        return list(classes.items())
     tens = [list(range(n, min(n + 10, len(images.names)))) for n in range(0, len(images.names), 10)]
     return [(f"classes {images.names[t[0]]} to {images.names[t[-1]]}", t) for t in tens]
+
+
+def _short(images, k):
+    """The name of a class below the name of its superclass: "5 rays" of "star/5 rays"."""
+    return images.names[k].removeprefix(f"{images.groups[k]}/") if images.groups else images.names[k]
 
 
 def _after(result, stage):

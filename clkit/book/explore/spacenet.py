@@ -78,7 +78,7 @@ def _input_map(result, task, epoch, shape, names, ax=None):
     names = [str(n) for n in names or result.names[end - result.classes_per_task[task] : end]]
     names, when = f"classes {', '.join(names)}", _when(result, task, epoch)
     short = names if len(names) <= 32 else f"{result.classes_per_task[task]} classes"
-    title = f"{name_of([result])}, task {task + 1}, {when}\ninput, {short}"
+    title = f"{name_of([result])}, task {task + 1}, {when}\ninput, {plots.plain(short)}"
     ax = plots.plot_input_map(counts, vmax=most, title=title, ax=ax)
     row, column = np.unravel_index(counts.argmax(), counts.shape)
     return ax, (

@@ -1,0 +1,1 @@
+"""GFR: generators, critics and statistics of features, and the learner."""

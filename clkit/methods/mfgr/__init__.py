@@ -1,0 +1,1 @@
+"""MFGR: memory-free generative replay, and what shares its stages."""
