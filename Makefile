@@ -16,7 +16,7 @@ NBVAL_OPTIONS := -p no:python --nbval-lax --nbval-current-env --nbval-cell-timeo
 	--nbval-sanitize-with tests/nbval.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup workbook test browser lint format lab golden bench soak figures notebooks clean
+.PHONY: help setup workbook test browser lint format lab golden bench soak fuzz figures notebooks clean
 
 help:
 	@echo "make workbook   run the book on the embedded data, into build/notebooks and figures/"
@@ -28,6 +28,7 @@ help:
 	@echo "make golden     compare the results of every smoke experiment with stored ones   (ARGS='er spacenet --kind smoke')"
 	@echo "make bench      measure speed side by side with straightforward implementations  (ARGS='NAME ... --json')"
 	@echo "make soak       disturb runs at random instants and resume them                  (ARGS='--trials 300')"
+	@echo "make fuzz       give every setting and option values that cannot be meant        (ARGS='er gfr --learn')"
 	@echo "make figures    draw figures/ from the committed records                         (ARGS='NAME ... --format pdf,png')"
 	@echo "make notebooks  execute the committed notebooks again, in place, at CLKIT_PRESET=teach"
 	@echo "make setup      only create or repair .venv"
@@ -75,6 +76,9 @@ bench: setup
 
 soak: setup
 	@$(PY) -m tests.soak $(ARGS)
+
+fuzz: setup
+	@$(PY) -m tests.soak.fuzz $(ARGS)
 
 figures: setup
 	@$(CLEAN_ENV) $(PY) -m clkit figures $(ARGS)

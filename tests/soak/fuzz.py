@@ -4,8 +4,9 @@
 
 Each value is given to a field in Python and as text by --set. A value is refused with one sentence, the same
 from both doors, or the learner can be built; with --learn it also learns a small task, which may end in a
-sentence as well, such as that training diverged. --options tries each option of the command line instead.
-An error of another kind, or seconds without an end, is a failure. Prints the counts.
+sentence as well, such as that training diverged. Unless methods are named, each option of the command line
+gets the texts too; with --options nothing else does. An error of another kind, or seconds without an end, is
+a failure. Prints the counts.
 """
 
 import argparse
@@ -143,15 +144,18 @@ def _main():
     parser = argparse.ArgumentParser(prog="python -m tests.soak.fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("methods", nargs="*", metavar="METHOD", help="default: one of each Learner class")
     parser.add_argument("--learn", action="store_true", help="let each accepted Config learn a small stream")
-    parser.add_argument("--options", action="store_true", help="the options of the command line")
+    parser.add_argument("--options", action="store_true", help="only the options of the command line")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {"CLKIT_RUNS": folder, "CLKIT_DATA": folder}
+        os.environ |= dict.fromkeys(("CLKIT_RUNS", "CLKIT_DATA", "HOME"), folder)
         os.chdir(folder)  # some values are names of folders
-        found, failures = of_options() if options.options else of_fields(options.methods, options.learn)
-    print(*failures, sep="\n")
-    print(f"{sum(found.values())} values: {', '.join(f'{n} {what}' for what, n in sorted(found.items()))}")
-    return bool(failures)
+        parts = {} if options.options else {"fields": of_fields(options.methods, options.learn)}
+        parts |= {} if options.methods else {"options": of_options()}
+    for part, (found, failures) in parts.items():
+        print(*failures, sep="\n")
+        counts = ", ".join(f"{n} {what}" for what, n in sorted(found.items()))
+        print(f"{sum(found.values())} values of {part}: {counts}")
+    return any(failures for _, failures in parts.values())
 
 
 if __name__ == "__main__":

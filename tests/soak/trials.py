@@ -237,11 +237,11 @@ class Trials:
             "zeros": bytes(len(data)),
         }
         path.write_bytes(new.get(kind, b""))
-        for _ in range(4):
+        for cures in range(4):
             process = self.start(words, runs)
             said = self.end(process, 0, 2)
             if process.exitcode == 0:
-                return f"{kind}: {'mended' if _ else 'no harm'}"
+                return f"{kind}: {'mended' if cures else 'no harm'}"
             [line] = [line for line in said.splitlines() if line.startswith("clkit: ")]
             named, what = re.search(
                 r"clkit: (\S+) .*: delete (?:the folder )?(.*?) and run again", line
