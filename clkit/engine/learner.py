@@ -185,7 +185,8 @@ def check_config(config, *, above_0="", from_0="", up_to_1="", signed="", own=""
             _rule(k, *(name in n.split() for n in (above_0, from_0, up_to_1, signed, own)))
             for k in (get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,))
         ]
-        if not any(fits(value) for fits, _ in rules):
+        default = getattr(type(config), name, dataclasses.MISSING)  # may be of another type in an own Config
+        if value is not default and not any(fits(value) for fits, _ in rules):
             words = " or ".join(words for _, words in rules)
             if any(type(v) is int and abs(v) > MOST for v in (value if type(value) is tuple else (value,))):
                 words = f"at most {MOST:,}"
@@ -240,5 +241,6 @@ def _rule(kind, above_0, from_0, up_to_1, signed, own):
         return lambda v: v is None, "None"
     if kind in (bool, str):
         return lambda v: type(v) is kind, "True or False" if kind is bool else "a text"
+    kind = get_origin(kind) or kind  # list[int] -> list
     known = isinstance(kind, type)
     return lambda v: not known or isinstance(v, kind), f"of the type {getattr(kind, '__name__', kind)}"

@@ -130,18 +130,21 @@ def test_what_a_config_does_not_check_is_checked_by_type():
         count: int = 0
         rate: float = -1.0
         more: dict = None
+        many: list[int] = None
         anything: "Nowhere" = None  # noqa: F821
 
     check_types(Own(count="many"))  # its types cannot be found
     Own.__annotations__.pop("anything")
-    check_types(Own(count=-3, more={}))
+    check_types(Own(count=-3))
+    check_types(Own(more={}, many=[1]))
     for wrong, message in (
         ({"count": "many"}, "count must be a whole number, not 'many'"),
         ({"rate": math.nan}, "rate must be a finite number, not nan"),
         ({"more": 3}, "more must be of the type dict, not 3"),
+        ({"many": "x"}, "many must be of the type list, not 'x'"),
     ):
         with pytest.raises(LearnerError, match=message):
-            check_types(Own(**{"more": {}, **wrong}))
+            check_types(Own(**wrong))
 
 
 class Pair(nn.Module):
