@@ -1,5 +1,7 @@
 """Representations of layers, and their similarity after each task: by hand, and for learners made for it."""
 
+import errno
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,7 @@ from clkit.engine import RunError
 from clkit.engine.learner import Learner
 from clkit.engine.past import Past
 from clkit.engine.run import run
+from clkit.errors import ClkitError
 from clkit.experiments.runner import _asked_for
 from clkit.result import load, save
 from tests.fakes import Config as Epochs
@@ -259,7 +262,7 @@ def test_planes_turn_towards_each_other_and_show_the_same_images(stream):
 # ---- the learners of a run
 
 
-def test_past_learners_are_those_after_each_task_and_need_their_files(stream, tmp_path):
+def test_past_learners_are_those_after_each_task_and_need_their_files(stream, tmp_path, monkeypatch):
     def build():
         return Still(Config(), stream.shape, stream.classes)
 
@@ -280,6 +283,14 @@ def test_past_learners_are_those_after_each_task_and_need_their_files(stream, tm
     (tmp_path / "learner-2.pt").unlink()
     with pytest.raises(RunError, match="learner-2.pt is missing: .* with a history"):
         past[2]
+    monkeypatch.setattr("pathlib.Path.read_bytes", _refuse)
+    with pytest.raises(ClkitError, match="learner-0.pt could not be read .Permission denied.") as error:
+        past[0]
+    assert "delete" not in str(error.value)
+
+
+def _refuse(path):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 @pytest.mark.parametrize("name", ["er/split-digits", "joint/split-digits", "dgma/digits-10"])

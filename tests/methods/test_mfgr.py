@@ -464,10 +464,3 @@ def test_images_that_do_not_fit_are_refused():
         MFGR(config(), (1, 6, 6), 6)
     with pytest.raises(ClkitError, match="mean and std must have one number, or one for each channel"):
         MFGR(config(mean=(0.5, 0.5), std=(1.0, 1.0)), (3, 8, 8), 6)
-
-
-def test_a_batch_of_one_image_is_refused():
-    seed_everything(0)
-    learner = MFGR(config(batch_size=23), SHAPE, 6)
-    with pytest.raises(ClkitError, match="batches of 23 leave one of 24 images alone"):
-        learner.learn(stream()[0], Trace(progress=False))
