@@ -471,3 +471,10 @@ def test_a_batch_of_one_image_is_refused():
     learner = MFGR(config(batch_size=23), SHAPE, 6)
     with pytest.raises(ClkitError, match="batches of 23 leave one of 24 images alone"):
         learner.learn(stream()[0], Trace(progress=False))
+
+
+def test_a_generator_without_any_loss_is_refused():
+    nothing = {"one_hot": 0.0, "class_diversity": 0.0, "statistics": 0.0, "diversity": 0.0}
+    assert config(**{**nothing, "diversity": 0.1})
+    with pytest.raises(LearnerError, match="all losses of the generator have weight 0.*one_hot=1"):
+        config(**nothing)
