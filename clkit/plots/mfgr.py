@@ -6,7 +6,7 @@ any method.
 
 import numpy as np
 
-from clkit.papers.palette import BLACK, BLUE, GREY, VERMILLION
+from clkit.papers.palette import BLACK, BLUE, GREY, SPARE_COLORS, VERMILLION
 from clkit.plots import frame
 from clkit.plots.frame import PlotError
 from clkit.plots.style import TASK_MARKERS, TICK, plain
@@ -29,6 +29,7 @@ def plot_projections(weights, feature, names, alike=(), *, ax=None):
         foot = (w @ feature) * w
         ax.plot(*zip(feature, foot), color=GREY, linestyle=":", linewidth=1)
         ax.plot(*foot, "o", color=color, markersize=4, zorder=4)
+        ax.plot(*zip((0, 0), foot), color=color, linestyle=":", linewidth=1)  # behind the origin, if negative
         far = 1.12 + 0.11 * sum(
             j < k for j in alike if k in alike
         )  # names of parallel arrows one above another
@@ -78,8 +79,15 @@ def plot_by_class(
     at = np.arange(len(names))
     for n, (label, values) in enumerate(rows.items()):
         mean, half = frame.intervals(values)
-        marker = TASK_MARKERS[n % len(TASK_MARKERS)]
-        look = {"marker": marker, "linestyle": "none", "markersize": 6, "capsize": 3, "label": label}
+        marker, color = TASK_MARKERS[n % len(TASK_MARKERS)], SPARE_COLORS[n % len(SPARE_COLORS)]
+        look = {
+            "marker": marker,
+            "color": color,
+            "linestyle": "none",
+            "markersize": 6,
+            "capsize": 3,
+            "label": label,
+        }
         look |= {k: v for k, v in (looks or {}).get(label, {}).items() if k in ("color", "marker")}
         x = at + 0.62 * ((n + 0.5) / len(rows) - 0.5)
         ax.errorbar(x, mean, yerr=None if len(values) < 2 else half, zorder=3, **look)
