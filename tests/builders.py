@@ -275,6 +275,58 @@ def _growing(random, tasks, kept):
     return {t: {c: v if c == "values" else np.array(v) for c, v in cs.items()} for t, cs in found.items()}
 
 
+# ---- the fine-grained report, and a generator made from a network
+
+STEPS_OF_G, LAYERS_OF_G = (0, 50, 100, 199), 5  # recorded steps of a generator, batch normalisations
+
+
+def fine_grained(method="mfgr", seed=0, *, generator=True, each=14, kept=True, side=8, **options):
+    """A Result with the trace table "fine", and with a generator those of MFGR: random numbers.
+
+    each: features of each of the first classes.   kept: with features and images, as the first seed has them.
+    """
+    result = made(method, seed, **options)
+    random = np.random.default_rng([seed, 17, sum(map(ord, method))])
+    K, R, seen = len(result.names), len(result.seen), result.seen
+    unseen = np.arange(K) >= seen[:, None]
+    fine = {name: random.uniform(0.3, 1, (R, K)) for name in ("accuracy", "within", "projected")}
+    for values in fine.values():
+        values[unseen] = np.nan
+    fine["projected"] /= np.nansum(fine["projected"], axis=1, keepdims=True)
+    fine["projected"][-1] = np.nan
+    fine |= {name: np.r_[np.nan, random.uniform(0, 1, R - 1)] for name in ("old_to_new", "new_to_old")}
+    if kept:
+        shown = np.repeat(np.arange(min(int(seen[0]), 10)), each)
+        fine["apart"] = random.uniform(0, 0.1, (R, K, K))
+        fine["labels"] = [shown if stage < 2 else shown[:0] for stage in range(R)]
+        fine["features"] = [random.normal(size=(len(y), 4)) + y[:, None] for y in fine["labels"]]
+        pictures = random.integers(0, 256, (len(shown) // each * 8, 1, side, side), dtype=np.uint8)
+        fine["pictures"] = [pictures, *(pictures[:0] for _ in range(R - 1))]
+    result.trace["fine"] = {"task": np.arange(R), **fine}
+    if generator:
+        result.trace |= _generator(random, K, R, kept, side)
+    return result
+
+
+def _generator(random, K, R, kept, side):
+    """The trace tables of stage 1 of MFGR, of each task but the first."""
+    task, step = np.repeat(np.arange(1, R), len(STEPS_OF_G)), np.tile(STEPS_OF_G, R - 1)
+    terms = {name: random.uniform(0, 4, len(task)) for name in "loss oh cd bn div act tv".split()}
+    found = {
+        "recording": {"task": task, "step": step, **terms, "confidence": random.uniform(0, 1, len(task))}
+    }
+    if kept:
+        found["recording"]["gaps"] = random.uniform(0, 3, (len(task), LAYERS_OF_G))
+        images = random.integers(0, 256, (len(task), 16, 1, side, side), dtype=np.uint8)
+        labels = random.integers(0, K, (len(task), 16))
+        found["images"] = {"task": task, "step": step, "images": images, "labels": labels}
+    samples = {name: random.uniform(0.1, 1, (R - 1, K)) for name in ("confidence", "spread", "divergence")}
+    samples |= {"task": np.arange(1, R), "counts": random.integers(20, 40, (R - 1, K))}
+    if kept:
+        samples["images"] = random.integers(0, 256, (R - 1, K, 8, 1, side, side), dtype=np.uint8)
+    return found | {"samples": samples}
+
+
 # ---- representations
 
 LAYERS = ("Conv1", "Conv2", "logits")

@@ -53,10 +53,10 @@ def recalled_features(experiment, stream, device):
 
 
 def fine_grained(experiment, stream, device):
-    """Accuracy of each class with and without the logits of the other tasks, and what new images show."""
+    """Accuracy of each class with and without the logits of other tasks, and what new images show."""
     from clkit.analysis.fine import columns
 
-    return columns(stream.to(device))
+    return columns(stream.to(device), experiment.paper.shown.get((experiment.benchmark, experiment.preset)))
 
 
 def gradient_correlation(experiment):

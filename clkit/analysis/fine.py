@@ -1,8 +1,8 @@
 """Which old classes are forgotten, and which are only outshouted by new ones: accuracy class by class.
 
 An old class is outshouted if its images are recognised among the old classes, but not among all. `report`
-takes any learner; `columns` makes it a probe for the table "fine" of learners that have `ends`. K classes of
-the stream; what does not exist yet is nan.
+takes any learner; `columns` makes it a probe for the table "fine" of learners that have `ends` and a network
+`net` with a last layer `head`. K classes of the stream; what does not exist yet is nan.
 """
 
 import itertools
@@ -10,9 +10,12 @@ import math
 
 import torch
 
+from clkit.analysis import first_of
 from clkit.engine.evaluate import in_eval_mode
 
 COLUMNS = ("accuracy", "within", "old_to_new", "new_to_old", "projected", "apart")
+MOST, EACH, PICTURES = 10, 100, 8  # classes whose features are kept, and how many features and images of each
+COMPARED = 2  # tasks after which features are kept: those before and after the first loss
 
 
 @torch.no_grad()
@@ -85,19 +88,50 @@ def by_group(values, groups):
 # ---- the probe
 
 
-def columns(stream):
+def columns(stream, shown=None):
     """{column: function of the learner}: `report` on the test images of a stream, after each of its tasks.
 
-    The report is made for the first column of a row; the others are taken from it.
+    The report is made for the first column of a row; the others are taken from it. Besides, of classes
+    `shown` of the first task (numbers by arrival; None: its first ten): features (N, D), what the last layer
+    of the network takes, of 100 test images of each, after the first two tasks; labels (N,); pictures
+    (M, C, H, W), the first eight of each as bytes, after the first. Later rows have none of them.
     """
-    found = {}
+    found, classes = {}, shown or range(min(stream.seen[0], MOST))
+    tests = {n: first_of(stream.test, classes, n) for n in (EACH, PICTURES)}
+
+    def task_of(learner):
+        return stream.seen.index(int(learner.ends[-1]))
 
     def look(learner):
-        seen = int(learner.ends[-1])
-        task = stream.seen.index(seen)
-        first = stream.seen[task] - stream.classes_per_task[task]
+        task = task_of(learner)
+        seen, first = stream.seen[task], stream.seen[task] - stream.classes_per_task[task]
         upcoming = stream.seen[task + 1] if task + 1 < len(stream) else None
         found.update(report(learner, stream.test, first, seen, upcoming))
         return found[COLUMNS[0]]
 
-    return {COLUMNS[0]: look} | {name: lambda learner, name=name: found[name] for name in COLUMNS[1:]}
+    def some(n, rows, learner):
+        return tests[n].select(slice(None if task_of(learner) < rows else 0))
+
+    return (
+        {COLUMNS[0]: look}
+        | {name: lambda learner, name=name: found[name] for name in COLUMNS[1:]}
+        | {
+            "features": lambda learner: penultimate(learner, some(EACH, COMPARED, learner)).half(),
+            "labels": lambda learner: some(EACH, COMPARED, learner).labels,
+            "pictures": lambda learner: some(PICTURES, 1, learner).images,
+        }
+    )
+
+
+@torch.no_grad()
+def penultimate(learner, images):
+    """What the last layer of the learner's network takes, (N, D), for an ImageSet."""
+    head, parts = learner.net.head, []
+    handle = head.register_forward_pre_hook(lambda _, inputs: parts.append(inputs[0]))
+    try:
+        with in_eval_mode(learner):
+            for x, _ in images.batches(500, shuffle=False):
+                learner(x)
+    finally:
+        handle.remove()
+    return torch.cat([torch.zeros(0, head.in_features, device=head.weight.device), *parts])

@@ -1,8 +1,8 @@
 """FigureSpec, a figure of the book, and the helpers that figure functions share.
 
-Figure functions read only committed records. `load_records`, `records_of` and `available_records` find them
-without importing torch; `overrides` are those of the record, with values of the field's type that differ from
-the experiment's defaults. The other helpers give panels and numbers one style.
+Figure functions read only committed records. `load_records`, `records_of`, `available_records` and
+`available` find them without importing torch; `overrides` are those of the record, with values of the field's
+type that differ from the experiment's defaults. The other helpers give panels and numbers one style.
 """
 
 import io
@@ -76,6 +76,19 @@ def labelled_records(rows, trace=True, preset="paper"):
     """(records {stem: results}, {label: results}) of [(label, experiment name, overrides)]."""
     records = load_records([row[1:] for row in rows], preset, trace)
     return records, dict(zip([row[0] for row in rows], records.values(), strict=True))
+
+
+def available(rows, sizes):
+    """(records, {label: results}, size) of rows in the first size with records of any; ({}, {}, None) else.
+
+    rows: [(label, experiment name, overrides)]; experiments that do not exist are left out.
+    """
+    rows = [row for row in rows if row[1] in experiments.names()]
+    for size in sizes:
+        there = [row for row in rows if on_record(*row[1:], preset=size)]
+        if there:
+            return *labelled_records(there, preset=size), size
+    return {}, {}, None
 
 
 def on_record(name, overrides=None, preset="paper"):

@@ -214,7 +214,9 @@ TABLES = {
     "samples": Table(first_seed_columns=("images",), only=(*_STAGE_1, "deep-inversion"),
                      kept_by=("mfgr", "mfgr-base", "deep-inversion"),
                      large="eight generated images of each old class, after each stage 1"),
-    "fine": Table(first_seed_columns=("apart",), probe="fine"),
+    "fine": Table(first_seed_columns=("apart", "features", "labels", "pictures"), probe="fine",
+                  kept_by=("mfgr", "lwf-sgd"),
+                  large="features of 100 images of each of some classes, before and after the second task"),
 }
 
 _THREE = (0, 1, 2)
@@ -225,5 +227,13 @@ SEEDS = {
     **dict.fromkeys(((name, "paper") for name in BENCHMARKS), _THREE),
 }
 
+_PEOPLE = (11, 35, 46, 20, 23)                          # boy, girl, man; chair, cloud
+SHOWN = {
+    ("cifar100-6", "laptop"): _PEOPLE,
+    ("cifar100-6", "paper"): _PEOPLE,
+    ("cub-caltech", "laptop"): (*range(5), *range(20, 25)),
+    ("cub-caltech", "paper"): (*range(5), *range(40, 45)),
+}
+
 PAPER = Paper("MFGR", "Xin, Zhong, Hou, Wang and Zheng 2021", VARIANTS, SETTINGS, BENCHMARKS, RUNS, TABLES,
-              SEEDS)
+              SEEDS, shown=SHOWN)

@@ -85,7 +85,8 @@ class Paper:
     before.   runs: {method: benchmarks}; a method not listed runs on every benchmark in `settings`.   tables:
     {trace table: Table}.   seeds: {(experiment or benchmark, size): seeds} where they differ from SEEDS; with
     changed settings, {name of the record: seeds}.
-    minutes: {(experiment, size): measured minutes per seed on one CPU core}.
+    minutes: {(experiment, size): measured minutes per seed on one CPU core}.   shown: {(benchmark, size):
+    classes of the first task, by arrival, whose features a fine-grained report keeps}.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Paper:
     tables: Mapping = field(default_factory=lambda: {"loss": Table()})
     seeds: Mapping = field(default_factory=dict)
     minutes: Mapping = field(default_factory=dict)
+    shown: Mapping = field(default_factory=dict)
 
     def benchmarks_of(self, method):
         """The benchmarks a method runs on."""

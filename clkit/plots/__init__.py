@@ -74,6 +74,15 @@ from clkit.plots.growth import (
 )
 from clkit.plots.images import plot_images
 from clkit.plots.inside import plot_layers, plot_map, plot_similarity, plot_similarity_course, similarity
+from clkit.plots.mfgr import (
+    coordinates,
+    course,
+    fine,
+    plot_by_class,
+    plot_projections,
+    plot_recording,
+    recording,
+)
 from clkit.plots.online import plot_loss, plot_progress
 from clkit.plots.schematic import plot_schematic
 from clkit.plots.spacenet import plot_activations, plot_connections, plot_input_map

@@ -81,7 +81,8 @@ def test_the_probe_agrees_with_the_results_of_a_run():
     probes = {"fine": fine.columns(stream)}
     _, result = run(FinetuneSGD, config, stream, probes=probes, threads=1, progress=False)
     table = result.trace["fine"]
-    assert set(table) == {"task", *fine.COLUMNS} and table["accuracy"].shape == (3, 6)
+    assert set(table) == {"task", *fine.COLUMNS, "features", "labels", "pictures"}
+    assert table["accuracy"].shape == (3, 6)
     for stage, seen in enumerate((2, 4, 6)):
         right = result.predictions[stage] == result.labels
         expected = [right[result.labels == k].mean() for k in range(seen)]
@@ -91,3 +92,21 @@ def test_the_probe_agrees_with_the_results_of_a_run():
         np.testing.assert_allclose(table["within"][stage, seen - 2 : seen], new, atol=1e-6)
     assert np.isnan(table["projected"][2]).all() and np.isfinite(table["projected"][1, :4]).all()
     np.testing.assert_allclose(table["projected"][1, :4].sum(), 1, rtol=1e-5)
+
+
+def test_features_are_those_of_the_last_layer_and_kept_after_two_tasks():
+    images = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 1, 8, 8)
+    made = ImageSet(images.contiguous(), torch.arange(60) % 6, "abcdef", name="made")
+    stream = Stream(made, made, (2, 2, 2))
+    config = Config("resnet8", mean=(0.5,), std=(0.25,), base_epochs=1, epochs=1, batch_size=10, lr=0.05)
+    probes = {"fine": fine.columns(stream, (1,))}
+    learner, result = run(FinetuneSGD, config, stream, probes=probes, threads=1, progress=False)
+    table = result.trace["fine"]
+    assert [len(rows) for rows in table["features"]] == [10, 10, 0] and set(table["labels"][1]) == {1}
+    assert [len(rows) for rows in table["pictures"]] == [8, 0, 0]
+    assert np.array_equal(table["pictures"][0][:, 0, 0, 0], np.arange(1, 48, 6))
+    last = fine.penultimate(learner, made)
+    with torch.no_grad():
+        x = next(iter(made.batches(60, shuffle=False)))[0]
+        torch.testing.assert_close(learner.net.head(last), learner.eval()(x))
+    assert not learner.net.head._forward_pre_hooks

@@ -224,6 +224,31 @@ PREDICTIONS = {
             (([80, 20], 0), "for old"),
         ],
     ),
+    "replayed": (
+        lambda answer: exercises.check_replayed(
+            dict(zip(("images, task 2", "lambda_4, task 2", "images, task 3", "lambda_4, task 3"), answer))
+        ),
+        [
+            (640, 5 / 6, 768, 6 / 7),
+            ("640", 0.83, 768.0, "0.857"),
+            (np.int16(640), Fraction(5, 6), np.float32(768), [6 / 7]),
+            tuple(torch.tensor([640, 5 / 6, 768, 6 / 7])),
+        ],
+        [
+            ((640, 1 / 2, 768, 2 / 3), "count *tasks*"),
+            ((640, 1 / 6, 768, 1 / 7), "shares of *new* classes"),
+            ((128, 5 / 6, 128, 6 / 7), "*for each class*"),
+            ((512, 5 / 6, 512, 6 / 7), "released script"),
+            ((640, 5 / 6, 640, 6 / 7), "60 old classes"),
+            ((640, 5 / 6, 768, 5 / 6), "five old images"),
+            ((50, 5 / 6, 60, 6 / 7), "five old images"),
+            ((640, 83, 768, 86), "five old images"),
+            ((NAN, 5 / 6, 768, 6 / 7), "five old images"),
+            ((..., 5 / 6, 768, 6 / 7), "for images, task 2"),
+            ((640, ..., 768, ...), "for lambda_4, task 2 and lambda_4, task 3"),
+            ((), "Predict before"),
+        ],
+    ),
     "gained": (
         lambda answer: exercises.check_gained({f"layer {n + 1}": answer[n] for n in range(3)}, GAINED),
         [(11, 1, 3), (11.0, "1", 3), (np.int8(11), [1], np.float32(3)), tuple(torch.tensor([11, 1, 3]))],
@@ -561,6 +586,8 @@ FUNCTIONS = {
     "grow": exercises.check_grow,
     "diversity": exercises.check_diversity,
     "divergence": exercises.check_divergence,
+    "balance": exercises.check_balance,
+    "outshouted": exercises.check_outshouted,
     "sparsity": exercises.check_sparsity,
     "reserve": exercises.check_reserve,
 }

@@ -555,6 +555,93 @@ DIVERGENCE = (
     ],
 )
 
+# ---- notebook 07: the balance of classes, and what is forgotten or outshouted
+
+
+def softmax(x, axis=1):
+    e = np.exp(x - x.max(axis, keepdims=True))
+    return e / e.sum(axis, keepdims=True)
+
+
+def digits(q):
+    return sum(a * np.log10(a) for a in q if a > 0)
+
+
+BALANCE = (
+    exercises.check_balance,
+    exercises.balance_solution,
+    [
+        lambda x: digits(softmax(x).mean(0)),
+        lambda x: -sum(-a * np.log(a) / np.log(10) for a in softmax(x).mean(0) if a),
+        lambda x: torch.special.xlogy(q := torch.tensor(x).softmax(1).mean(0), q).sum() / np.log(10),
+        lambda x: float(digits(softmax(x).sum(0) / len(x))),
+    ],
+    [
+        (lambda x: digits(softmax(x).mean(0)) * np.log(10), "*decimal* logarithms"),
+        (lambda x: np.mean([digits(p) for p in softmax(x)]), "mean of the entropies"),
+        (lambda x: digits(softmax(x.mean(0)[None])[0]), "averaged the logits"),
+        (lambda x: digits(softmax(x).sum(0)), "sum over images"),
+        (lambda x: digits(softmax(x, 0).mean(0)), "axis 1"),
+        (lambda x: digits(np.mean(np.eye(x.shape[1])[x.argmax(1)], 0)), "A count has no gradient"),
+        (lambda x: digits(softmax(x).mean(0)) / x.shape[1], "number of classes"),
+        (lambda x: np.log10(softmax(x).mean(0)).sum(), "left out the factor"),
+        (lambda x: (softmax(x).mean(0) ** 2).sum(), "left out the logarithm"),
+        (lambda x: -digits(softmax(x).mean(0)), "sign is wrong"),
+        (lambda x: (lambda q: (q * np.log10(q)).sum())(softmax(x).mean(0)), "counts as 0"),
+        (lambda x: digits((np.exp(x) / np.exp(x).sum(1, keepdims=True)).mean(0)), "overflows"),
+        (lambda x: digits(softmax(x).mean(0)) + 1, "on paper"),
+        (lambda x: softmax(x).mean(0), "one number"),
+        (lambda x: None, "forget `return`"),
+        (stub, "still empty"),
+    ],
+)
+
+
+def three(x, y, f, right=None):
+    kinds = [0, 0, 0]
+    for row, label in zip(x, y):
+        if label < f:
+            kinds[0 if row.argmax() == label else 1 if row[:f].argmax() == label else 2] += 1
+    return np.array(kinds) / sum(kinds)
+
+
+def replaced(n, value):
+    def function(x, y, f):
+        found = three(x, y, f)
+        found[n] = value(x[y < f], y[y < f], f)
+        return found
+
+    return function
+
+
+OUTSHOUTED = (
+    exercises.check_outshouted,
+    exercises.outshouted_solution,
+    [
+        three,
+        lambda x, y, f: list(three(x, y, f)),
+        lambda x, y, f: torch.tensor(three(x, y, f)),
+        replaced(2, lambda x, y, f: np.mean(x[:, :f].argmax(1) != y)),
+    ],
+    [
+        (lambda x, y, f: three(x, y, f) * np.mean(y < f), "divide by all images"),
+        (replaced(1, lambda x, y, f: np.mean(x.argmax(1) >= f)), "taken for a new class"),
+        (replaced(0, lambda x, y, f: np.mean(x[:, :f].argmax(1) == y)), "Take the largest of *all*"),
+        (replaced(1, lambda x, y, f: np.mean(x[:, :f].argmax(1) == y)), "includes the images that are right"),
+        (replaced(2, lambda x, y, f: np.mean(x.argmax(1) != y)), "counts all that are wrong"),
+        (lambda x, y, f: three(x, y, f)[[0, 2, 1]], "swapped outshouted and forgotten"),
+        (lambda x, y, f: three(x, y, f) * sum(y < f), "numbers of images"),
+        (lambda x, y, f: [np.mean(x.argmax(1) == y), *three(x, y, f)[1:]], "images of new classes, too"),
+        (lambda x, y, f: three(x, y, f) / 2, "one by one"),
+        (lambda x, y, f: 100 * three(x, y, f), "not a percentage"),
+        (lambda x, y, f: three(x, y, f)[:2], "in this order"),
+        (lambda x, y, f: np.mean(x.argmax(1) == y), "in this order"),
+        (lambda x, y, f: None, "forget `return`"),
+        (lambda x, y, f: x[99], "stopped with IndexError"),
+        (stub, "still empty"),
+    ],
+)
+
 # ---- notebook 08: the sparsity term, and what a hard mask reserves
 
 
@@ -770,6 +857,8 @@ CHECKERS = {
     "grow": GROW,
     "diversity": DIVERSITY,
     "divergence": DIVERGENCE,
+    "balance": BALANCE,
+    "outshouted": OUTSHOUTED,
     "sparsity": SPARSITY,
     "reserve": RESERVE,
 }
@@ -916,6 +1005,24 @@ def test_the_solution_is_the_divergence_of_arm():
     old = np.stack([s, 0 * s], 1)
     right = s / 2 + np.log1p(np.exp(-s)) - np.log(2)
     assert np.allclose(exercises.divergence_solution(old, old[:, ::-1]), right)
+
+
+def test_the_solutions_are_those_of_mfgr():
+    """Also the fine-grained report of the same answers."""
+    from clkit.analysis import fine
+    from clkit.methods.mfgr import losses
+
+    torch.manual_seed(0)
+    for scale in (1, 10, 300):
+        logits = scale * torch.randn(20, 6, dtype=torch.float64)
+        labels = torch.arange(20) % 6
+        theirs = losses.l_cd(logits).item()
+        assert exercises.balance_solution(logits.numpy()) == pytest.approx(theirs, abs=1e-9)
+        right, outshouted, _ = exercises.outshouted_solution(logits.numpy(), labels.numpy(), 4)
+        old = labels < 4
+        within = (fine.inside(logits, labels, 4) == labels)[old].double().mean().item()
+        assert right + outshouted == pytest.approx(within)
+        assert right == pytest.approx((logits.argmax(1) == labels)[old].double().mean().item())
 
 
 def test_the_solutions_are_those_of_dgm():

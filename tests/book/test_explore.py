@@ -17,7 +17,7 @@ from clkit.data import load
 from clkit.engine.learner import LearnerError
 from clkit.methods.arm import arm
 from clkit.result import interval
-from tests.builders import compared, made, seeds, several, sparse
+from tests.builders import compared, fine_grained, made, seeds, several, sparse
 from tools import notebooks as tools
 
 # ---- views
@@ -392,6 +392,59 @@ def test_layer_view_refuses_places_that_are_not_there(place, says):
 
 
 # ---- explorers
+
+
+def test_generator_view_shows_the_nearest_recorded_step():
+    result = fine_grained(sizes=(4, 2))
+    table, recorded = result.trace["images"], result.trace["recording"]
+    view = explore.generator_view(result, 90)
+    assert " at step 100, seed 0" in view.text and f"l_bn {recorded['bn'][2]:.2f}" in view.text
+    names = {result.names[k] for k in table["labels"][2]}
+    assert all(f"{name}" in view.text for name in names)
+    [pixels] = view.axes.images
+    top = np.asarray(pixels.get_array())[:, : table["images"].shape[-1]].min(-1)
+    first = table["images"][2, 0, 0] / 255
+    rows = [np.allclose(top[y : y + len(first)], first) for y in range(len(top) - len(first))]
+    assert any(rows), "the first image stands in the first column"
+    assert " at step 0, seed 0" in explore.generator_view([fine_grained(kept=False), result], -5).text
+    with pytest.raises(explore.ExploreError, match="no images of a generator are recorded"):
+        explore.generator_view(fine_grained(kept=False))
+    with pytest.raises(plots.PlotError, match="no images were recorded for task 2"):
+        explore.generator_view(result, task=2)
+    plt.close("all")
+
+
+def test_classes_view_names_the_worst_and_the_best_old_class():
+    groups = {"mfgr": [fine_grained(seed=n, sizes=(4, 2)) for n in range(3)]}
+    groups["lwf-sgd"] = [fine_grained("lwf-sgd", n, generator=False, sizes=(4, 2)) for n in range(3)]
+    for among in ("accuracy", "within"):
+        text = explore.classes_view(groups, among).text
+        for runs in groups.values():
+            tables = [r.trace["fine"] for r in runs]
+            change = np.array([t[among][1, :4] - t["accuracy"][0, :4] for t in tables])
+            mean = change.mean(0)
+            for k in (mean.argmin(), mean.argmax()):
+                assert f"{runs[0].names[k]} by {100 * mean[k]:.1f}" in text
+            assert f"old classes change by {100 * mean.mean():.1f} points (± " in text
+    with pytest.raises(explore.ExploreError, match="among must be accuracy or within"):
+        explore.classes_view(groups, "new")
+    with pytest.raises(explore.ExploreError, match="before the second one"):
+        explore.classes_view(groups, stage=0)
+    plt.close("all")
+
+
+def test_explorers_of_mfgr_show_each_choice():
+    groups = {"mfgr": [fine_grained()], "mfgr-base": [fine_grained("mfgr-base")]}
+    (step, method), screen = parts(explore.generator_explorer(groups))
+    assert [label for label, _ in step.options] == ["0", "50", "100", "199"] and step.value == 0
+    pages = {screen.value}
+    step.value, method.value = 100, "mfgr-base"
+    assert screen.value == show.as_html(explore.generator_view(groups["mfgr-base"], 100))
+    assert screen.value not in pages
+    (among, stage), screen = parts(explore.classes_explorer(groups))
+    among.value, stage.value = "within", 2
+    assert screen.value == show.as_html(explore.classes_view(groups, "within", 1))
+    assert not plt.get_fignums()
 
 
 def parts(explorer):

@@ -9,9 +9,9 @@ import pytest
 from clkit import experiments, figures, papers
 from clkit.engine.provenance import record_key, revision_of, settings_of
 from clkit.experiments import places
-from clkit.figures import arm, baselines, dgm, spacenet
+from clkit.figures import arm, baselines, dgm, mfgr, spacenet
 from clkit.result import save
-from tests.builders import by_epoch, cosines, generative, made, online, sparse
+from tests.builders import by_epoch, cosines, fine_grained, generative, made, online, sparse
 
 SHORT = {"train_per_class": 1, "test_per_class": 2}  # of each class of the shapes
 
@@ -34,6 +34,7 @@ def wanted():
     strengths = [{"strength": s} if s != baselines.OWN_STRENGTH else None for s in baselines.STRENGTHS]
     found += [("ewc/split-mnist", baselines.STRENGTHS_AT, o) for o in strengths]
     found += generated()
+    found += recording()
     return list({(n, p, str(o)): (n, p, o) for n, p, o in found}.values())
 
 
@@ -41,6 +42,14 @@ def generated():
     """Those of DGM and of the methods beside it."""
     found = [(f"{method}/{dgm.runs.MNIST}", dgm.runs.SIZE, None) for method in dgm.runs.SCORED["test"]]
     return found + [(name, dgm.runs.SIZE, overrides) for _, name, overrides in (*dgm.ABLATIONS, dgm.ALIKE)]
+
+
+def recording():
+    """Those of MFGR and of the methods beside it."""
+    runs = mfgr.runs
+    found = [(f"{method}/{runs.WARDROBE}", "laptop", None) for method in runs.WARDROBE_METHODS]
+    found += [(f"mfgr/{runs.WARDROBE}", "laptop", overrides) for overrides in runs.RATIOS.values()]
+    return found + [(f"{method}/{runs.BIRDS_ALONE}", "laptop", None) for method in runs.BOTH]
 
 
 def put(folder, name, preset, overrides, skill, seeds=(0, 1)):
@@ -85,6 +94,9 @@ def _made(found, seed, skill):
         counts = {"weights": np.array([500, 600 + seed]), "biases": np.array([30, 30])}
         result.trace["network"] = {"task": np.arange(2), "activations": active, **counts}
         return result
+    if found.method in papers.PAPERS["mfgr"].variants:
+        own = found.method.startswith("mfgr")
+        return fine_grained(found.method, seed, generator=own, kept=seed == 0, **options)
     if found.benchmark == dgm.runs.MNIST and found.method != "joint-d":
         own = found.method.startswith("dgm")
         return generative(found.method, seed, fixed=own, grows=own, kept=seed == 0, **options)
@@ -104,7 +116,7 @@ def records(tmp_path_factory):
     patch.setitem(rows, "shapes-families", rows["shapes-families"] | {"paper": short})
     patch.setattr(figures, "DPI", 50)  # few pixels show as well what is drawn, and from what
     for n, (name, preset, overrides) in enumerate(wanted()):
-        single = (preset == "laptop" and dgm.runs.MNIST not in name) or arm.CIFAR in name
+        single = name.endswith("/cifar10-100") or arm.CIFAR in name
         put(folder, name, preset, overrides, 0.3 + 0.618 * n % 0.6, seeds=(0,) if single else (0, 1))
     yield folder
     patch.undo()

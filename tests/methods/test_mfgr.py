@@ -464,3 +464,10 @@ def test_images_that_do_not_fit_are_refused():
         MFGR(config(), (1, 6, 6), 6)
     with pytest.raises(ClkitError, match="mean and std must have one number, or one for each channel"):
         MFGR(config(mean=(0.5, 0.5), std=(1.0, 1.0)), (3, 8, 8), 6)
+
+
+def test_a_generator_without_any_loss_is_refused():
+    nothing = {"one_hot": 0.0, "class_diversity": 0.0, "statistics": 0.0, "diversity": 0.0}
+    assert config(**{**nothing, "diversity": 0.1})
+    with pytest.raises(LearnerError, match="all losses of the generator have weight 0.*one_hot=1"):
+        config(**nothing)

@@ -28,6 +28,13 @@ from clkit.book.exercises.nb05 import (
     divergence_solution,
     diversity_solution,
 )
+from clkit.book.exercises.nb07 import (
+    balance_solution,
+    check_balance,
+    check_outshouted,
+    check_replayed,
+    outshouted_solution,
+)
 from clkit.book.exercises.nb08 import (
     check_gained,
     check_reserve,

@@ -20,4 +20,5 @@ from clkit.book.explore.common import ExploreError
 from clkit.book.explore.dgm import mask_explorer, mask_view, units_view
 from clkit.book.explore.growth import budget_explorer, budget_view
 from clkit.book.explore.inside import layer_explorer, layer_view
+from clkit.book.explore.mfgr import classes_explorer, classes_view, generator_explorer, generator_view
 from clkit.book.explore.spacenet import connections_view, input_map_view, sparse_explorer, sparse_view

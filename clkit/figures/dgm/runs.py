@@ -6,8 +6,8 @@ images that a fixed judge recognises. A printed number stands beside the score t
 
 from functools import partial
 
-from clkit import experiments, papers, plots
-from clkit.figures.picture import available_records, labelled_records, left_out, on_record
+from clkit import papers, plots
+from clkit.figures.picture import available, available_records, left_out
 from clkit.papers.published import published
 from clkit.result import Result
 
@@ -71,21 +71,8 @@ def recorded(methods, needed="dgmw"):
     return records, groups, left_out([label_of(m) for m in absent])
 
 
-def available(rows, sizes):
-    """(records, {label: results}, size) of rows in the first size with records of any; ({}, {}, None) else.
-
-    rows: [(label, experiment name, overrides)]; experiments that do not exist are left out.
-    """
-    rows = [row for row in rows if row[1] in experiments.names()]
-    for size in sizes:
-        there = [row for row in rows if on_record(*row[1:], preset=size)]
-        if there:
-            return *labelled_records(there, preset=size), size
-    return {}, {}, None
-
-
 def imagenet(names):
-    """`_available` for rows of TABLE_2 on ImageNet-50."""
+    """`available` for rows of TABLE_2 on ImageNet-50."""
     rows = [(n, f"{TABLE_2[n][1]}/{IMAGENET}", TABLE_2[n][2]) for n in names]
     return available(rows, SIZES)
 

@@ -30,6 +30,7 @@ TABLES = {
 class Recording:
     """The settings of stage 1."""
 
+    one_hot: float = 1.0        # weight of l_oh
     class_diversity: float = 5.0        # lambda_1, weight of l_cd
     statistics: float = 20.0    # lambda_2, weight of l_bn
     reduction: Literal["mean", "sum"] = "mean"          # of l_bn over layers (detail 1)
@@ -46,7 +47,10 @@ class Recording:
 
 
 def check(config):
-    """LearnerError if the pairs of l_div do not fit into a batch."""
+    """LearnerError if the pairs of l_div do not fit into a batch, or no loss is left."""
+    if not any(weights(config).values()):
+        raise LearnerError("all losses of the generator have weight 0: give one of them a weight, such as "
+                           "one_hot=1")
     if config.diversity and config.g_batch < 2 * config.n_pairs:
         raise LearnerError(f"g_batch={config.g_batch} generated images have no two halves for "
                            f"{config.n_pairs} pairs: use n_pairs={config.g_batch // 2} or fewer, or a larger "
@@ -107,9 +111,13 @@ def recording_terms(config, x, features, logits, gaps):
 
 def l_kr(config, terms):
     """Equation 7, and the two terms of the released code; a term without weight costs no backward pass."""
-    weights = {"cd": config.class_diversity, "bn": config.statistics, "div": config.diversity,
-               "act": config.activation, "tv": config.tv}
-    return sum((w * terms[name] for name, w in weights.items() if w), start=terms["oh"])
+    return sum(w * terms[name] for name, w in weights(config).items() if w)
+
+
+def weights(config):
+    """{term: its weight in the loss of the generator}."""
+    return {"oh": config.one_hot, "cd": config.class_diversity, "bn": config.statistics,
+            "div": config.diversity, "act": config.activation, "tv": config.tv}
 
 
 def answers(logits, classes):

@@ -1,0 +1,160 @@
+"""The records behind MFGR's figures, in the largest size that there is, and the scores that they show."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from clkit import experiments, plots
+from clkit.figures.picture import FigureSpec, available, left_out
+from clkit.papers.mfgr import BENCHMARKS, GROUPS
+from clkit.papers.published import published
+
+WARDROBE, MORE_EASY = "wardrobe", "wardrobe-8-2"
+CIFAR, TINY, BIRDS, BIRDS_ALONE = "cifar100-5", "tinyimagenet-5", "cub-caltech", "cub-10-10"
+SIZES = ("paper", "laptop", "teach")
+
+# Of every method, its name in print; None: the paper has no such row.
+PRINTED = {
+    "oracle": "oracle",
+    "finetune-sgd": "finetune",
+    "mas-sgd": "mas",
+    "muc-mas": "muc-mas",
+    "lwm": "lwm",
+    "lwf-sgd": "lwf",
+    "muc-lwf": "muc-lwf",
+    "mfgr": "mfgr",
+}
+LOSSES = {  # table 2
+    "finetune-sgd": "finetune",
+    "lwf-sgd": "lwf",
+    "mfgr-base": "mfgr-base",
+    "mfgr-no-nkd": "mfgr-no-nkd",
+    "mfgr-bn": "mfgr-bn",
+    "mfgr": "mfgr",
+}
+TABLES = {  # tables 5 to 8: {number: (title, benchmark)}
+    5: ("CIFAR-100 in five tasks", CIFAR),
+    6: ("Tiny ImageNet in five tasks", TINY),
+    7: ("CIFAR-100 in ten tasks", "cifar100-10"),
+    8: ("Tiny ImageNet in ten tasks", "tinyimagenet-10"),
+}
+SIX = {"cifar100-6": "CIFAR-100", "tinyimagenet-6": "Tiny ImageNet"}  # figure 8
+RATIOS = {"1 : 1": None, "3 : 1": {"ratio": 3.0}, "5 : 1": {"ratio": 5.0}, "10 : 1": {"ratio": 10.0}}
+WARDROBE_METHODS = (
+    "oracle",
+    "mfgr",
+    "mfgr-code",
+    "mfgr-bn",
+    "mfgr-base",
+    "mfgr-no-nkd",
+    "deep-inversion",
+    "lwf-sgd",
+    "lwm",
+    "muc-lwf",
+    "muc-mas",
+    "mas-sgd",
+    "icarl-mfgr",
+    "icarl-sgd",
+    "finetune-sgd",
+)
+BOTH = ("lwf-sgd", "mfgr")
+
+
+# ---- records
+
+
+def label_of(method):
+    return plots.style(method)["label"]
+
+
+def recorded(benchmark, methods, sizes=SIZES):
+    """(records, {method: results}, size) of methods in the first size with a record of any."""
+    return available([(m, f"{m}/{benchmark}", None) for m in methods], sizes)
+
+
+def absent(groups, methods):
+    """A sentence for a caption about methods without a record."""
+    return left_out([label_of(m) for m in methods if m not in groups])
+
+
+def command(benchmark, method, overrides=None, size="laptop"):
+    """The command that makes a record."""
+    return experiments.exact_experiment(f"{method}/{benchmark}", size, overrides).command
+
+
+def _first(benchmark, methods):
+    """The command for MFGR's record, if it is among the methods; else for that of the first."""
+    return command(benchmark, "mfgr" if "mfgr" in methods else methods[0])
+
+
+def needed(benchmark, methods):
+    """A sentence with the command that makes a record of one of these methods."""
+    return f"There is no record of {benchmark}: make one with `{_first(benchmark, methods)}`."
+
+
+def no_record(title, shows, benchmark, methods, about=""):
+    """A figure that says what it would show, and the command for the record that it lacks.
+
+    about: of the paper's figure.
+    """
+    said = f"{shows} {about} {needed(benchmark, methods)}".replace("  ", " ")
+    figure, ax = plt.subplots(figsize=(7.6, 1.2), layout="constrained")
+    ax.set_axis_off()
+    ax.text(0, 0.5, f"no record yet:\n{_first(benchmark, methods)}", va="center", family="monospace")
+    plots.stamp(figure, "no record")
+    return FigureSpec(figure, said, f"An empty frame with a command. {said}", title=title)
+
+
+def scale(benchmark, size):
+    """A sentence on the data of a benchmark at a size."""
+    row = BENCHMARKS[benchmark][size]
+    most, side = row.stream.get("max_per_class"), row.options.get("side")
+    images = f"{most} training images of each class" if most else "all training images"
+    pixels = f", {side}x{side} pixels" if side else ""
+    return f"Ours: {row.data}, size {size}, {images}{pixels}."
+
+
+# ---- scores
+
+
+def groups_of(benchmark, size):
+    """{group: classes} of the old classes of a first task."""
+    return GROUPS.get(f"{benchmark}/{size}") or GROUPS[benchmark]
+
+
+def bounds(result, benchmark):
+    """{group: (first class, end)}: the groups of old classes, old ones, new ones and all of the second task.
+
+    Without groups of the benchmark, in this size: the last three.
+    """
+    size = result.about["preset"]
+    parts, at = {}, 0
+    for name, n in (groups_of(benchmark, size) if benchmark in GROUPS else {}).items():
+        parts[name], at = (at, at + n), at + n
+    first, seen = result.classes_per_task[0], sum(result.classes_per_task[:2])
+    return parts | {"old": (0, first), "new": (first, seen), "all": (0, seen)}
+
+
+def by_group(result, benchmark, column="accuracy", stage=1):
+    """{group: mean over its classes} of a column of the fine-grained report."""
+    row = plots.fine(result, column, stage)
+    return {name: float(np.mean(row[a:b])) for name, (a, b) in bounds(result, benchmark).items()}
+
+
+def after_task(task):
+    """The function of a Result for the accuracy on all images of the classes seen after a task (from 1)."""
+    return lambda result: float(result.averages("images")[task - 1])
+
+
+def last(result):
+    """The accuracy over all images after the last task."""
+    return result.average("images")
+
+
+def printed(**wanted):
+    """{(method, metric): Published} of the paper."""
+    return {(p.method, p.metric): p for p in published(paper="mfgr", **wanted)}
+
+
+def looks(methods):
+    """{label: look} of methods, for plot_by_class."""
+    return {label_of(m): plots.style(m) for m in methods}
