@@ -32,6 +32,11 @@ def test_no_option_of_the_command_line_ends_in_a_traceback(command, tmp_path, mo
     assert failures == [] and (found["refused"] or command in [("doctor",), ()])
 
 
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory):
+    return Trials(tmp_path_factory.mktemp("trials"), seed=0)
+
+
 @pytest.mark.parametrize("kind", [k for k in KINDS if not k.startswith("jobs")])
-def test_a_disturbed_command_goes_on(kind, tmp_path):
-    assert Trials(tmp_path, seed=len(kind)).trial(kind)
+def test_a_disturbed_command_goes_on(kind, trials):
+    assert trials.trial(kind)

@@ -187,9 +187,9 @@ def check_config(config, *, above_0="", from_0="", up_to_1="", signed="", own=""
         ]
         default = getattr(type(config), name, dataclasses.MISSING)  # may be of another type in an own Config
         if value is not default and not any(fits(value) for fits, _ in rules):
-            words = " or ".join(words for _, words in rules)
             if any(type(v) is int and abs(v) > MOST for v in (value if type(value) is tuple else (value,))):
-                words = f"at most {MOST:,}"
+                raise LearnerError(f"{name} must be at most {MOST:,} in absolute value")
+            words = " or ".join(words for _, words in rules)
             raise LearnerError(f"{name} must be {words}, not {value!r}")
 
 
