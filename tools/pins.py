@@ -27,8 +27,8 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings the same module 
 ROOT = Path(__file__).resolve().parent.parent
 PINS, PROJECT = ROOT / "requirements.txt", ROOT / "pyproject.toml"
 COMPILE = (
-    "pip compile --universal --python-version 3.10 --extra dev --no-annotate --no-header --quiet".split()
-)
+    "pip compile --universal --python-version 3.10 --extra dev --extra dask --no-annotate --no-header --quiet"
+).split()
 PYTHONS = [f"3.{minor}.{patch}" for minor in (10, 11, 12, 13) for patch in (0, 9)]
 SYSTEMS = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")
@@ -109,7 +109,7 @@ def main(options):
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / PINS.name
         out.write_text(text, encoding="utf-8")  # pins that still fit are kept
-        command = [uv, *COMPILE.split(), *options, str(PROJECT), "-", "--output-file", str(out)]
+        command = [uv, *COMPILE, *options, str(PROJECT), "-", "--output-file", str(out)]
         if subprocess.run(command, input=backend, text=True, cwd=ROOT).returncode:
             sys.exit("pins: uv found no fitting versions (see above); requirements.txt is unchanged")
         new = arranged(out.read_text(encoding="utf-8"), text)

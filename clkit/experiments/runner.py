@@ -115,13 +115,15 @@ def run_experiment(
     replace=False,
     tasks=None,
     order=None,
+    scheduler=None,
 ):
     """Run all seeds of an experiment; list of Results in the order of `seeds`.
 
     jobs: processes to spread the seeds over; results do not depend on it.   out: folder to write the record
     to; replace: overwrite a record there even if it holds other seeds.   record: trace tables to record, by
     default those of the experiment.   progress: show bars; None means in a terminal or notebook, and never
-    with several jobs.   every: seconds between checkpoints.   tasks, order: of own data.
+    with several jobs.   every: seconds between checkpoints.   tasks, order: of own data.   scheduler: "dask",
+    for a Dask cluster of `jobs` processes, the address of one, or a Cluster that is connected.
     """
     from clkit.result import check_replaces, save
 
@@ -134,7 +136,12 @@ def run_experiment(
         Path(out).mkdir(parents=True, exist_ok=True)
         if not replace:
             check_replaces(Path(out) / found.stem, seeds)
-    if jobs == 1 or len(seeds) == 1:
+    if scheduler is not None:
+        from clkit.experiments.cluster import connected
+
+        with connected(scheduler, jobs) as cluster:
+            results = cluster.finish(_seed_result, _calls(found, seeds, device, record, every))
+    elif jobs == 1 or len(seeds) == 1:
         results = [run_seed_of(found, s, device, record, progress, every)[1] for s in seeds]
     else:
         stream_of(found.stream_row, seeds[0])  # report faults in the data once, here
@@ -158,6 +165,16 @@ def _whole(seeds) -> tuple:
     if min(whole, default=0) < 0 or any(isinstance(seed, bool) for seed in listed):
         raise PresetError(f"seeds must list whole numbers of at least 0, not {seeds!r}")
     return whole
+
+
+def begin(cluster, found: Experiment, seeds, device="auto", record=None, every=60.0):
+    """Hand the seeds of an experiment to a Cluster, so that `run_experiment` finds them under way."""
+    cluster.begin(_seed_result, _calls(found, found.seeds if seeds is None else seeds, device, record, every))
+
+
+def _calls(found, seeds, device, record, every) -> dict:
+    """{run folder: arguments of `_seed_result`}."""
+    return {str(run_folder(found, s, record)): (found, s, device, record, every) for s in seeds}
 
 
 def _seed_result(found, seed, device, record, every):
