@@ -15,6 +15,8 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, _leave)
 
 import argparse  # noqa: E402
+import contextlib  # noqa: E402
+import itertools  # noqa: E402
 import json  # noqa: E402
 
 from clkit import __version__  # noqa: E402
@@ -108,12 +110,19 @@ def _add_list(commands):
 def _add_run(commands):
     one = _add(commands, "run", _run, "run an experiment, or resume it")
     own = "for your own images er/folder:PATH, or er/NAME for a data set in the data root"
-    one.add_argument("experiment", metavar="METHOD/BENCHMARK", help=f"such as er/split-mnist; {own}")
+    words = f"such as er/split-mnist; several run one after another, or at once with --scheduler; {own}"
+    one.add_argument("experiments", nargs="+", metavar="METHOD/BENCHMARK", help=words)
     one.add_argument("--preset", help="smoke, teach (default), laptop or paper")
     one.add_argument("--seeds", type=_seeds, help="such as 0,1,2 or 0-9 (default: those of the preset)")
     one.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
-    one.add_argument("--jobs", type=int, default=1, metavar="N", help="processes to spread the seeds over")
-    words = "change a setting of the method; may be repeated (own data: also side, test_share, split_seed)"
+    words = "processes to spread the seeds over (1; with --scheduler dask one for each core)"
+    one.add_argument("--jobs", type=int, metavar="N", help=words)
+    words = "spread all runs over a Dask cluster: of processes on this machine (dask), or that of an address"
+    one.add_argument("--scheduler", metavar="dask | ADDRESS", help=words)
+    words = (
+        "change a setting of the method; may be repeated, also to run each of several values of a setting "
+    )
+    words += "(own data: also side, test_share, split_seed)"
     several = {"dest": "settings", "action": "append", "default": []}
     one.add_argument("--set", type=_setting, metavar="KEY=VALUE", help=words, **several)
     one.add_argument("--tasks", type=_tasks, help="own data: number of classes in each task, such as 6,6,6,6")
@@ -310,31 +319,60 @@ def _minutes(minutes):
 
 def _run(options):
     from clkit import experiments, result
-    from clkit.papers.palette import MEMORY_LABELS
 
     own = {"tasks": options.tasks, "order": _order(options.order)}
-    overrides, preset = dict(options.settings), options.preset or "teach"
-    found = experiments.experiment(options.experiment, preset, overrides, **own)
-    if found.preset == "own" and options.preset:
+    preset, jobs = options.preset or "teach", options.jobs
+    asked = [(name, settings) for name in options.experiments for settings in _combinations(options.settings)]
+    found = [experiments.experiment(name, preset, settings, **own) for name, settings in asked]
+    if options.preset and any(one.preset == "own" for one in found):
         raise ClkitError("--preset is for the experiments of the book: leave it out for your own data")
     record = tuple(table.strip() for table in options.keep.split(",")) if options.keep else None
-    results = experiments.run_experiment(
-        options.experiment,
-        preset,
-        options.seeds,
-        options.device,
-        options.jobs,
-        overrides,
-        options.out,
-        record,
-        every=options.every,
-        replace=options.replace,
-        **own,
-    )
-    summary = result.summary(results)
+    if jobs is None:
+        jobs = (os.cpu_count() or 1) if options.scheduler else 1
+    summaries = []
+    with contextlib.ExitStack() as opened:
+        cluster = options.scheduler
+        if cluster is not None:
+            from clkit.experiments.cluster import connected
+
+            cluster = opened.enter_context(connected(cluster, jobs))
+            for one in found:
+                experiments.begin(cluster, one, options.seeds, options.device, record, options.every)
+        for one, (name, settings) in zip(found, asked):
+            results = experiments.run_experiment(
+                name,
+                preset,
+                options.seeds,
+                options.device,
+                jobs,
+                settings,
+                options.out,
+                record,
+                every=options.every,
+                replace=options.replace,
+                scheduler=cluster,
+                **own,
+            )
+            summaries.append(result.summary(results))
+            if not options.json:
+                _print_summary(options, one, results, summaries[-1])
     if options.json:
-        _print_json(summary)
-        return
+        _print_json(summaries[0] if len(summaries) == 1 else {"experiments": summaries})
+
+
+def _combinations(settings):
+    """[{key: value}] of pairs (key, value): every combination, where keys have several values."""
+    values = {}
+    for key, value in settings:
+        values.setdefault(key, []).append(value)
+    return [dict(zip(values, chosen)) for chosen in itertools.product(*values.values())]
+
+
+def _print_summary(options, found, results, summary):
+    """What `run` says about an experiment."""
+    from clkit import experiments, result
+    from clkit.papers.palette import MEMORY_LABELS
+
     about = results[0].about
     seeds, data = ", ".join(map(str, summary["seeds"])), about["stream"]["data"]
     if "test_share=" in data:

@@ -78,6 +78,15 @@ LINES = {
         "generator, reference",
         "generator, features alone",
     ],
+    "large": [
+        "resized once",
+        "loaded again",
+        "read in random order",
+        "images as bytes",
+        "resident after a tenth of the reading",
+        "resident at the end, against that",
+        "peak beyond the loaded program, against the images",
+    ],
 }
 
 

@@ -57,7 +57,7 @@ PACKAGES = {
         "engine": "torch numpy | tqdm filelock",
         "data": "torch numpy PIL tqdm | torchvision sklearn",
         "analysis": "torch numpy | sklearn scipy",
-        "experiments": "| joblib",
+        "experiments": "| joblib distributed",
     }.items()
 }
 

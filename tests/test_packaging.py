@@ -95,8 +95,8 @@ def test_every_pin_is_exact():
 @pytest.mark.parametrize("python", PYTHONS)
 def test_pins_hold_what_is_declared_and_satisfy_its_bounds(python, system):
     versions = pinned(python, system)
-    assert set(declared("dev")) <= set(versions)
-    for name, requirement in declared("dev").items():
+    assert set(declared("dask", "dev")) <= set(versions)
+    for name, requirement in declared("dask", "dev").items():
         assert len(requirement.specifier) == 1 and str(requirement.specifier).startswith(">="), name
         assert requirement.specifier.contains(versions[name]), (name, versions[name])
     assert [name for name in versions if CUDA.match(name)] == []
@@ -110,7 +110,7 @@ def test_conda_environment_agrees_with_the_pins():
     assert python in PYTHONS
     own = [line for line in nested["pip"] if not line.startswith("-")]
     assert [line for line in nested["pip"] if line.startswith("-")] == ["-r requirements.txt", "-e ."]
-    wanted = {name: pinned(python, "linux")[name] for name in declared("dev")}
+    wanted = {name: pinned(python, "linux")[name] for name in declared("dask", "dev")}
     assert {pin.name: next(iter(pin.specifier)).version for pin in pins("\n".join(own))} == wanted
     # Each package says what needs it.
     text = (ROOT / "environment.yml").read_text(encoding="utf-8")
@@ -119,7 +119,7 @@ def test_conda_environment_agrees_with_the_pins():
 
 def test_everything_installed_is_pinned_and_installed_as_pinned():
     versions, wrong = pinned(f"{sys.version_info[0]}.{sys.version_info[1]}", sys.platform), []
-    waiting, done = [(name, frozenset()) for name in declared("dev")], set()
+    waiting, done = [(name, frozenset()) for name in declared("dask", "dev")], set()
     while waiting:
         name, extras = waiting.pop()
         if (name, extras) in done or CUDA.match(name):
@@ -150,7 +150,7 @@ def imported(source):
 def undeclared(names):
     """The imported `names` that no requirement in pyproject.toml provides."""
     modules = {"scikit-learn": "sklearn"}
-    allowed = {"clkit", *sys.stdlib_module_names, *(modules.get(name, name) for name in declared())}
+    allowed = {"clkit", *sys.stdlib_module_names, *(modules.get(name, name) for name in declared("dask"))}
     allowed |= {name for name, bringer in BROUGHT.items() if bringer in declared()}
     return names - allowed
 

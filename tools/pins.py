@@ -29,8 +29,8 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings the same module 
 ROOT = Path(__file__).resolve().parent.parent
 PINS, PROJECT, HASHES = (ROOT / f for f in ("requirements.txt", "pyproject.toml", "requirements-hashes.txt"))
 COMPILE = (
-    "pip compile --universal --python-version 3.10 --extra dev --no-annotate --no-header --quiet "
-    "--generate-hashes"
+    "pip compile --universal --python-version 3.10 --extra dev --extra dask --no-annotate --no-header "
+    "--quiet --generate-hashes"
 ).split()
 HEAD = """\
 # The pins of requirements.txt with the sha256 of every file, and the CUDA packages of PyTorch for Linux.

@@ -12,9 +12,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from clkit.data.facts import DataError, reason, root, user_cache
 from clkit.data.images import ImageSet
 
 _FORMAT = 1
+SPACE = "free some space there, or set CLKIT_DATA to a folder on another disk"
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,7 @@ def through_cache(source: Source, read: Callable[[], tuple[ImageSet, ...]]) -> t
 
     Caches lie below the root, or in the user's own cache folder if the root is read-only.
     """
-    key = hashlib.sha256(os.fsencode(f"{os.path.realpath(source.folder)} {source.options}")).hexdigest()[:16]
-    home = root() if os.path.exists(root()) else root().parent
-    homes = (root(), user_cache()) if os.access(home, os.W_OK) else (user_cache(), root())
-    paths = [home / ".clkit-cache" / f"{source.name[:50]}-{key}.images" for home in homes]
+    paths = places(source, ".images")
     for path in paths:
         if os.path.isfile(path) and (sets := _load(path, source)):
             return sets
@@ -76,14 +75,21 @@ def through_cache(source: Source, read: Callable[[], tuple[ImageSet, ...]]) -> t
     return sets
 
 
+def places(source: Source, ending: str) -> list[Path]:
+    """Where the cache of a source may lie; a new one belongs to the first of these places."""
+    key = hashlib.sha256(os.fsencode(f"{os.path.realpath(source.folder)} {source.options}")).hexdigest()[:16]
+    home = root() if os.path.exists(root()) else root().parent
+    homes = (root(), user_cache()) if os.access(home, os.W_OK) else (user_cache(), root())
+    return [home / ".clkit-cache" / f"{source.name[:50]}-{key}{ending}" for home in homes]
+
+
 def _load(path: Path, source: Source) -> tuple[ImageSet, ...] | None:
     """The cached sets; None if the cache is stale or damaged, which is reported."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.readline(1000))
             if header["fingerprint"] != source.fingerprint:
-                changed = f"the files in {source.folder} have changed since they were cached"
-                print(f"{source.name}: {changed}, or are read in a new way; reading them", file=sys.stderr)
+                say_changed(source)
                 return None
             arrays = [np.load(file, allow_pickle=False) for _ in range(4)]
         sets = source.sets(arrays[::2], arrays[1::2])
@@ -97,26 +103,41 @@ def _load(path: Path, source: Source) -> tuple[ImageSet, ...] | None:
         return None
 
 
+def say_changed(source: Source) -> None:
+    changed = f"the files in {source.folder} have changed since they were cached"
+    print(f"{source.name}: {changed}, or are read in a new way; reading them", file=sys.stderr)
+
+
 def _save(path: Path, source: Source, sets: tuple[ImageSet, ...]) -> None:
     """Cache the sets; if the disk refuses, say so and continue, since the images are in memory."""
     header = {"fingerprint": source.fingerprint, "checksums": [loaded.checksum() for loaded in sets]}
+    try:
+        with written(path) as file:
+            file.write(json.dumps(header).encode() + b"\n")
+            for loaded in sets:
+                np.save(file, loaded.images.numpy(), allow_pickle=False)
+                np.save(file, loaded.labels.numpy(), allow_pickle=False)
+    except OSError as error:
+        fault = f"the decoded images could not be cached in {path.parent} ({reason(error)})"
+        print(f"{source.name}: {fault}, so the next load will read them again: {SPACE}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is flushed to disk and takes its place at the end of the block, or vanishes on an error.
+
+    What ended processes have left in the folder is removed.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in filter(_is_abandoned, path.parent.glob("*.part")):
             leftover.unlink(missing_ok=True)
         with part.open("xb") as file:
-            file.write(json.dumps(header).encode() + b"\n")
-            for loaded in sets:
-                np.save(file, loaded.images.numpy(), allow_pickle=False)
-                np.save(file, loaded.labels.numpy(), allow_pickle=False)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError as error:
-        fault = f"the decoded images could not be cached in {path.parent} ({reason(error)})"
-        cure = "free some space there, or set CLKIT_DATA to a folder on another disk"
-        print(f"{source.name}: {fault}, so the next load will read them again: {cure}", file=sys.stderr)
     finally:
         with contextlib.suppress(OSError):  # after success it has been renamed
             part.unlink()

@@ -1,4 +1,4 @@
-"""Class folders: image files, one folder per class, decoded once and cached.
+"""Class folders: image files, one folder per class, decoded once and cached; many large ones stay on disk.
 
     PATH/train/<class>/*  and  PATH/test/<class>/*      the two parts, with the same classes
     PATH/<class>/*                                      undivided: a random share of each class (test_share =
@@ -17,9 +17,10 @@ import io
 import math
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from clkit.data import cache, layout
+from clkit.data import cache, large, layout
 from clkit.data.facts import DataError, check_memory, explained, is_number, is_whole
 from clkit.data.images import HELD_OUT, ImageSet, stratified_split
 
@@ -220,15 +221,33 @@ def load_folder(
     apart = side if folder.held_out in ((), HELD_OUT) else [side, *folder.held_out]
     source = cache.Source(name, path, apart, folder.listing(), folder.names, folder.groups)
     labels = [np.array([file[0] for file in files], dtype=np.int64) for files in folder.files]
+    if side is not None and sum(map(len, labels)) * 3 * side**2 > large.IN_MEMORY:
+        return _on_disk(folder, source, labels, side)
     return cache.through_cache(source, lambda: source.sets(_decode(folder, name, side), labels))
+
+
+def _on_disk(folder: Folder, source: cache.Source, labels: list, side: int) -> tuple[ImageSet, ...]:
+    """The two sets, resized and left on disk."""
+
+    def make(channels: int) -> tuple[ImageSet, ...]:
+        decode = partial(_arrays, folder, source.name, side)
+        return large.through_blocks(source, labels, decode, (channels, side, side))
+
+    known = large.shape_of(source)
+    return make(known[0]) if known else _in_channels(make)
+
+
+def _in_channels(make: Callable[[int], object]) -> object:
+    """make(1) if every image is grey, else make(3)."""
+    try:
+        return make(1)
+    except _Coloured:
+        return make(3)
 
 
 def _decode(folder: Folder, name: str, side: int | None) -> list[np.ndarray]:
     """The images of both parts: two uint8 arrays (N, C, H, W). C is 1 if every image is grey, else 3."""
-    try:
-        return _decode_as(folder, name, side, channels=1)
-    except _Coloured:
-        return _decode_as(folder, name, side, channels=3)
+    return _in_channels(lambda channels: _decode_as(folder, name, side, channels))
 
 
 def _decode_as(folder: Folder, name: str, side: int | None, channels: int) -> list[np.ndarray]:
@@ -237,33 +256,44 @@ def _decode_as(folder: Folder, name: str, side: int | None, channels: int) -> li
     count = sum(map(len, folder.files))
     what = f"{name}: {count:,} images of {shape[2]}x{shape[1]} pixels"
     check_memory(what, count * math.prod(shape), "give a smaller side=N, to resize them to NxN pixels")
-    images = [np.empty((len(files), *shape), dtype=np.uint8) for files in folder.files]
-    targets = [image for array in images for image in array]  # views, to decode into
-    paths = [file[1] for files in folder.files for file in files]
+    parts = [(part, 0, len(files)) for part, files in enumerate(folder.files)]
+    return list(_arrays(folder, name, side, shape, parts))
 
-    def decode(start: int) -> int:
-        chunk = slice(start, start + _CHUNK)
-        for path, target in zip(paths[chunk], targets[chunk]):
-            image = decode_file(path, side, channels)
-            if image.shape != shape:
-                sizes = f"{path} is {image.shape[2]}x{image.shape[1]} but {first} is {shape[2]}x{shape[1]}"
-                cure = "give side=N to resize all of them to NxN pixels"
-                raise DataError(f"images differ in size: {sizes}: {cure}")
-            target[...] = image
-        return len(paths[chunk])
+
+def _arrays(folder: Folder, name: str, side: int | None, shape: tuple, wanted: list) -> Iterator[np.ndarray]:
+    """Images of this shape, uint8 (n, C, H, W), for each of `wanted`: (part, start, stop)."""
+    first = folder.files[0][0][1]
+
+    def decode(path: str, target: np.ndarray) -> None:
+        image = decode_file(path, side, shape[0])
+        if image.shape != shape:
+            sizes = f"{path} is {image.shape[2]}x{image.shape[1]} but {first} is {shape[2]}x{shape[1]}"
+            cure = "give side=N to resize all of them to NxN pixels"
+            raise DataError(f"images differ in size: {sizes}: {cure}")
+        target[...] = image
+
+    def decode_all(files: list, targets: np.ndarray) -> int:
+        for (_, path, _), target in zip(files, targets):
+            decode(path, target)
+        return len(files)
 
     workers = min(32, os.cpu_count() or 1)
+    total = sum(stop - start for _, start, stop in wanted)
     with (
-        tqdm(total=len(paths), desc=f"reading {name}", unit=" images", disable=None) as bar,
+        tqdm(total=total, desc=f"reading {name}", unit=" images", disable=None) as bar,
         ThreadPoolExecutor(workers) as pool,
     ):
         try:
-            for done in pool.map(decode, range(0, len(paths), _CHUNK)):
-                bar.update(done)
+            for part, start, stop in wanted:
+                files, images = folder.files[part][start:stop], np.empty((stop - start, *shape), np.uint8)
+                step = min(_CHUNK, -(-len(files) // workers))
+                chunks = [slice(k, k + step) for k in range(0, len(files), step)]
+                for done in pool.map(decode_all, [files[c] for c in chunks], [images[c] for c in chunks]):
+                    bar.update(done)
+                yield images
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return images
 
 
 class _Coloured(DataError):

@@ -1,19 +1,22 @@
-"""Images in memory: ImageSet, its batches, and a split by class.
+"""ImageSet, its batches, and a split by class.
 
 An ImageSet is one uint8 tensor of images and one int64 tensor of labels on one device. A batch indexes into
-them and copies only its own images.
+them and copies only its own images. Images that do not fit into memory stay on disk, as OnDisk.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from clkit.data.facts import DataError, check_memory, is_whole
+from clkit.data.on_disk import OnDisk, followed_by, taken
 
 CHUNK = 2**26  # pixels that are resized at a time
 HELD_OUT = (0.2, 0)  # default share and seed of the test set of undivided data: the division never varies
@@ -22,17 +25,17 @@ HELD_OUT = (0.2, 0)  # default share and seed of the test set of undivided data:
 class ImageSet:
     """Images and labels on one device.
 
-    images: uint8 (N, C, H, W); labels: int64 (N,), below len(names); names, groups: the classes' display
-    names and superclasses, groups may be None; name: of the data set; single_pass: the images can be iterated
-    over only once, as in online learning; ordered: `batches` never shuffles them. DataError if types or sizes
-    do not match. `n_samples` counts the images that `batches` has yielded so far; `smallest` is the fewest
-    images that a batch may have, 2 for a network whose batch normalisation cannot learn from one; `shape` and
-    `classes` are what a network is built from.
+    images: uint8 (N, C, H, W), a tensor or OnDisk; labels: int64 (N,), below len(names); names, groups: the
+    classes' display names and superclasses, groups may be None; name: of the data set; single_pass: the
+    images can be iterated over only once, as in online learning; ordered: `batches` never shuffles them.
+    DataError if types or sizes do not match. `n_samples` counts the images that `batches` has yielded so far;
+    `smallest` is the fewest images that a batch may have, 2 for a network whose batch normalisation cannot
+    learn from one; `shape` and `classes` are what a network is built from.
     """
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | OnDisk,
         labels: Tensor,
         names: Sequence[str],
         groups: Sequence[str] | None = None,
@@ -40,7 +43,7 @@ class ImageSet:
         single_pass: bool = False,
         ordered: bool = False,
     ):
-        if not (torch.is_tensor(images) and torch.is_tensor(labels)):
+        if not (isinstance(images, Tensor | OnDisk) and torch.is_tensor(labels)):
             kinds = f"{type(images).__name__} and {type(labels).__name__}"
             raise DataError(f"images and labels must be torch tensors, not {kinds}: use torch.from_numpy")
         if images.dtype != torch.uint8 or images.dim() != 4:
@@ -85,12 +88,12 @@ class ImageSet:
     def device(self) -> torch.device:
         return self.images.device
 
-    def _with(self, images: Tensor, labels: Tensor) -> ImageSet:
+    def _with(self, images: Tensor | OnDisk, labels: Tensor) -> ImageSet:
         made = ImageSet(images, labels, self.names, self.groups, self.name, self.single_pass, self.ordered)
         made.smallest = self.smallest
         return made
 
-    def like(self, images: Tensor, labels: Tensor) -> ImageSet:
+    def like(self, images: Tensor | OnDisk, labels: Tensor) -> ImageSet:
         """A set of other images of the same classes, for a method that stores what it has seen.
 
         Images drawn from it count as drawn from this set too.
@@ -98,6 +101,10 @@ class ImageSet:
         made = ImageSet(images, labels, self.names, self.groups, self.name)
         made._origin, made.smallest = self, self.smallest
         return made
+
+    def followed_by(self, images: Tensor, labels: Tensor) -> ImageSet:
+        """The set `like` this one of its images and then others, such as a memory's: (M, C, H, W), (M,)."""
+        return self.like(followed_by(self.images, images), torch.cat([self.labels, labels]))
 
     def to(self, device: torch.device | str) -> ImageSet:
         """The same set on another device; no copy if it is there already."""
@@ -110,7 +117,7 @@ class ImageSet:
         if not isinstance(index, slice):
             index = torch.as_tensor(index, device=self.device)
             index = index if index.dtype == torch.bool else index.long()
-        return self._with(self.images[index], self.labels[index])
+        return self._with(taken(self.images, index), self.labels[index])
 
     def resized(self, side: int) -> ImageSet:
         """The same images brought to side x side pixels: bilinear, antialiased where they become smaller."""
@@ -125,17 +132,25 @@ class ImageSet:
         return self._with(torch.cat(parts), self.labels)
 
     def digest(self) -> str:
-        """sha256 (hex) of the shape, the images and the labels as they are now."""
-        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        for tensor in (self.images, self.labels):
-            digest.update(tensor.cpu().contiguous().numpy())
-        return digest.hexdigest()
+        """sha256 (hex) of the shape, the images and the labels as they are now.
+
+        Of images on disk, which nobody can write into, the names of their files count instead.
+        """
+        return self._sha256(self.images.marks() if isinstance(self.images, OnDisk) else [self.images])
 
     def checksum(self) -> str:
-        """The digest, computed once."""
+        """sha256 (hex) of the shape, the images and the labels, computed once."""
         if self._checksum is None:
-            self._checksum = self.digest()
+            on_disk = isinstance(self.images, OnDisk)
+            each = max(1, CHUNK // self.images.shape[1:].numel())
+            self._checksum = self._sha256(self.images.split(each) if on_disk else [self.images])
         return self._checksum
+
+    def _sha256(self, images: Iterable[Tensor | np.ndarray | bytes]) -> str:
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for part in itertools.chain(images, [self.labels]):
+            digest.update(part.cpu().contiguous().numpy() if torch.is_tensor(part) else part)
+        return digest.hexdigest()
 
     def batches(
         self,

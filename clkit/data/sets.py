@@ -35,8 +35,9 @@ def load(name: str, **options) -> tuple[ImageSet, ...]:
     """(train, test) ImageSets of a named data set, on the CPU; see the top of this file for the names.
 
     Options: side=N, which resizes to NxN pixels, antialiased (images of class folders are first cropped to
-    their central square); for undivided class folders test_share and split_seed, which are always part of
-    the set's name; for shapes those of shapes.draw. Class folders are numbered in the alphabetical order of
+    their central square, and stay on disk if they would take over 2 GB of memory: large.py); for undivided
+    class folders test_share and split_seed, which are always part of the set's name; for shapes those of
+    shapes.draw. Class folders are numbered in the alphabetical order of
     the folders; images are grey (C = 1) if all of them are, else RGB, upright, and on white where they are
     transparent (folders.py). DataError if the set is unknown, absent or damaged, or too large for memory.
     """

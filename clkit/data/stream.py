@@ -23,6 +23,7 @@ from torch import Tensor
 
 from clkit.data.facts import is_number, is_whole
 from clkit.data.images import ImageSet, members_of
+from clkit.data.on_disk import OnDisk, taken
 from clkit.errors import ClkitError, did_you_mean
 
 
@@ -66,7 +67,7 @@ class Stream:
 
     The images are sorted by task once. A Task's set is a window on them, since copies would double the
     memory; writing into it changes the stream. The window's storage ends with the task, so it gives no access
-    to other images.
+    to other images. Images on disk are not copied at all, and a Task's set has the numbers of its own.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Stream:
         tasks = torch.bucketize(labels[index], ends, right=True)
         index = index[torch.argsort(tasks, stable=True)]
         counts = torch.bincount(tasks, minlength=len(self.seen)).tolist()
-        images, labels = source.images.index_select(0, index), labels.index_select(0, index)
+        images, labels = taken(source.images, index), labels.index_select(0, index)
         chosen = ImageSet(images, labels, self.names, self.groups, source.name)
         return chosen, tuple(itertools.accumulate(counts))
 
@@ -210,13 +211,14 @@ def read_order(path: str | Path) -> list[str]:
     return names
 
 
-def _bounded(tensor: Tensor, start: int, stop: int) -> Tensor:
+def _bounded(tensor: Tensor | OnDisk, start: int, stop: int) -> Tensor | OnDisk:
     """tensor[start:stop] on the same memory, as a tensor whose storage is that part alone.
 
     A slice leads back to the whole through `_base` and `untyped_storage()`; a tensor from DLPack does not.
     """
-    part = tensor[start:stop]
-    return torch.from_dlpack(part) if part.device.type in ("cpu", "cuda") else part
+    part = taken(tensor, slice(start, stop))
+    alone = torch.is_tensor(part) and part.device.type in ("cpu", "cuda")
+    return torch.from_dlpack(part) if alone else part
 
 
 def _check_sets(train: ImageSet, test: ImageSet) -> None:

@@ -123,13 +123,15 @@ def run_experiment(
     replace=False,
     tasks=None,
     order=None,
+    scheduler=None,
 ):
     """Run all seeds of an experiment; list of Results in the order of `seeds`.
 
     jobs: processes to spread the seeds over; results do not depend on it.   out: folder to write the record
     to; replace: overwrite a record there even if it holds other seeds.   record: trace tables to record, by
     default those of the experiment.   progress: show bars; None means in a terminal or notebook, and never
-    with several jobs.   every: seconds between checkpoints.   tasks, order: of own data.
+    with several jobs.   every: seconds between checkpoints.   tasks, order: of own data.   scheduler: "dask",
+    for a Dask cluster of `jobs` processes, the address of one, or a Cluster that is connected.
     """
     from clkit.result import check_replaces, save
 
@@ -143,7 +145,12 @@ def run_experiment(
         _check_writable(out)
         if not replace:
             check_replaces(out / found.stem, seeds)
-    if (jobs := min(jobs, len(seeds))) == 1:
+    if scheduler is not None:
+        from clkit.experiments.cluster import connected
+
+        with connected(scheduler, jobs) as cluster:
+            results = cluster.finish(_seed_result, _calls(found, seeds, device, record, every))
+    elif (jobs := min(jobs, len(seeds))) == 1:
         results = [run_seed_of(found, s, device, record, progress, every)[1] for s in seeds]
     else:
         results = _in_processes(found, seeds, jobs, device, record, every)
@@ -178,13 +185,27 @@ def _check_writable(out: Path) -> None:
 # ---- several processes
 
 
+def begin(cluster, found: Experiment, seeds, device="auto", record=None, every=60.0):
+    """Hand the seeds of an experiment to a Cluster, so that `run_experiment` finds them under way."""
+    cluster.begin(_seed_result, _calls(found, found.seeds if seeds is None else seeds, device, record, every))
+
+
+def _calls(found, seeds, *options) -> dict:
+    """{run folder: arguments of `_seed_result`}."""
+    found.learner, found.config  # noqa: B018, they travel with it: another process may not find them
+    entered = _entered(found)
+    return {
+        str(run_folder(found, seed, options[1])): (os.getpid(), entered, found, seed, *options)
+        for seed in seeds
+    }
+
+
 def _in_processes(found, seeds, jobs, *options):
     """The Results of the seeds, computed by `jobs` processes, which end when this one does."""
     stream_of(found.stream_row, seeds[0])  # report faults in the data once, here
-    found.learner, found.config  # noqa: B018, they travel with it: another process may not find them
     from joblib import Parallel, delayed
 
-    work = (delayed(_seed_result)(os.getpid(), _entered(found), found, seed, *options) for seed in seeds)
+    work = (delayed(_seed_result)(*call) for call in _calls(found, seeds, *options).values())
     try:
         return Parallel(n_jobs=jobs)(work)
     except BrokenProcessPool:

@@ -3,8 +3,8 @@
 A benchmark DATA-N-T has N classes in the first task and T tasks after it. CIFAR-100 has the class order of
 the authors' code, ImageNet-Subset (100 classes) that of FACIL (Masana et al. 2023), because paper and code
 name different subsets. At the laptop size images have 16x16 pixels, with at most 200 for training in a class,
-and the network is narrow. ImageNet is read from class folders, whose images are resized to 256x256 pixels and
-stay in memory: 26 GB for 100 classes, ten times as much for 1,000.
+and the network is narrow. ImageNet is read from class folders, whose images are resized to 256x256 pixels
+once and stay on disk: 26 GB for 100 classes, ten times as much for 1,000.
 """
 
 from clkit.papers import class_orders

@@ -22,6 +22,7 @@ from clkit.methods import LEARNERS
 from tests.bench import arm as arm_beside
 from tests.bench import dgm as dgm_beside
 from tests.bench import gfr as gfr_beside
+from tests.bench import large as large_beside
 from tests.bench import mfgr as mfgr_beside
 from tests.bench import spacenet as spacenet_beside
 from tests.bench.measure import interleaved, line, paired
@@ -269,4 +270,5 @@ ROWS = {
     "dgm": dgm,
     "mfgr": mfgr,
     "gfr": gfr,
+    "large": large_beside.large,
 }

@@ -86,8 +86,7 @@ class ICaRL(Learner):
         config, first, images = self.config, task.first, task.train
         teacher = frozen(self.net) if first and config.distil else None
         if first and config.replay:
-            images = images.like(torch.cat([images.images, self.memory.images]),
-                                 torch.cat([images.labels, self.memory.labels]))
+            images = images.followed_by(self.memory.images, self.memory.labels)
         optimizer = torch.optim.Adam(self.net.parameters(), lr=config.lr, fused=True)
         for epoch in trace.epochs("classifier", config.epochs, optimizer):
             total, batches = 0.0, images.batches(config.batch_size)

@@ -89,8 +89,7 @@ class ICaRLCE(Learner):
         teacher = frozen(self.net) if first and config.distil else None
         self.redraw(task)
         if first and config.replay:
-            images = images.like(torch.cat([images.images, self.memory.images]),
-                                 torch.cat([images.labels, self.memory.labels]))
+            images = images.followed_by(self.memory.images, self.memory.labels)
         optimizer = sgd(self.net.parameters(), config)
         for epoch in trace.epochs("classifier", config.epochs, optimizer):
             decay(optimizer, config, epoch)

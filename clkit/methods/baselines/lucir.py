@@ -126,8 +126,7 @@ class LUCIR(Learner):
         teacher = frozen(self.net) if first and config.distil else None
         self.net.head.grow(self.rows(task))
         if first and config.replay:
-            images = images.like(torch.cat([images.images, self.memory.images]),
-                                 torch.cat([images.labels, self.memory.labels]))
+            images = images.followed_by(self.memory.images, self.memory.labels)
         optimizer = sgd([p for p in self.net.parameters() if p.requires_grad], config)
         for epoch in trace.epochs("classifier", config.epochs, optimizer):
             decay(optimizer, config, epoch)

@@ -97,8 +97,7 @@ class ICaRLSGD(Learner):
     def train_network(self, task, old, generator, trace):
         """The loop of the network, on the images of the task and all exemplars."""
         config, first = self.config, task.first
-        images = task.train.like(torch.cat([task.train.images, self.memory.images]),
-                                 torch.cat([task.train.labels, self.memory.labels]))
+        images = task.train.followed_by(self.memory.images, self.memory.labels)
         batches = config.batches(images)
         optimizer, schedule = config.sgd(self.net.parameters(), task, len(batches))
         objects = () if generator is None else (generator,)
