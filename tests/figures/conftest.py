@@ -24,7 +24,7 @@ def wanted():
     found += [
         ("er/split-mnist", "paper", {"memory": m}) for m in baselines.MEMORIES if m != baselines.OWN_MEMORY
     ]
-    found += [("joint/split-shapes", "paper", None), ("rehearsal/split-mnist", "paper", {"lr": 0.01})]
+    found += [("joint/shapes-siblings", "paper", None), ("rehearsal/split-mnist", "paper", {"lr": 0.01})]
     found += [(f"{m}/split-fashion", "paper", None) for m in fashion.split()]
     found += [(name, "paper", o) for _, name, o in spacenet.ABLATIONS + spacenet.PIXELS]
     found += [(f"{m}/cifar10-100", "laptop", None) for m in spacenet.CIFAR["methods"]]
