@@ -9,9 +9,9 @@ import pytest
 from clkit import experiments, figures, papers
 from clkit.engine.provenance import record_key, revision_of, settings_of
 from clkit.experiments import places
-from clkit.figures import arm, baselines, dgm, spacenet
+from clkit.figures import arm, baselines, dgm, gfr, spacenet
 from clkit.result import save
-from tests.builders import by_epoch, cosines, generative, made, online, sparse
+from tests.builders import by_epoch, cosines, generative, made, online, recalling, sparse
 
 SHORT = {"train_per_class": 1, "test_per_class": 2}  # of each class of the shapes
 
@@ -33,7 +33,7 @@ def wanted():
     found += [(arm.SWEEP[0], "paper", arm.with_diversity(w)) for w in arm.SWEEP[1]]
     strengths = [{"strength": s} if s != baselines.OWN_STRENGTH else None for s in baselines.STRENGTHS]
     found += [("ewc/split-mnist", baselines.STRENGTHS_AT, o) for o in strengths]
-    found += generated()
+    found += [*generated(), *of_features()]
     return list({(n, p, str(o)): (n, p, o) for n, p, o in found}.values())
 
 
@@ -41,6 +41,15 @@ def generated():
     """Those of DGM and of the methods beside it."""
     found = [(f"{method}/{dgm.runs.MNIST}", dgm.runs.SIZE, None) for method in dgm.runs.SCORED["test"]]
     return found + [(name, dgm.runs.SIZE, overrides) for _, name, overrides in (*dgm.ABLATIONS, dgm.ALIKE)]
+
+
+def of_features():
+    """Those of GFR and of the methods beside it."""
+    methods = dict.fromkeys((*gfr.runs.PRINTED, *gfr.runs.PARTS, *gfr.runs.FROZEN))
+    found = [(f"{method}/{gfr.runs.SHAPES}", "teach", None) for method in methods]
+    rows = [*gfr.runs.TABLE_2.values(), *gfr.runs.TABLE_3.values()]
+    found += [(name, "teach", overrides) for _, name, overrides in rows]
+    return found + [(f"{method}/{gfr.runs.FOUR}", "teach", None) for method in gfr.runs.COMPARED]
 
 
 def put(folder, name, preset, overrides, skill, seeds=(0, 1)):
@@ -85,11 +94,19 @@ def _made(found, seed, skill):
         counts = {"weights": np.array([500, 600 + seed]), "biases": np.array([30, 30])}
         result.trace["network"] = {"task": np.arange(2), "activations": active, **counts}
         return result
+    if found.method in gfr.runs.COMPARED or found.method in ("gfr-gaussian", "gfr-replay"):
+        return recalling(found.method, seed, recalls="distill" not in found.method, each=8, **options)
     if found.benchmark == dgm.runs.MNIST and found.method != "joint-d":
         own = found.method.startswith("dgm")
         return generative(found.method, seed, fixed=own, grows=own, kept=seed == 0, **options)
     groups = [f"g{k // 5}" for k in range(sum(options["sizes"]))] if "shapes" in found.data else None
-    result = made(found.method, seed, joint=found.method in ("joint", "stationary"), groups=groups, **options)
+    result = made(
+        found.method,
+        seed,
+        joint=found.method in ("joint", "stationary", "gfr-joint"),
+        groups=groups,
+        **options,
+    )
     if found.method == "joint-d":
         result.trace["progress"] = by_epoch(result)
     return result

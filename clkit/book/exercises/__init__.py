@@ -28,6 +28,13 @@ from clkit.book.exercises.nb05 import (
     divergence_solution,
     diversity_solution,
 )
+from clkit.book.exercises.nb06 import (
+    balance_solution,
+    check_balance,
+    check_gaussians,
+    check_kept,
+    gaussians_solution,
+)
 from clkit.book.exercises.nb08 import (
     check_gained,
     check_reserve,
