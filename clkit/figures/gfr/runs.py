@@ -92,7 +92,8 @@ def half_first(benchmarks, methods):
     if shown:
         return shown, records, f"Shown: {'; '.join(said)}.{_absent(shown, methods)}"
     rows = [(m, f"{m}/{SHAPES}", None) for m in methods]
-    records, groups, _, absent = needed(rows, ("teach",))
+    records, groups, *_ = needed(rows, ("teach",))
+    absent = _absent({SHAPES: groups}, methods)
     if SHAPES in benchmarks:
         return {SHAPES: groups}, records, scale() + absent
     command = experiments.exact_experiment(f"gfr/{benchmarks[0]}", "laptop").command
