@@ -347,6 +347,28 @@ def compared(method="er", seed=0, layers=LAYERS, **options):
     return result
 
 
+def recalling(method="gfr", seed=0, *, each=4, width=3, recalls=True, **options):
+    """A `compared` Result with the trace table "features" of clkit.analysis.features."""
+    result = compared(method, seed, **options)
+    random, classes = np.random.default_rng([seed, 29]), len(result.names)
+    rows, stages = {}, len(result.seen)
+    for stage, seen in enumerate(result.seen.tolist()):
+        known = seen if stage < stages - 1 else int(result.seen[-2])
+        labels = np.repeat(np.arange(min(10, seen)), each)
+        real = random.normal(size=(len(labels), width)) + 3 * labels[:, None]
+        means = np.full((classes, width), np.nan)
+        means[:seen] = 3.0 * np.arange(1, seen + 1)[:, None] + random.normal(size=(seen, width)) * stage
+        recognised = np.full(classes, np.nan)
+        if recalls:
+            recognised[:known] = random.uniform(0.5, 1, known)
+        drawn = real[labels < known] + 0.5 if recalls else np.zeros((0, width))
+        row = {"labels": labels, "real": real, "generated": drawn, "means": means, "recognised": recognised}
+        for name, value in (row | {"future": np.array(0.0)}).items():
+            rows.setdefault(name, []).append(value)
+    result.trace["features"] = {"task": np.arange(stages), **rows}
+    return result
+
+
 # ---- parts of a drawing
 
 

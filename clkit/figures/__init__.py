@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 
 from clkit.errors import did_you_mean
 from clkit.experiments import REPO_ROOT, PresetError
-from clkit.figures import arm, baselines, dgm, growth, mfgr, spacenet
+from clkit.figures import arm, baselines, dgm, gfr, growth, mfgr, spacenet
 from clkit.figures.of_records import figures_of
 from clkit.figures.picture import FigureSpec, few_colours
 from clkit.result import write_atomically
@@ -25,7 +25,8 @@ __all__ = ["FIGURES", "FORMATS", "OUT", "FigureSpec", "build", "build_from", "wr
 OUT = REPO_ROOT / "figures"
 DPI = 150
 FORMATS = ("pdf", "svg", "png")
-FIGURES = baselines.FIGURES | spacenet.FIGURES | arm.FIGURES | dgm.FIGURES | mfgr.FIGURES | growth.FIGURES
+PAPERS = spacenet, arm, gfr, mfgr, dgm
+FIGURES = baselines.FIGURES | {k: v for paper in PAPERS for k, v in paper.FIGURES.items()} | growth.FIGURES
 
 
 def build(names=None, out=OUT, formats=("png",)):

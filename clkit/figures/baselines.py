@@ -270,7 +270,7 @@ def shapes_samples():
 
 def shapes_confusion():
     """Families against siblings: what a network trained on all classes at once gets wrong."""
-    records, groups = records_of("split-shapes", "joint")
+    records, groups = records_of("shapes-siblings", "joint")
     seeds = groups["joint"]
     figure, axes = panels(10.4, 4.9, 2, width_ratios=(1.25, 1))
     plots.plot_confusion(seeds, by_group=True, ax=axes[0])

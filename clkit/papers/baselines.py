@@ -50,7 +50,7 @@ BENCHMARKS = {
         "laptop": Benchmark("cifar10", PAIRS, stream={"max_per_class": 500}),
         "paper": Benchmark("cifar10", PAIRS),
     },
-    "split-shapes": {
+    "shapes-siblings": {
         "smoke": Benchmark("shapes", PAIRS, {"families": 2}, {"max_per_class": 20}, interleave_families=True),
         "teach": Benchmark("shapes", (4,) * 5, {"families": 4}, interleave_families=True),
         "laptop": "paper",
@@ -80,7 +80,7 @@ SETTINGS = {
     "split-cifar10": {**_CONVNET, "laptop": {"net": "resnet18", "epochs": 5},
                       "paper": {"net": "resnet18", "epochs": 20}},
     # from no paper: the whole set and a residual network
-    "split-shapes": {**_CONVNET, "paper": {"net": "resnet18", "epochs": 10}},
+    "shapes-siblings": {**_CONVNET, "paper": {"net": "resnet18", "epochs": 10}},
     "shapes-families": {**_CONVNET, "paper": {"net": "resnet18", "epochs": 10}},
     "cifar10-100": {                                    # Zenke et al. (2017)
         "smoke": {"net": "convnet", "epochs": 1, "batch_size": 32},
@@ -101,7 +101,7 @@ SETTINGS = {
 }
 
 _SPLITS = ("split-digits", "split-mnist", "split-fashion")
-_ALL = (*_SPLITS, "split-cifar10", "split-shapes", "shapes-families")
+_ALL = (*_SPLITS, "split-cifar10", "shapes-siblings", "shapes-families")
 RUNS = {
     **dict.fromkeys(("finetune", "joint", "lwf"), (*_ALL, "cifar10-100")),
     **dict.fromkeys(("cumulative", "lwf-multihead", "er"), _ALL),
@@ -122,7 +122,7 @@ SEEDS = {                                               # the SpaceNet paper use
     ("icarl/split-mnist", "paper"): TEN,
     ("icarl/split-fashion", "paper"): (0, 1, 2),        # hours or many minutes each
     ("dgr/split-fashion", "paper"): (0,),
-    ("split-shapes", "paper"): (0,),
+    ("shapes-siblings", "paper"): (0,),
     ("shapes-families", "paper"): (0,),
 }
 

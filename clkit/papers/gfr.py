@@ -1,10 +1,11 @@
 """GFR (Liu et al. 2020): its variants, and the benchmarks that begin with half of the classes.
 
-A benchmark DATA-N-T has N classes in the first task and T tasks after it. CIFAR-100 has the class order of
-the authors' code, ImageNet-Subset (100 classes) that of FACIL (Masana et al. 2023), because paper and code
-name different subsets. At the laptop size images have 16x16 pixels, with at most 200 for training in a class,
-and the network is narrow. ImageNet is read from class folders, whose images are resized to 256x256 pixels
-once and stay on disk: 26 GB for 100 classes, ten times as much for 1,000.
+A benchmark DATA-N-T has N classes in the first task and T tasks after it; split-shapes has half of its
+classes in the first task and five tasks after it. CIFAR-100 has the class order of the authors' code,
+ImageNet-Subset (100 classes) that of FACIL (Masana et al. 2023), because paper and code name different
+subsets. At the laptop size images have 16x16 pixels, with at most 200 for training in a class, and the
+network is narrow. ImageNet is read from class folders, whose images are resized to 256x256 pixels once and
+stay on disk: 26 GB for 100 classes, ten times as much for 1,000.
 """
 
 from clkit.papers import class_orders
@@ -37,7 +38,7 @@ _IMAGENET = class_orders.gfr(1000)
 _LARGE = {"side": 256}
 FIVE, TEN, TWENTY_FIVE = (50, *(10,) * 5), (50, *(5,) * 10), (50, *(2,) * 25)
 BENCHMARKS = {
-    "shapes-10-5": {                                    # 20 classes; at the size of the paper 50 + 5 x 10
+    "split-shapes": {                                   # 20 classes; at the size of the paper 100
         "smoke": _SMOKE,
         "teach": Benchmark("shapes", (10, *(2,) * 5), _EASY),
         "laptop": "paper",
@@ -123,7 +124,7 @@ _PHOTOS = {"net": "resnet18-large", "augment": "zoom", "view": 224, "epochs": 10
 _ON_CIFAR = {**_SHAPES, "laptop": _LAPTOP, "paper": {}}
 _ON_IMAGENET = {**_SHAPES, "laptop": {**_LAPTOP, **IMAGENET_MEAN}, "paper": _PHOTOS}
 SETTINGS = {
-    "shapes-10-5": {**_SHAPES, "laptop": "paper", "paper": _NARROW},
+    "split-shapes": {**_SHAPES, "laptop": "paper", "paper": _NARROW},
     "cifar100-50-5": _ON_CIFAR,
     "cifar100-50-10": _ON_CIFAR,
     "cifar100-50-25": _ON_CIFAR,
@@ -136,21 +137,27 @@ SETTINGS = {
     "imagenet1000-500-25": _ON_IMAGENET,
 }
 
-_SMALLER = ("shapes-10-5", "cifar100-4", "cifar100-50-5", "cifar100-50-10", "cifar100-50-25")
+_SMALLER = ("split-shapes", "cifar100-4", "cifar100-50-5", "cifar100-50-10", "cifar100-50-25")
 RUNS = {
     **dict.fromkeys(("gfr-gaussian-scalar", "gfr-gaussian-full", "gfr-distill", "gfr-replay"), _SMALLER),
     **dict.fromkeys(("gfr-ewc", "gfr-mas"), _SMALLER[:2]),
 }
 
-SEEDS = {("shapes-10-5", "paper"): (0,), **{(name, "laptop"): (0, 1, 2) for name in BENCHMARKS}}
+SEEDS = {
+    ("split-shapes", "teach"): (0, 1, 2, 3, 4),
+    ("split-shapes", "paper"): (0,),
+    **{(name, "laptop"): (0, 1, 2) for name in BENCHMARKS},
+}
 
 TABLES = {
     "loss": Table(),
     "drift": Table(),
     "features": Table(first_seed_columns=("real", "generated", "means"), variants=False, probe="features",
                       large="features of ten classes and means of all, after each task, of the first seed"),
+    "similarity": Table(variants=False, history="similarity", only=("gfr", "gfr-distill", "gfr-finetune"),
+                        unless=tuple(name for name in BENCHMARKS if name not in _SMALLER[:2])),
 }
 
-MINUTES = {("gfr/shapes-10-5", "teach"): 1.4, ("gfr-distill/shapes-10-5", "teach"): 1.0}
+MINUTES = {("gfr/split-shapes", "teach"): 1.4, ("gfr-distill/split-shapes", "teach"): 1.0}
 
 PAPER = Paper("GFR", "Liu et al. 2020", VARIANTS, SETTINGS, BENCHMARKS, RUNS, TABLES, SEEDS, MINUTES)

@@ -48,32 +48,33 @@ _HALF = {"epochs": 30, "milestones": (24,)}
 _FEW = {"smoke": {"importance_images": 20}, "teach": {**_HALF, "importance_images": 200},
         "laptop": {"importance_images": 1000}}
 SETTINGS = {
-    "shapes-10-5": {**_SHAPES, "laptop": "paper", "paper": _NARROW},
+    "split-shapes": {**_SHAPES, "laptop": "paper", "paper": _NARROW},
     "cifar100-4": _ON_CIFAR,
     "cifar100-50-5": _ON_CIFAR,
     "cifar100-50-10": _ON_CIFAR,
     "cifar100-50-25": _ON_CIFAR,
     "fetril/*": {"smoke": {"head_epochs": 2}, "teach": {"head_epochs": 20}},
     "lucir/*": _SGD,
-    "lucir/shapes-10-5": _SGD_ON_SHAPES,
+    "lucir/split-shapes": _SGD_ON_SHAPES,
     "lucir-nme/*": _SGD,
-    "lucir-nme/shapes-10-5": _SGD_ON_SHAPES,
+    "lucir-nme/split-shapes": _SGD_ON_SHAPES,
     "icarl-cnn/*": _SGD,
-    "icarl-cnn/shapes-10-5": _SGD_ON_SHAPES,
+    "icarl-cnn/split-shapes": _SGD_ON_SHAPES,
     "icarl-nme/*": _SGD,
-    "icarl-nme/shapes-10-5": _SGD_ON_SHAPES,
+    "icarl-nme/split-shapes": _SGD_ON_SHAPES,
     "lwf-max/*": {"teach": _HALF},
     "ewc-max/*": _FEW,
     "mas-max/*": _FEW,
 }
 
-_HALF_FIRST = ("shapes-10-5", "cifar100-50-5", "cifar100-50-10", "cifar100-50-25")
+_HALF_FIRST = ("split-shapes", "cifar100-50-5", "cifar100-50-10", "cifar100-50-25")
 RUNS = dict.fromkeys(("fecam-common", "ncm"), _HALF_FIRST)
 
 TABLES = {
     "loss": Table(),
     "translation": Table(only=("fetril",)),
     "heads": Table(only=("lwf-max", "ewc-max", "mas-max")),
+    "similarity": Table(variants=False, history="similarity", only=("lwf-max",), unless=_HALF_FIRST[1:]),
 }
 
 PAPER = Paper("class-incremental methods", "Hou et al. 2019, and the authors named in each method's file",

@@ -59,6 +59,7 @@ from clkit.plots.dgm import (
     unchanged,
     weights,
 )
+from clkit.plots.features import forgetting_course, plot_drift, plot_forgetting_course, plot_stages
 from clkit.plots.frame import PlotError, grouped, kind, memory_of, provenance, stamp, warning
 from clkit.plots.growth import (
     beside_weights,

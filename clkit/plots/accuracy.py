@@ -163,10 +163,10 @@ def plot_averages(results, *, over="tasks", top=1, x="tasks", legend=True, ax=No
     y = "average accuracy (%)" + (", over images" if over == "images" else "")
     y = y if top == 1 else f"top-{top} accuracy (%)"
     score = {"score": lambda r: r.averages(over) if top == 1 else r.top(top), "y": y}
-    return _curves(frame.same_tasks(results), **score, legend=legend, ax=ax, x=x, height=3.8)
+    return curves(frame.same_tasks(results), **score, legend=legend, ax=ax, x=x, height=3.8)
 
 
-def _curves(groups, score, y, legend, ax, *, x="tasks", height=3.6, dotted=None):
+def curves(groups, score, y, legend, ax, *, x="tasks", height=3.6, dotted=None):
     """Curves over learned tasks or classes, one line per method.
 
     score(Result) returns (R,) fractions; dotted: (T,) fractions of a reference curve.
@@ -217,7 +217,7 @@ def plot_newest(results, *, legend=True, ax=None):
     def shares(r):
         return [r.newest_share(s) for s in range(len(r.seen))]
 
-    return _curves(groups, shares, y, legend, ax, dotted=true)
+    return curves(groups, shares, y, legend, ax, dotted=true)
 
 
 def plot_task(results, task=0, *, legend=True, ax=None):
@@ -226,7 +226,7 @@ def plot_task(results, task=0, *, legend=True, ax=None):
     tasks = frame.first(groups).tasks
     if not 0 <= task < tasks:
         raise PlotError(f"there are {tasks} tasks, numbered from 0: there is no task {task}")
-    return _curves(groups, lambda r: r.accuracy()[:, task], f"accuracy on task {task + 1} (%)", legend, ax)
+    return curves(groups, lambda r: r.accuracy()[:, task], f"accuracy on task {task + 1} (%)", legend, ax)
 
 
 def _points(ax, at, scores, look):

@@ -91,6 +91,7 @@ STRONGER = [Ends(0.19, 0.97), Ends(0.21, 0.99)]
 GAINED = grown((2604, 2512, 620), (11, 1, 3))
 ROOM = run_of([80] * 9 + [40])
 NOTHING = [[], []]
+GFR_KEPT = {"GFR": 70.0, "distillation only": 5.0, "replay only": 0.0}
 SIMILAR = {"units permuted": 1.0, "images shuffled": 0.06, "noise added": 0.45}
 WIDER = widened([100, 150, 200, 230, 250], [1000, 2000, 3000, 4000, 5000])  # 2.5 times, 5 times
 OLD_CLASSES = recalled(NOTHING, *[[[(k, 1), (k - 1, 1)]] * 2 for k in (1, 3, 5, 7)])
@@ -268,6 +269,25 @@ PREDICTIONS = {
             ((NAN, 1, 3), "gains no inputs"),
             ((..., ..., ...), "for layer 1 and layer 2 and layer 3"),
             ((11, 1, None), "for layer 3"),
+        ],
+    ),
+    "kept": (
+        lambda answer: exercises.check_kept({k: answer[i] for i, k in enumerate(GFR_KEPT)}, GFR_KEPT),
+        [(70, 5, 0), (65.0, "10 %", "0"), (np.float32(80), [12], 3), tuple(torch.tensor([60, 0, 0]))],
+        [
+            ((70, 40, 0), "that never sees an old class"),
+            ((70, 70, 70), "that never sees an old class"),
+            ((70, 5, 40), "for an old image by now"),
+            ((40, 5, 0), "they still fit"),
+            ((0, 0, 0), "they still fit"),
+            ((95, 5, 0), "does each term reach"),
+            ((0.7, 0.05, 0), "give percentages"),
+            ((170, 5, 0), "from 0 to 100"),
+            ((70, -5, 0), "from 0 to 100"),
+            ((NAN, 5, 0), "from 0 to 100"),
+            ((..., ..., ...), "for GFR and distillation only and replay only"),
+            ((70, 5, None), "for replay only"),
+            (("most", 5, 0), "for GFR"),
         ],
     ),
     "similarity": (
@@ -586,10 +606,12 @@ FUNCTIONS = {
     "grow": exercises.check_grow,
     "diversity": exercises.check_diversity,
     "divergence": exercises.check_divergence,
-    "balance": exercises.check_balance,
+    "class diversity": exercises.check_class_diversity,
     "outshouted": exercises.check_outshouted,
     "sparsity": exercises.check_sparsity,
     "reserve": exercises.check_reserve,
+    "balance": exercises.check_balance,
+    "gaussians": exercises.check_gaussians,
 }
 ODD_FUNCTIONS = {
     "no arguments": lambda: 0.5,

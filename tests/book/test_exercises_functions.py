@@ -567,9 +567,9 @@ def digits(q):
     return sum(a * np.log10(a) for a in q if a > 0)
 
 
-BALANCE = (
-    exercises.check_balance,
-    exercises.balance_solution,
+CLASS_DIVERSITY = (
+    exercises.check_class_diversity,
+    exercises.class_diversity_solution,
     [
         lambda x: digits(softmax(x).mean(0)),
         lambda x: -sum(-a * np.log(a) / np.log(10) for a in softmax(x).mean(0) if a),
@@ -844,6 +844,70 @@ MASK_BYTES = (
     ],
 )
 
+# ---- notebook 06: the balance of old and new, and class Gaussians
+
+BALANCE = (
+    exercises.check_balance,
+    exercises.balance_solution,
+    [
+        lambda new, old, n, m: np.average([new, old], weights=[n, m]),
+        lambda new, old, n, m: (new + m / n * old) / (m / n + 1),
+        lambda new, old, n, m: sum([new] * n + [old] * m) / (n + m),
+        lambda new, old, n, m: torch.tensor([new] * n + [old] * m).mean(),
+    ],
+    [
+        (lambda new, old, n, m: (new + old) / 2, "plain mean"),
+        (lambda new, old, n, m: np.average([new, old], weights=[m, n]), "swapped"),
+        (lambda new, old, n, m: n * new + m * old, "did not divide by the number of classes"),
+        (lambda new, old, n, m: new + m / n * old, "did not divide by r + 1"),
+        (lambda new, old, n, m: new + old, "That is the sum"),
+        (lambda new, old, n, m: new + m / (n + m) * old, "share of the new classes is missing"),
+        (lambda new, old, n, m: n / (n + m) * new + old, "share of the old classes is missing"),
+        (lambda new, old, n, m: (new + n / m * old) / (n / m + 1) if m else new, "swapped"),
+        (lambda new, old, n, m: new, "Only the new"),
+        (lambda new, old, n, m: old, "Only the old"),
+        (lambda new, old, n, m: (n * new + m * old) / (n + m) if m else 0.0, "no old class"),
+        (lambda new, old, n, m: -(n * new + m * old) / (n + m), "sign is wrong"),
+        (lambda new, old, n, m: new * old, "Imagine a batch"),
+        (lambda new, old, n, m: [new, old], "Return one number"),
+        (lambda new, old, n, m: None, "forget `return`"),
+        (stub, "still empty"),
+    ],
+)
+
+
+def by_class(f, y, k, spread=lambda rows: rows.std(0)):
+    return [[f[y == c].mean(0) for c in range(k)], [spread(f[y == c]) for c in range(k)]]
+
+
+GAUSSIANS = (
+    exercises.check_gaussians,
+    exercises.gaussians_solution,
+    [
+        by_class,
+        lambda f, y, k: by_class(f, y, k, lambda rows: ((rows - rows.mean(0)) ** 2).mean(0) ** 0.5),
+        lambda f, y, k: by_class(f, y, k, lambda rows: np.sqrt(rows.var(axis=0))),
+        lambda f, y, k: torch.tensor(np.array(by_class(f, y, k))),
+    ],
+    [
+        (lambda f, y, k: by_class(f, y, k, lambda r: r.std(0, ddof=1) if len(r) > 1 else 0 * r[0]), "ddof=0"),
+        (lambda f, y, k: by_class(f, y, k, lambda r: r.var(0)), "take the root"),
+        (lambda f, y, k: by_class(f, y, k, lambda r: f.std(0)), "deviations are those of *all*"),
+        (lambda f, y, k: by_class(f, y, k, lambda r: np.full(f.shape[1], r.std())), "one for each"),
+        (lambda f, y, k: by_class(f, y, k)[::-1], "swapped"),
+        (lambda f, y, k: [[f.mean(0)] * k, by_class(f, y, k)[1]], "means are those of *all*"),
+        (lambda f, y, k: [[np.median(f[y == c], 0) for c in range(k)], by_class(f, y, k)[1]], "medians"),
+        (lambda f, y, k: by_class(f, y, k, lambda r: r.std(0) / len(r) ** 0.5), "error of the mean"),
+        (lambda f, y, k: by_class(f, y, k, lambda r: r.std(0) if len(r) > 1 else r[0] * NAN), "single image"),
+        (lambda f, y, k: np.round(by_class(f, y, k), 2), "Do not round"),
+        (lambda f, y, k: by_class(f, y, k, lambda r: abs(r - r.mean(0)).mean(0)), "Select the rows"),
+        (lambda f, y, k: by_class(f, y, k)[0], "a row for each class"),
+        (lambda f, y, k: None, "forget `return`"),
+        (lambda f, y, k: f[99], "stopped with IndexError"),
+        (stub, "still empty"),
+    ],
+)
+
 # ---- the same questions to all
 
 CHECKERS = {
@@ -857,10 +921,12 @@ CHECKERS = {
     "grow": GROW,
     "diversity": DIVERSITY,
     "divergence": DIVERGENCE,
-    "balance": BALANCE,
+    "class diversity": CLASS_DIVERSITY,
     "outshouted": OUTSHOUTED,
     "sparsity": SPARSITY,
     "reserve": RESERVE,
+    "balance": BALANCE,
+    "gaussians": GAUSSIANS,
 }
 
 
@@ -1017,7 +1083,7 @@ def test_the_solutions_are_those_of_mfgr():
         logits = scale * torch.randn(20, 6, dtype=torch.float64)
         labels = torch.arange(20) % 6
         theirs = losses.l_cd(logits).item()
-        assert exercises.balance_solution(logits.numpy()) == pytest.approx(theirs, abs=1e-9)
+        assert exercises.class_diversity_solution(logits.numpy()) == pytest.approx(theirs, abs=1e-9)
         right, outshouted, _ = exercises.outshouted_solution(logits.numpy(), labels.numpy(), 4)
         old = labels < 4
         within = (fine.inside(logits, labels, 4) == labels)[old].double().mean().item()

@@ -17,7 +17,7 @@ from clkit.data import load
 from clkit.engine.learner import LearnerError
 from clkit.methods.arm import arm
 from clkit.result import interval
-from tests.builders import compared, fine_grained, made, seeds, several, sparse
+from tests.builders import compared, fine_grained, made, recalling, seeds, several, sparse
 from tools import notebooks as tools
 
 # ---- views
@@ -391,6 +391,73 @@ def test_layer_view_refuses_places_that_are_not_there(place, says):
     assert not plt.get_fignums()
 
 
+# ---- replay of features
+
+
+def features(method="gfr", **options):
+    """(Result, maps) of made-up features: three tasks of two classes."""
+    result = recalling(method, **options)
+    table = result.trace["features"]
+    trio = zip(table["labels"], table["real"], table["generated"])
+    return result, [(k[: len(g)], r[: len(g), :2], g[:, :2]) for k, r, g in trio]
+
+
+def test_similarity_view_shows_all_methods_by_layer_and_over_tasks():
+    groups = {m: [compared(m, s) for s in range(2)] for m in ("gfr", "gfr-finetune")}
+    layers = plots.similarity(groups["gfr"][0])[0]
+    view = explore.similarity_view(groups, layers[1], 1)
+    left, right = view.axes.figure.axes
+    mean = np.mean([r.trace["similarity"]["svcca"] for r in groups["gfr"]], axis=0)
+    np.testing.assert_allclose(left.get_lines()[0].get_ydata(), mean[:, 0, 1])
+    np.testing.assert_allclose(right.get_lines()[0].get_ydata(), mean[1, 0])
+    kept = 100 * np.mean([r.accuracy()[1, 0] for r in groups["gfr"]])
+    assert f"GFR {mean[1, 0, 1]:.2f} ({kept:.0f} %); Finetune" in view.text
+    assert f"{layers[1]} between the networks after task 1 and after task 2" in view.text
+    for place, says in (
+        (("FC9",), "no layer 'FC9'"),
+        ((layers[0], 0), "with a later one"),
+        ((layers[0], 3), "with a later one"),
+        ((layers[0], -3), "with a later one"),
+    ):
+        with pytest.raises(explore.ExploreError, match=says):
+            explore.similarity_view(groups, *place)
+    plt.close("all")
+
+
+def test_feature_maps_hold_both_sets_of_what_is_recalled():
+    result, table = recalling(each=8), recalling(each=8).trace["features"]
+    maps = explore.feature_maps(result, perplexity=5)
+    assert len(maps) == 3
+    for (labels, real, drawn), wanted in zip(maps, table["generated"], strict=True):
+        assert real.shape == drawn.shape == (len(wanted), 2) and len(labels) == len(wanted)
+    assert maps[-1][0].max() == 3  # the last task's classes are not recalled
+    with pytest.raises(explore.ExploreError, match="recalls no features"):
+        explore.feature_maps(recalling("gfr-distill", recalls=False))
+    with pytest.raises(explore.ExploreError, match="no features are recorded"):
+        explore.feature_maps(compared("gfr"))
+
+
+def test_features_view_gives_the_numbers_of_the_features():
+    result, maps = features()
+    view, table = explore.features_view(result, maps, 1), result.trace["features"]
+    drawn = np.concatenate([dots.get_offsets() for dots in view.axes.collections])
+    np.testing.assert_array_equal(np.sort(drawn, 0), np.sort(np.concatenate(maps[1][1:]), 0))
+    known = np.asarray(table["recognised"][1])[:4]
+    right = 100 * (result.predictions[1] == result.labels)[result.labels < 4].mean()
+    assert f"Of all 4 classes, {right:.0f} % of the test images and {100 * known.mean():.0f} %" in view.text
+    assert "perfect mixture" in view.text and view.axes.figure.get_figwidth() <= 7.5
+    one = explore.features_view(result, maps, 1, 2)
+    assert "Of class c2, " in one.text and f"{100 * known[2]:.0f} % of the generated" in one.text
+    assert "mixture" not in one.text
+    for place, says in (
+        ((3,), "no task 3"),
+        ((0, 5), "no class 5 on this map: use one of the classes 0 to 1"),
+    ):
+        with pytest.raises(explore.ExploreError, match=says):
+            explore.features_view(result, maps, *place)
+    plt.close("all")
+
+
 # ---- explorers
 
 
@@ -463,6 +530,8 @@ EXPLORERS = {
     "recall": lambda: explore.recall_explorer(*recaller()),
     "mask": lambda: explore.mask_explorer(masked()),
     "layer": lambda: explore.layer_explorer({"er": inside()[:2]}, inside()[2]),
+    "similarity": lambda: explore.similarity_explorer({"gfr": compared("gfr")}),
+    "features": lambda: explore.features_explorer({"gfr": features()}),
 }
 
 
@@ -470,7 +539,7 @@ EXPLORERS = {
 def test_moving_a_slider_changes_picture_and_text(name):
     controls, screen = parts(EXPLORERS[name]())
     slider = controls[0]
-    start = 0 if name == "recall" else 1  # steps done are counted from 0
+    start = {"recall": 0, "similarity": 2}.get(name, 1)  # steps done from 0; similarity is to task 1
     assert slider.min == start and slider.value == start and screen.value.startswith('<img alt="')
     first, pages = screen.value, {screen.value}
     for value in range(start + 1, slider.max + 1):
@@ -588,6 +657,18 @@ def test_layer_explorer_moves_over_tasks_layers_classes_and_methods():
     assert not plt.get_fignums()
     with pytest.raises(explore.ExploreError, match="nothing to explore"):
         explore.layer_explorer({}, labels)
+
+
+def test_features_explorer_moves_over_tasks_classes_and_methods():
+    cases = {m: features(m) for m in ("gfr", "gfr-gaussian")}
+    controls, screen = parts(explore.features_explorer(cases))
+    task, marked, method = controls
+    assert (task.min, task.max) == (1, 3) and [label for label, _ in marked.options] == ["all", "c0", "c1"]
+    task.value, marked.value, method.value = 3, 1, "gfr-gaussian"
+    assert screen.value == show.as_html(explore.features_view(*cases["gfr-gaussian"], 2, 1))
+    assert not plt.get_fignums()
+    with pytest.raises(explore.ExploreError, match="nothing to explore"):
+        explore.features_explorer({})
 
 
 # ---- a budget of bytes

@@ -70,7 +70,7 @@ def test_every_method_has_a_look_of_its_own():
 
 
 def test_mixed_tasks_hold_one_of_each_family_and_family_tasks_one_family():
-    for task in experiments.stream("split-shapes", "teach"):
+    for task in experiments.stream("shapes-siblings", "teach"):
         groups = task.train.groups[task.first : task.seen]
         assert len(set(groups)) == len(groups) == 4
     for task in experiments.stream("shapes-families", "teach"):

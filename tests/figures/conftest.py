@@ -9,9 +9,9 @@ import pytest
 from clkit import experiments, figures, papers
 from clkit.engine.provenance import record_key, revision_of, settings_of
 from clkit.experiments import places
-from clkit.figures import arm, baselines, dgm, mfgr, spacenet
+from clkit.figures import arm, baselines, dgm, gfr, mfgr, spacenet
 from clkit.result import save
-from tests.builders import by_epoch, cosines, fine_grained, generative, made, online, sparse
+from tests.builders import by_epoch, cosines, fine_grained, generative, made, online, recalling, sparse
 
 SHORT = {"train_per_class": 1, "test_per_class": 2}  # of each class of the shapes
 
@@ -24,7 +24,7 @@ def wanted():
     found += [
         ("er/split-mnist", "paper", {"memory": m}) for m in baselines.MEMORIES if m != baselines.OWN_MEMORY
     ]
-    found += [("joint/split-shapes", "paper", None), ("rehearsal/split-mnist", "paper", {"lr": 0.01})]
+    found += [("joint/shapes-siblings", "paper", None), ("rehearsal/split-mnist", "paper", {"lr": 0.01})]
     found += [(f"{m}/split-fashion", "paper", None) for m in fashion.split()]
     found += [(name, "paper", o) for _, name, o in spacenet.ABLATIONS + spacenet.PIXELS]
     found += [(f"{m}/cifar10-100", "laptop", None) for m in spacenet.CIFAR["methods"]]
@@ -33,8 +33,7 @@ def wanted():
     found += [(arm.SWEEP[0], "paper", arm.with_diversity(w)) for w in arm.SWEEP[1]]
     strengths = [{"strength": s} if s != baselines.OWN_STRENGTH else None for s in baselines.STRENGTHS]
     found += [("ewc/split-mnist", baselines.STRENGTHS_AT, o) for o in strengths]
-    found += generated()
-    found += recording()
+    found += [*generated(), *recording(), *of_features()]
     return list({(n, p, str(o)): (n, p, o) for n, p, o in found}.values())
 
 
@@ -50,6 +49,15 @@ def recording():
     found = [(f"{method}/{runs.WARDROBE}", "laptop", None) for method in runs.WARDROBE_METHODS]
     found += [(f"mfgr/{runs.WARDROBE}", "laptop", overrides) for overrides in runs.RATIOS.values()]
     return found + [(f"{method}/{runs.BIRDS_ALONE}", "laptop", None) for method in runs.BOTH]
+
+
+def of_features():
+    """Those of GFR and of the methods beside it."""
+    methods = dict.fromkeys((*gfr.runs.PRINTED, *gfr.runs.PARTS, *gfr.runs.FROZEN))
+    found = [(f"{method}/{gfr.runs.SHAPES}", "teach", None) for method in methods]
+    rows = [*gfr.runs.TABLE_2.values(), *gfr.runs.TABLE_3.values()]
+    found += [(name, "teach", overrides) for _, name, overrides in rows]
+    return found + [(f"{method}/{gfr.runs.FOUR}", "teach", None) for method in gfr.runs.COMPARED]
 
 
 def put(folder, name, preset, overrides, skill, seeds=(0, 1)):
@@ -97,11 +105,19 @@ def _made(found, seed, skill):
     if found.method in papers.PAPERS["mfgr"].variants:
         own = found.method.startswith("mfgr")
         return fine_grained(found.method, seed, generator=own, kept=seed == 0, **options)
+    if found.method in gfr.runs.COMPARED or found.method in ("gfr-gaussian", "gfr-replay"):
+        return recalling(found.method, seed, recalls="distill" not in found.method, each=8, **options)
     if found.benchmark == dgm.runs.MNIST and found.method != "joint-d":
         own = found.method.startswith("dgm")
         return generative(found.method, seed, fixed=own, grows=own, kept=seed == 0, **options)
     groups = [f"g{k // 5}" for k in range(sum(options["sizes"]))] if "shapes" in found.data else None
-    result = made(found.method, seed, joint=found.method in ("joint", "stationary"), groups=groups, **options)
+    result = made(
+        found.method,
+        seed,
+        joint=found.method in ("joint", "stationary", "gfr-joint"),
+        groups=groups,
+        **options,
+    )
     if found.method == "joint-d":
         result.trace["progress"] = by_epoch(result)
     return result

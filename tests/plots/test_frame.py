@@ -92,7 +92,7 @@ def test_stamp_says_what_was_run():
         ("split-mnist", "mnist", "paper", ""),
         ("split-digits", "digits", "paper", ""),
         ("shapes-families", "shapes", "paper", ""),
-        ("split-shapes", "shapes(families=4)", "teach", ""),
+        ("shapes-siblings", "shapes(families=4)", "teach", ""),
         ("split-mnist", "digits28", "teach", "STAND-IN DATA: digits28"),
         ("split-cifar10", "shapes(families=10)", "teach", "STAND-IN DATA: shapes(families=10)"),
         ("split-digits", "digits", "smoke", "SMOKE TEST, NOT A RESULT"),

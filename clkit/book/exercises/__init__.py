@@ -28,11 +28,18 @@ from clkit.book.exercises.nb05 import (
     divergence_solution,
     diversity_solution,
 )
-from clkit.book.exercises.nb07 import (
+from clkit.book.exercises.nb06 import (
     balance_solution,
     check_balance,
+    check_gaussians,
+    check_kept,
+    gaussians_solution,
+)
+from clkit.book.exercises.nb07 import (
+    check_class_diversity,
     check_outshouted,
     check_replayed,
+    class_diversity_solution,
     outshouted_solution,
 )
 from clkit.book.exercises.nb08 import (

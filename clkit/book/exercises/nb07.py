@@ -47,7 +47,7 @@ def check_replayed(prediction):
 # ---- the balance of classes
 
 
-def balance_solution(logits):
+def class_diversity_solution(logits):
     """l_cd, a number: minus the entropy of the mean output, in decimal digits (equation 4).
 
     logits: (B, K).
@@ -69,8 +69,8 @@ def _entropy(q, log=np.log10):
 _LOGITS = (np.array([[0, np.log(3)], [np.log(3), 0], [0, np.log(3)]]),)
 _DRAWN = (np.random.default_rng(7).normal(size=(6, 4)) * 2,)
 
-check_balance = FunctionCheck(
-    balance_solution,
+check_class_diversity = FunctionCheck(
+    class_diversity_solution,
     "It is least, minus $\\log_{10}K$, when all classes are drawn equally often, and 0 if only one is. That "
     "each image be clear is the task of $l_{oh}$.",
     [_LOGITS, _DRAWN],

@@ -18,6 +18,13 @@ from clkit.book.explore.baselines import (
 )
 from clkit.book.explore.common import ExploreError
 from clkit.book.explore.dgm import mask_explorer, mask_view, units_view
+from clkit.book.explore.gfr import (
+    feature_maps,
+    features_explorer,
+    features_view,
+    similarity_explorer,
+    similarity_view,
+)
 from clkit.book.explore.growth import budget_explorer, budget_view
 from clkit.book.explore.inside import layer_explorer, layer_view
 from clkit.book.explore.mfgr import classes_explorer, classes_view, generator_explorer, generator_view

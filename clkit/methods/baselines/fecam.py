@@ -1,6 +1,6 @@
 """FeCAM: Mahalanobis distances to class means in the features of a frozen network (Goswami et al. 2023).
 
-    python -m clkit run fecam/shapes-10-5 --preset teach
+    python -m clkit run fecam/split-shapes --preset teach
 
     FECAM(tasks): for each task t:
         t = 1: minimise CE(head(phi(x)), y); then phi stays as it is                        FeCAM.fit

@@ -1,6 +1,6 @@
 """FeTrIL: features of new classes, moved to where an old class was, stand in for it (Petit et al. 2023).
 
-    python -m clkit run fetril/shapes-10-5 --preset teach
+    python -m clkit run fetril/split-shapes --preset teach
 
     FETRIL(tasks): for each task t:
         t = 1: minimise CE(head(phi(x)), y); then phi stays as it is                        FeTrIL.fit

@@ -1,8 +1,8 @@
 """LwF, EWC and MAS with a head for each task, where the surest head answers.
 
-    python -m clkit run lwf-max/shapes-10-5 --preset teach      # Li and Hoiem 2018
-    python -m clkit run ewc-max/shapes-10-5 --preset teach      # Kirkpatrick et al. 2017
-    python -m clkit run mas-max/shapes-10-5 --preset teach      # Aljundi et al. 2018
+    python -m clkit run lwf-max/split-shapes --preset teach      # Li and Hoiem 2018
+    python -m clkit run ewc-max/split-shapes --preset teach      # Kirkpatrick et al. 2017
+    python -m clkit run mas-max/split-shapes --preset teach      # Aljundi et al. 2018
 
     HEADS(tasks): for each task t:
         f* <- f

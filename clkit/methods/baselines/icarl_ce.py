@@ -1,7 +1,7 @@
 """iCaRL as LUCIR's code trains it: cross-entropy and distillation on exemplars (Rebuffi et al., Hou et al.).
 
-    python -m clkit run icarl-cnn/shapes-10-5 --preset teach    # the network's own answers
-    python -m clkit run icarl-nme/shapes-10-5 --preset teach    # the nearest mean of exemplars
+    python -m clkit run icarl-cnn/split-shapes --preset teach    # the network's own answers
+    python -m clkit run icarl-nme/split-shapes --preset teach    # the nearest mean of exemplars
 
     ICARL(tasks): for each task t:
         f* <- f;  new outputs for the classes of the task                                  ICaRLCE.redraw

@@ -1,7 +1,7 @@
 """LUCIR: a cosine classifier that treats old and new classes alike (Hou et al. 2019, "Rebalance").
 
-    python -m clkit run lucir/shapes-10-5 --preset teach        # the network's own answers
-    python -m clkit run lucir-nme/shapes-10-5 --preset teach    # the nearest mean of exemplars
+    python -m clkit run lucir/split-shapes --preset teach        # the network's own answers
+    python -m clkit run lucir-nme/split-shapes --preset teach    # the nearest mean of exemplars
 
     LUCIR(tasks): for each task t:
         f* <- f;  the rows of old classes stay as they are                                 CosineHead.grow

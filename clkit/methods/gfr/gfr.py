@@ -1,7 +1,7 @@
 """GFR: generative replay of features, and feature distillation (Liu et al. 2020).
 
-    python -m clkit run gfr/shapes-10-5 --preset teach
-    python -m clkit run gfr-gaussian/shapes-10-5 --preset teach     # Gaussian class prototypes instead of G
+    python -m clkit run gfr/split-shapes --preset teach
+    python -m clkit run gfr-gaussian/split-shapes --preset teach     # Gaussian class prototypes instead of G
 
 See also: features.py (G, D, their losses, Gaussian prototypes), importance.py (EWC, MAS), blocks/nets.py (the
 image network, which is F up to a stage and H after it), analysis/features.py, papers/gfr.py.
