@@ -360,7 +360,9 @@ def test_a_right_prediction_says_what_was_measured():
         "20.0 % class-incremental and 98.0 % task-aware",
         "`400 - 40 * (t - 1)`",
         "100.0 % are classified as a class of earlier tasks, 0.0 % as 8 or 9",
+        "640 and 768 images, 5/6 and 6/7",
         "The layers gain 11, 1 and 3 channels.",
+        "GFR 70 %, distillation only 5 %, replay only 0 %",
         "units permuted 1.00, images shuffled 0.06, noise added 0.45",
         "2.5 times the units, 5.0 times the weights",
     ]
