@@ -193,6 +193,11 @@ def check_config(config, *, above_0="", from_0="", up_to_1="", signed="", own=""
             raise LearnerError(f"{name} must be {words}, not {value!r}")
 
 
+def _is_number(value):
+    """Whether this is a float, or an int that torch can take for one."""
+    return type(value) is float or (type(value) is int and abs(value) <= MOST)
+
+
 def check_types(config):
     """`check_config` for a Config that may not check itself: only types, and whether numbers are finite."""
     check_config(config, own=" ".join(_types(type(config))))
@@ -231,7 +236,7 @@ def _rule(kind, above_0, from_0, up_to_1, signed, own):
         most = 1.0 if up_to_1 else LARGEST
         words = "" if least < 0 else " above 0" if above_0 else " of at least 0"
         words = f"a finite number{words}{' and at most 1' if up_to_1 else ''}"
-        return lambda v: type(v) in (int, float) and least <= v <= most, words
+        return lambda v: _is_number(v) and least <= v <= most, words
     if kind is tuple or get_origin(kind) is tuple:
         inner, *_ = get_args(kind) or (int,)
         fits, words = _rule(inner, above_0, from_0, up_to_1, signed, own)

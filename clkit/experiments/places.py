@@ -27,7 +27,7 @@ def runs_root() -> Path:
 def folder(path: str | Path) -> Path:
     """A folder that a user names, with ~ for the home folder; ClkitError if it is empty."""
     text = os.fspath(path).strip()
-    if not text:
+    if not text or "\0" in text:
         raise ClkitError(f"{path!r} names no folder: write a path such as my-results, or . for this folder")
     return Path(os.path.expanduser(text))
 

@@ -76,6 +76,7 @@ def test_settings_that_can_work(right):
         ({"few": 0}, "few must be a whole number of at least 1 or None, not 0"),
         ({"count": 10**12}, "count must be at most 1,000,000,000 in absolute value"),
         ({"sizes": (4, 10**12)}, "sizes must be at most 1,000,000,000 in absolute value"),
+        ({"offset": -(10**12)}, "offset must be at most 1,000,000,000 in absolute value"),
         ({"rate": 10**5000}, "rate must be at most 1,000,000,000 in absolute value"),
         ({"rate": 0.0}, "rate must be a finite number above 0, not 0.0"),
         ({"rate": math.nan}, "rate must be a finite number above 0, not nan"),

@@ -313,11 +313,11 @@ def test_jobs_are_a_whole_number(jobs):
         run_experiment("finetune/split-digits", "smoke", (0,), jobs=jobs)
 
 
-@pytest.mark.parametrize("out", ["", " ", Path("~")])
+@pytest.mark.parametrize("out", ["", " ", "a\0b", Path("~")])
 def test_where_a_record_goes(monkeypatch, tmp_path, out):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    if not str(out).strip():
+    if not isinstance(out, Path):
         with pytest.raises(ClkitError, match="names no folder: write a path such as my-results"):
             run_experiment("finetune/split-digits", "smoke", out=out)
         assert not list(tmp_path.glob("*.json"))

@@ -115,7 +115,8 @@ OPTIONS = {  # command: its options; "" for an argument without a name
     ("report",): ["", "--records", "--preset", "--format"],
     ("figures", "--records", "nowhere"): ["", "--out", "--format"],
     ("figures",): ["--records"],
-    ("book", "build"): ["", "--edition", "--out"],
+    ("book", "build"): ["", "--edition"],
+    ("book", "build", "00"): ["--out"],
     ("data", "get"): [""],
     ("doctor",): [""],
     (): ["", "--version"],
@@ -150,6 +151,8 @@ def _main():
     parser.add_argument("--learn", action="store_true", help="let each accepted Config learn a small stream")
     parser.add_argument("--options", action="store_true", help="only the options of the command line")
     options = parser.parse_args()
+    if unknown := set(options.methods) - {*LEARNERS}:
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(LEARNERS)}")
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= dict.fromkeys(("CLKIT_RUNS", "CLKIT_DATA", "HOME"), folder)
         os.chdir(folder)  # some values are names of folders
