@@ -9,7 +9,8 @@ from clkit.errors import ClkitError
 
 REPO_ROOT = Path(__file__).resolve().parents[2]  # the checkout, if there is one
 HOME = REPO_ROOT if (REPO_ROOT / "pyproject.toml").is_file() else Path.cwd()
-RECORDS = HOME / "figures" / "results"
+IN_HOME = Path("figures", "results")
+RECORDS = HOME / IN_HOME
 LONGEST = 180  # bytes of a name that more is added to; file systems take 255
 
 
@@ -25,17 +26,23 @@ def runs_root() -> Path:
 
 
 def folder(path: str | Path) -> Path:
-    """A folder that a user names, with ~ for the home folder; ClkitError if it is empty."""
+    """A folder that a user names, with ~ for the home folder; ClkitError if it is empty.
+
+    Anywhere in the checkout, such as in notebooks/, figures/results is the folder of the records.
+    """
     text = os.fspath(path).strip()
     if not text or "\0" in text:
         raise ClkitError(f"{path!r} names no folder: write a path such as my-results, or . for this folder")
-    return Path(os.path.expanduser(text))
+    return RECORDS if Path(text) == IN_HOME and _at_home() else Path(os.path.expanduser(text))
 
 
 def records_option() -> str:
     """The option --out of a command, given in the present folder, that writes a committed record."""
-    here = RECORDS.relative_to(Path.cwd()) if RECORDS.is_relative_to(Path.cwd()) else RECORDS
-    return f"--out {shlex.quote(str(here))}"
+    return f"--out {shlex.quote((IN_HOME if _at_home() else RECORDS).as_posix())}"
+
+
+def _at_home():
+    return Path.cwd().is_relative_to(HOME)
 
 
 def short(name: str, most: int = LONGEST) -> str:
