@@ -89,6 +89,7 @@ def plot_by_class(
             "label": label,
         }
         look |= {k: v for k, v in (looks or {}).get(label, {}).items() if k in ("color", "marker")}
+        look |= {"label": label, "clip_on": False}
         x = at + 0.62 * ((n + 0.5) / len(rows) - 0.5)
         ax.errorbar(x, mean, yerr=None if len(values) < 2 else half, zorder=3, **look)
     for x in at[:-1] + 0.5:

@@ -124,13 +124,13 @@ def groups_of(benchmark, size):
 def bounds(result, benchmark):
     """{group: (first class, end)}: the groups of old classes, old ones, new ones and all of the second task.
 
-    Without groups of the benchmark, in this size: the last three.
+    The last three alone, if the benchmark has no groups, or others in this size.
     """
-    size = result.about["preset"]
-    parts, at = {}, 0
-    for name, n in (groups_of(benchmark, size) if benchmark in GROUPS else {}).items():
-        parts[name], at = (at, at + n), at + n
     first, seen = result.classes_per_task[0], sum(result.classes_per_task[:2])
+    groups = groups_of(benchmark, result.about["preset"]) if benchmark in GROUPS else {}
+    groups, parts, at = groups if sum(groups.values()) == first else {}, {}, 0
+    for name, n in groups.items():
+        parts[name], at = (at, at + n), at + n
     return parts | {"old": (0, first), "new": (first, seen), "all": (0, seen)}
 
 
@@ -153,6 +153,54 @@ def last(result):
 def printed(**wanted):
     """{(method, metric): Published} of the paper."""
     return {(p.method, p.metric): p for p in published(paper="mfgr", **wanted)}
+
+
+def mean(seeds, group, column="accuracy", stage=1, benchmark=WARDROBE):
+    """Mean over seeds of `by_group` for one group; NaN without such a group."""
+    return float(np.mean([by_group(r, benchmark, column, stage).get(group, np.nan) for r in seeds]))
+
+
+def claims(groups, benchmark=WARDROBE):
+    """{claim: whether it holds} on results of two tasks, {method: results}; claims about others are left out.
+
+    Of the paper, and of the old outputs alone; each compares means over seeds.
+    """
+
+    def at(method, *place):
+        return mean(groups[method], *place, benchmark=benchmark)
+
+    def lost(method, group):
+        return at(method, group, "accuracy", 0) - at(method, group, "within")
+
+    found = {
+        "MFGR is above LwF on all classes": (BOTH, lambda: at("mfgr", "all") > at("lwf-sgd", "all")),
+        "MFGR is above LwF on old classes": (BOTH, lambda: at("mfgr", "old") > at("lwf-sgd", "old")),
+        "among old outputs, MFGR stays within 3 points of the old network": (
+            ("mfgr",),
+            lambda: lost("mfgr", "old") <= 0.03,
+        ),
+        "among old outputs, LwF loses more on similar classes than on easy ones": (
+            ("lwf-sgd",),
+            lambda: lost("lwf-sgd", next(iter(GROUPS[benchmark]))) > lost("lwf-sgd", "easy"),
+        ),
+        "all losses of the generator are better than the base generator": (
+            ("mfgr", "mfgr-base"),
+            lambda: at("mfgr", "all") > at("mfgr-base", "all"),
+        ),
+        "both distillations are better than that of generated images alone": (
+            ("mfgr-bn", "mfgr-no-nkd"),
+            lambda: at("mfgr-bn", "all") > at("mfgr-no-nkd", "all"),
+        ),
+        "MFGR is above DeepInversion on all classes": (
+            ("mfgr", "deep-inversion"),
+            lambda: at("mfgr", "all") > at("deep-inversion", "all"),
+        ),
+        "generated images do not harm iCaRL": (
+            ("icarl-mfgr", "icarl-sgd"),
+            lambda: at("icarl-mfgr", "all") >= at("icarl-sgd", "all"),
+        ),
+    }
+    return {claim: holds() for claim, (methods, holds) in found.items() if groups.keys() >= set(methods)}
 
 
 def looks(methods):
