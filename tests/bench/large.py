@@ -33,7 +33,7 @@ def large(setup):
         make(Path(folder) / "pictures", count)
         found = measured(folder, side)
     size, rates = count * 3 * side**2 / 1e6, [count * PASSES / s for s in found["passes"]]
-    resident = np.array(found["resident"]) / 1e6
+    resident = [n / 1e6 for n in found["resident"]]
     return [
         line("large", "resized once", [count / found["first load"]], "images/s"),
         line("large", "loaded again", [found["second load"]], "s"),
