@@ -15,7 +15,7 @@ ONE_EACH = list({config_class(LEARNERS[m]): m for m in reversed(LEARNERS)}.value
 
 @pytest.mark.parametrize("method", ONE_EACH)
 def test_no_value_of_a_setting_ends_in_an_error_of_another_kind(method):
-    values = (0, -1, 10**12, math.nan, math.inf, None, "", (), ("a",))
+    values = (0, 1, -1, 10**12, math.nan, math.inf, None, "", (), ("a",))
     found, failures = fuzz.of_fields([method], values=values, texts=("1e999", "('a',)", "none"))
     assert failures == [] and found["refused"] > found["accepted"] > 0
 
