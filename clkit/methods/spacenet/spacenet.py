@@ -273,7 +273,7 @@ class SpaceNet(Learner):
         self.layers = [m for m in self.net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         self.widths = (shape[0] if config.maps else math.prod(shape), *config.maps, *config.hidden, classes)
         self.wanted = config.connections                # of a task, by layer
-        if isinstance(self.wanted, float):
+        if not isinstance(self.wanted, tuple):
             self.wanted = [max(1, round(self.wanted * a * b)) for a, b in pairwise(self.widths)]
         checks.check_sizes(config, shape[0], self.widths, self.wanted)
         for layer in self.layers:
