@@ -16,7 +16,18 @@ from clkit.book import exercises
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "COURSE.md").read_text(encoding="utf-8")
-NUMBERS = ["00", "01", "02", "03", "04", "05", "08", "09", "10"]  # of the notebooks that the course builds on
+NUMBERS = [
+    "00",
+    "01",
+    "02",
+    "03",
+    "04",
+    "05",
+    "06",
+    "08",
+    "09",
+    "10",
+]  # of the notebooks that the course builds on
 
 
 @lru_cache
