@@ -70,9 +70,8 @@ def test_forgetting_over_tasks_ends_with_that_of_the_result(records):
 )
 def test_without_records_of_real_images_shapes_take_their_place(records, name, first):
     spec = draw(name)
-    assert (
-        f"There is no record of {first} or its relatives: `python -m clkit run gfr/{first} " in spec.caption
-    )
+    made = f"There is no record of {first} or its relatives; the first is made with: "
+    assert f"{made}python -m clkit run gfr/{first} --preset" in spec.caption
     assert "--preset laptop" in spec.caption and all(runs.SHAPES in stem for stem in spec.records)
 
 

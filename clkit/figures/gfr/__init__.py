@@ -71,7 +71,8 @@ def schematic():
 def similarity():
     """SVCCA of each layer between tasks, for methods that hold different things (figure 2)."""
     rows = [(m, f"{m}/{runs.FOUR}", None) for m in runs.COMPARED]
-    records, groups, size, absent = runs.needed(rows)
+    records, groups, size, _ = runs.needed(rows)
+    absent = runs.without({runs.FOUR: groups}, runs.COMPARED)
     figure, axes = panels(3.6 * len(groups), 3.9, len(groups), squeeze=False)
     said = []
     for ax, (method, seeds) in zip(axes[0], groups.items()):

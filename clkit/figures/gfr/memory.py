@@ -120,7 +120,7 @@ def kept():
     sizes = "; ".join(f"{runs.label_of(m)} {_beside(s[0]):.1f} kB" for m, s in groups.items())
     return FigureSpec(
         ax.figure,
-        f"What methods keep between tasks, {note}",
+        f"What methods keep between tasks. {note}",
         f"A row of marks for each method on a logarithmic axis of bytes, after {tasks} tasks. "
         f"Beside the weights: {sizes}.",
         records,

@@ -90,24 +90,24 @@ def half_first(benchmarks, methods):
             records, shown = records | more, shown | {benchmark: groups}
             said.append(f"{benchmark} at size {size}")
     if shown:
-        return shown, records, f"Shown: {'; '.join(said)}.{_absent(shown, methods)}"
+        return shown, records, f"Shown: {'; '.join(said)}.{without(shown, methods)}"
     rows = [(m, f"{m}/{SHAPES}", None) for m in methods]
     records, groups, *_ = needed(rows, ("teach",))
-    absent = _absent({SHAPES: groups}, methods)
+    absent = without({SHAPES: groups}, methods)
     if SHAPES in benchmarks:
-        return {SHAPES: groups}, records, scale() + absent
+        return {SHAPES: groups}, records, f"Shown: {SHAPES}, {scale()}{absent}"
     command = experiments.exact_experiment(f"gfr/{benchmarks[0]}", "laptop").command
     return (
         {SHAPES: groups},
         records,
         (
-            f"There is no record of {benchmarks[0]} or its relatives: `{command}` makes the first. Shown in "
-            f"their place: {scale()}{absent}"
+            f"There is no record of {benchmarks[0]} or its relatives; the first is made with: {command}. "
+            f"Shown in their place: {SHAPES}, {scale()}{absent}"
         ),
     )
 
 
-def _absent(shown, methods):
+def without(shown, methods):
     """A sentence on methods that have no record on any of the benchmarks."""
     return left_out([label_of(m) for m in methods if not any(m in groups for groups in shown.values())])
 
