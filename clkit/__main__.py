@@ -338,20 +338,10 @@ def _run(options):
             cluster = opened.enter_context(connected(cluster, jobs))
             for one in found:
                 experiments.begin(cluster, one, options.seeds, options.device, record, options.every)
+        more = {"every": options.every, "replace": options.replace, "scheduler": cluster, **own}
         for one, (name, settings) in zip(found, asked):
             results = experiments.run_experiment(
-                name,
-                preset,
-                options.seeds,
-                options.device,
-                jobs,
-                settings,
-                options.out,
-                record,
-                every=options.every,
-                replace=options.replace,
-                scheduler=cluster,
-                **own,
+                name, preset, options.seeds, options.device, jobs, settings, options.out, record, **more
             )
             summaries.append(result.summary(results))
             if not options.json:

@@ -179,7 +179,7 @@ class ImageSet:
         if drop_last and len(self) < size:
             fault = f"drop_last with batches of {size} would leave out all {len(self)} images"
             raise DataError(f"{fault}: use a smaller batch size or drop_last=False")
-        if min(size, len(self)) < self.smallest:
+        if 0 < min(size, len(self)) < self.smallest:
             fault = f"the network's batch normalisation cannot learn from batches of {min(size, len(self))}"
             raise DataError(f"{fault}: use batches, and sets, of at least {self.smallest} images")
         if epochs is not None and (not is_whole(epochs, 1) or generator is not None):

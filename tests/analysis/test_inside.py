@@ -17,6 +17,7 @@ from clkit.analysis.svcca import cka, fold, svcca
 from clkit.blocks import nets
 from clkit.blocks.gan import Critic
 from clkit.engine import RunError
+from clkit.engine import run as engine
 from clkit.engine.learner import Learner
 from clkit.engine.past import Past
 from clkit.engine.run import run
@@ -220,17 +221,17 @@ def test_a_history_affects_nothing_and_a_run_that_was_stopped_has_the_same(strea
     histories = {"similarity": inside.rows}
     plain, watched = go(), go(histories=histories)
     np.testing.assert_array_equal(plain.predictions, watched.predictions)
-    learn = Growing.learn
+    measure = engine._measure
 
-    def stops(self, task, trace):
+    def stops(model, stream, task):
         if task.index == 2:
             raise KeyboardInterrupt
-        learn(self, task, trace)
+        return measure(model, stream, task)
 
-    monkeypatch.setattr(Growing, "learn", stops)
+    monkeypatch.setattr(engine, "_measure", stops)
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path, histories)
-    monkeypatch.setattr(Growing, "learn", learn)
+    monkeypatch.setattr(engine, "_measure", measure)
     again = go(tmp_path, histories)
     for column, values in watched.trace["similarity"].items():
         np.testing.assert_array_equal(values, again.trace["similarity"][column])

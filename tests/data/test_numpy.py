@@ -192,7 +192,7 @@ def test_settings_of_numpy_give_the_same_experiment():
     one = experiment("finetune/split-digits", "smoke", {"epochs": np.int64(7)})
     assert one == experiment("finetune/split-digits", "smoke", {"epochs": 7})
     assert one.stem.endswith("_epochs-7")
-    with pytest.raises(PresetError, match="'epochs' takes int, not np.float64"):
+    with pytest.raises(PresetError, match="epochs must be a whole number of at least 1, not 7.0"):
         experiment("finetune/split-digits", "smoke", {"epochs": np.float64(7)})
 
 

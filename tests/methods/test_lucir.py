@@ -258,6 +258,6 @@ def test_settings_that_cannot_work(wrong):
 
 
 def test_pixels_must_fit_the_images():
-    with pytest.raises(ClkitError, match="mean and std must have 1 numbers|1 or 1 numbers"):
+    with pytest.raises(ClkitError, match="mean and std must have one number, or one for each channel"):
         build(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     assert nets.build("small", SHAPE, CLASSES).rectified
