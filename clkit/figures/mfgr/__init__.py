@@ -215,7 +215,7 @@ def ratio():
     else:
         about = "In the paper, on CIFAR-100, the bars are nearly equal; numbers are not printed."
         command = runs.command(WARDROBE, "mfgr", RATIOS["3 : 1"])
-        return no_record(title, f"{about} `{command}` makes a second bar.", WARDROBE, ("mfgr",))
+        return no_record(title, f"{about} A second bar comes from {command}.", WARDROBE, ("mfgr",))
     names = ("old", "new", "all")
     values = {label: [[by_group(r, benchmark)[k] for k in names] for r in s] for label, s in groups.items()}
     ax = plots.plot_by_class(values, names, title="generated to new, for each class")

@@ -88,7 +88,7 @@ def _first(benchmark, methods):
 
 def needed(benchmark, methods):
     """A sentence with the command that makes a record of one of these methods."""
-    return f"There is no record of {benchmark}: make one with `{_first(benchmark, methods)}`."
+    return f"There is no record of {benchmark}: make one with {_first(benchmark, methods)}"
 
 
 def no_record(title, shows, benchmark, methods, about=""):
