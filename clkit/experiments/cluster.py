@@ -19,6 +19,7 @@ from clkit.experiments.benchmark import PresetError
 from clkit.experiments.places import runs_root
 
 LOCAL = "dask"  # stands for a cluster of processes on this machine
+SCHEMES = "", "tcp", "tls", "ws", "wss", "inproc", "ucx"
 ANSWER = 10.0  # seconds that a scheduler has to answer
 WORKERS = 60.0  # seconds to wait for the first worker, and for another one when none is left
 _one_at_a_time = threading.Lock()
@@ -106,6 +107,8 @@ def connected(scheduler: "str | Cluster", jobs: int) -> Iterator[Cluster]:
             made = LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=0, **quiet)
             address = opened.enter_context(made).scheduler_address
         try:
+            if (scheme := address.rpartition("://")[0]) not in SCHEMES:
+                raise ValueError(f"{scheme}:// is not one of its protocols")  # Client would wait for ever
             client = opened.enter_context(Client(address, timeout=ANSWER))
         except (OSError, ValueError, TimeoutError) as error:
             fault = f"the scheduler {scheduler!r} does not answer ({reason(error)})"

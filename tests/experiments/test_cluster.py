@@ -206,7 +206,8 @@ def fail(error):
 def test_a_run_whose_worker_dies_is_resumed_by_another(runs, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
     found = experiments.experiment(NAME, "smoke")
-    calls = {"seed 0": (str(tmp_path / "died"), (found, 0, "cpu", ("loss",), 0.0))}
+    [call] = runner._calls(found, (0,), "cpu", ("loss",), 0.0).values()
+    calls = {"seed 0": (str(tmp_path / "died"), call)}
     with cluster.connected("dask", 1) as connection:
         ((found_there, result),) = connection.finish(dies_once, calls)
     assert found_there == ["stage-0.npz", "stage-1.npz"], "the first task was not learned again"
