@@ -76,7 +76,7 @@ def course():
     return FigureSpec(
         figure,
         "Ten images of a batch at some steps of the generator, each batch from new noise; each image from "
-        f"its least to its largest value. First seed. {scale(WARDROBE, size)} {absent(groups, GENERATORS)}",
+        f"its least to its largest value. First seed. {scale(WARDROBE, size)}{absent(groups, GENERATORS)}",
         f"Grids of images, a row for each of {len(rows)} steps. {'; '.join(said)}.",
         records,
         title=title,

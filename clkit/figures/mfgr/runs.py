@@ -81,25 +81,26 @@ def command(benchmark, method, overrides=None, size="laptop"):
     return experiments.exact_experiment(f"{method}/{benchmark}", size, overrides).command
 
 
-def _first(benchmark, methods):
+def _first(benchmark, methods, *overrides):
     """The command for MFGR's record, if it is among the methods; else for that of the first."""
-    return command(benchmark, "mfgr" if "mfgr" in methods else methods[0])
+    return command(benchmark, "mfgr" if "mfgr" in methods else methods[0], *overrides)
 
 
-def needed(benchmark, methods):
+def needed(benchmark, methods, *overrides):
     """A sentence with the command that makes a record of one of these methods."""
-    return f"There is no record of {benchmark}: make one with {_first(benchmark, methods)}"
+    return f"There is no such record of {benchmark} (make one with {_first(benchmark, methods, *overrides)})"
 
 
-def no_record(title, shows, benchmark, methods, about=""):
+def no_record(title, shows, benchmark, methods, about="", overrides=None):
     """A figure that says what it would show, and the command for the record that it lacks.
 
-    about: of the paper's figure.
+    about: of the paper's figure.   overrides: settings of that record that differ from the method's own.
     """
-    said = f"{shows} {about} {needed(benchmark, methods)}".replace("  ", " ")
+    said = f"{shows} {about} {needed(benchmark, methods, overrides)}".replace("  ", " ")
     figure, ax = plt.subplots(figsize=(7.6, 1.2), layout="constrained")
     ax.set_axis_off()
-    ax.text(0, 0.5, f"no record yet:\n{_first(benchmark, methods)}", va="center", family="monospace")
+    what = f"no record yet:\n{_first(benchmark, methods, overrides)}"
+    ax.text(0, 0.5, what, va="center", family="monospace")
     plots.stamp(figure, "no record")
     return FigureSpec(figure, said, f"An empty frame with a command. {said}", title=title)
 
