@@ -83,6 +83,20 @@ GENERATIVE = (
     ("n", "n", 0),
     ("record", "record", 0),
 )
+# Of the classes of the first task: among all classes seen, and among themselves.
+FINE_GRAINED = (
+    ("all classes", "average", 0),
+    ("old classes", "old accuracy", 0),
+    ("old classes, old outputs alone", "old within", 0),
+    ("n", "n", 0),
+    ("record", "record", 0),
+)
+SHAPES = (
+    ("average over tasks", "average", 0),
+    ("forgetting", "forgetting", 0),
+    ("n", "n", 0),
+    ("record", "record", 0),
+)
 
 
 def _spacenet(table, benchmark):
@@ -115,6 +129,16 @@ _online, _cifar = _arm("Table 6", "mnist-5k-5"), _arm("Table 1", "cifar10-5")
 def _dgm(method, **overrides):
     """Run of a method on MNIST, digit by digit."""
     return (Run(f"{method}/split-mnist-10", None, overrides, "laptop"),)
+
+
+def _mfgr(method):
+    """Run of a method on the wardrobe; its accuracy is over all images."""
+    return (Run(f"{method}/wardrobe", preset="laptop", over="images"),)
+
+
+def _gfr(method):
+    """Run of a method on the shapes, half of whose classes come first."""
+    return (Run(f"{method}/split-shapes", preset="teach"),)
 
 
 TABLES = {
@@ -274,6 +298,30 @@ TABLES = {
         ),
         "classes",
     ),
+    "wardrobe": Table(
+        FINE_GRAINED,
+        (
+            ("Finetune (SGD)", _mfgr("finetune-sgd")),
+            ("LwF (SGD)", _mfgr("lwf-sgd")),
+            ("MAS (SGD)", _mfgr("mas-sgd")),
+            ("MFGR", _mfgr("mfgr")),
+            ("Oracle", _mfgr("oracle")),
+        ),
+    ),
+    "split-shapes": Table(
+        SHAPES,
+        (
+            ("Finetune (GFR's training)", _gfr("gfr-finetune")),
+            ("Feature replay alone", _gfr("gfr-replay")),
+            ("Feature distillation alone", _gfr("gfr-distill")),
+            ("GFR", _gfr("gfr")),
+            ("GFR (Gaussian)", _gfr("gfr-gaussian")),
+            ("LwF, surest head", _gfr("lwf-max")),
+            ("FeTrIL", _gfr("fetril")),
+            ("FeCAM", _gfr("fecam")),
+            ("Joint (GFR's training)", _gfr("gfr-joint")),
+        ),
+    ),
 }
 
 
@@ -316,6 +364,9 @@ def _cell(what, run, task_mean):
         from clkit.result import chosen_after
 
         return _percent([chosen_after(r, int(what.split()[1])) for r in results])
+    if what.startswith("old "):
+        rows = [r.trace["fine"][what.split()[1]][-1][: int(r.seen[0])] for r in results]
+        return _percent([row.mean() for row in rows])
     if what == "generated":
         rows = [r.trace["generated"]["accuracy"][-1] for r in results if "generated" in r.trace]
         return _percent([row.mean() for row in rows]) if rows else "-"
