@@ -34,7 +34,7 @@ def samples():
     return FigureSpec(
         figure,
         "Real images of the old classes, and generated ones by the class that the old network names; each "
-        f"generated image from its least to its largest value. First seed. {scale(WARDROBE, size)} "
+        f"generated image from its least to its largest value. First seed. {scale(WARDROBE, size)}"
         f"{absent(groups, GENERATORS)}",
         f"Grids of images, a row for each of {n} classes. {'; '.join(numbers)}.",
         records,
