@@ -43,3 +43,17 @@ def classify(logits, optimizer, y):
     loss.backward()
     optimizer.step()
     return loss.detach()
+
+
+def learn_features(net, features, config, task, trace):
+    """Train a network on the first task with Adam, for methods that freeze it then; a row of "loss" an epoch.
+
+    features: a function of images x (B, C, H, W) in [0, 1], what the network's head takes.
+    """
+    optimizer = adam(net.parameters(), config)
+    for epoch in trace.epochs("features", config.epochs, optimizer):
+        decay(optimizer, config, epoch)
+        total, batches = 0.0, views(task.train, config)
+        for x, y in batches:
+            total += classify(net.head(features(x))[:, :task.seen], optimizer, y)
+        trace("loss", epoch=epoch, loss=total / len(batches))

@@ -136,6 +136,17 @@ def test_a_scheduler_that_does_not_answer_is_named(kind, monkeypatch):
             experiments.run_experiment(NAME, "smoke", (0,), scheduler=where)
 
 
+def test_a_scheduler_without_workers_is_named(monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(cluster, "WORKERS", 0.2)
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, protocol="tcp", **QUIET) as made,
+        pytest.raises(PresetError, match=f"{made.scheduler_address} has no workers: start some with `dask w"),
+        cluster.connected(made.scheduler_address, 1),
+    ):
+        pass
+
+
 def test_workers_that_are_gone_are_named(monkeypatch):
     distributed = pytest.importorskip("distributed")
     with (

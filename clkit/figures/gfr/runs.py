@@ -1,7 +1,7 @@
 """The records behind GFR's figures: at the largest size that there is, or of shapes in their place."""
 
 from clkit import experiments, papers, plots
-from clkit.figures.picture import labelled_records, left_out, on_record
+from clkit.figures.picture import available, left_out
 from clkit.papers.published import published
 
 SIZES = ("paper", "laptop", "teach")
@@ -52,16 +52,8 @@ def label_of(method):
 
 
 def recorded(rows, sizes=SIZES):
-    """(records, {label: results}, size) of [(label, experiment, overrides)] in the first size with any.
-
-    ({}, {}, None) if there is none; rows whose experiment does not exist are left out.
-    """
-    rows = [row for row in rows if row[1] in experiments.names()]
-    for size in sizes:
-        there = [row for row in rows if on_record(*row[1:], preset=size)]
-        if there:
-            return *labelled_records(there, preset=size), size
-    return {}, {}, None
+    """`available` in the sizes that GFR's figures look for."""
+    return available(rows, sizes)
 
 
 def of_methods(benchmark, methods, sizes=SIZES):

@@ -44,7 +44,7 @@ from torch.nn import functional as F
 from clkit.blocks import nets
 from clkit.blocks.features import class_means, features_of
 from clkit.blocks.pixels import Standardise
-from clkit.blocks.recipe import adam, classify, decay, views
+from clkit.blocks.recipe import learn_features
 from clkit.engine.evaluate import eval_mode
 from clkit.engine.learner import Learner, check_config
 
@@ -92,7 +92,7 @@ class FeCAM(Learner):
 
     def learn(self, task, trace):
         if task.first == 0:
-            self.fit(task, trace)
+            learn_features(self.net, self.features, self.config, task, trace)
         with eval_mode(self):
             features, y = features_of(self, task.train), task.train.labels - task.first      # (N, D)
             self.means = torch.cat([self.means, class_means(features, y, task.seen - task.first)])
@@ -102,17 +102,6 @@ class FeCAM(Learner):
                 self.precisions = torch.cat([self.precisions, torch.stack(new)])
             elif self.config.covariance == "common":
                 self.merge(covariance(powers), task.first / task.seen)
-
-    def fit(self, task, trace):
-        """Train the network on the first task."""
-        config, net = self.config, self.net
-        optimizer = adam(net.parameters(), config)
-        for epoch in trace.epochs("features", config.epochs, optimizer):
-            decay(optimizer, config, epoch)
-            total, batches = 0.0, views(task.train, config)
-            for x, y in batches:
-                total += classify(net.head(self.features(x))[:, :task.seen], optimizer, y)
-            trace("loss", epoch=epoch, loss=total / len(batches))
 
     def precision(self, sigma):
         """The inverse of the covariance of a class, shrunk and normalised: (D, D), double -> float."""

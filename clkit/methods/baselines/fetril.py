@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from clkit.blocks import nets
 from clkit.blocks.features import class_means, features_of
 from clkit.blocks.pixels import Standardise
-from clkit.blocks.recipe import adam, classify, decay, views
+from clkit.blocks.recipe import classify, learn_features
 from clkit.engine.evaluate import eval_mode
 from clkit.engine.learner import Learner, check_config
 
@@ -86,7 +86,7 @@ class FeTrIL(Learner):
 
     def learn(self, task, trace):
         if task.first == 0:
-            self.fit(task, trace)
+            learn_features(self.net, self.features, self.config, task, trace)
         with eval_mode(self):
             features, y = features_of(self, task.train), task.train.labels      # (N, D), (N,)
             new = class_means(features, y - task.first, task.seen - task.first)
@@ -94,17 +94,6 @@ class FeTrIL(Learner):
             features, y = self.pool(features, y, new, trace)
             self.fit_head(features, y, task.seen, trace)
         self.means = torch.cat([self.means, new])
-
-    def fit(self, task, trace):
-        """Train the network on the first task."""
-        config, net = self.config, self.net
-        optimizer = adam(net.parameters(), config)
-        for epoch in trace.epochs("features", config.epochs, optimizer):
-            decay(optimizer, config, epoch)
-            total, batches = 0.0, views(task.train, config)
-            for x, y in batches:
-                total += classify(net.head(self.features(x))[:, :task.seen], optimizer, y)
-            trace("loss", epoch=epoch, loss=total / len(batches))
 
     def pool(self, features, y, new, trace):
         """The features (N, D) and labels (N,) of a task, and after them those that stand for old classes.
