@@ -96,7 +96,7 @@ def connected(scheduler: "str | Cluster", jobs: int) -> Iterator[Cluster]:
         yield scheduler
         return
     try:
-        from distributed import Client, LocalCluster, TimeoutError
+        from distributed import LocalCluster, TimeoutError
     except ImportError:
         cure = "python -m pip install 'clkit[dask]'"
         raise PresetError(f"--scheduler needs dask.distributed, which is not installed: {cure}") from None
@@ -109,7 +109,7 @@ def connected(scheduler: "str | Cluster", jobs: int) -> Iterator[Cluster]:
         try:
             if (scheme := address.rpartition("://")[0]) not in SCHEMES:
                 raise ValueError(f"{scheme}:// is not one of its protocols")  # Client would wait for ever
-            client = opened.enter_context(Client(address, timeout=ANSWER))
+            client = opened.enter_context(_client(address))
         except (OSError, ValueError, TimeoutError) as error:
             fault = f"the scheduler {scheduler!r} does not answer ({reason(error)})"
             cure = "start it with `dask scheduler` and give the address that it prints"
@@ -120,6 +120,24 @@ def connected(scheduler: "str | Cluster", jobs: int) -> Iterator[Cluster]:
             fault = f"the scheduler {address} has no workers"
             raise PresetError(f"{fault}: start some with `dask worker {address} --nthreads 1`") from None
         yield Cluster(client, address)
+
+
+def _client(address: str):
+    """A client of dask.distributed, connected to this scheduler."""
+    from distributed import Client
+
+    class Closing(Client):
+        # A client that could not connect stays open, and its thread alive, until garbage collection closes
+        # it; if that happens while another client starts its thread, both wait for the same lock for ever.
+        def start(self, **options):
+            try:
+                return super().start(**options)
+            except BaseException:
+                self.close()
+                self._loop_runner.stop()  # which close() leaves out if the scheduler refused
+                raise
+
+    return Closing(address, timeout=ANSWER)
 
 
 def _computed(compute: Callable, arguments: tuple, places: dict[str, str]) -> object:

@@ -132,8 +132,11 @@ def test_a_scheduler_that_does_not_answer_is_named(kind, monkeypatch):
             "no port": "tcp://",
             "protocol": "nothing://127.0.0.1:1",
         }[kind]
+        before = set(threading.enumerate())
         with pytest.raises(PresetError, match=f"the scheduler '{where}' does not answer .*: start it with"):
             experiments.run_experiment(NAME, "smoke", (0,), scheduler=where)
+    left = {thread.name for thread in set(threading.enumerate()) - before}
+    assert "IO loop" not in left, "a client that stays open blocks the next one when it is collected"
 
 
 def test_a_scheduler_without_workers_is_named(monkeypatch):
