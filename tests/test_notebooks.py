@@ -321,6 +321,18 @@ def test_the_book_is_small_enough_to_open_online():
     assert sum(sizes.values()) <= LARGEST_TOGETHER
 
 
+@pytest.mark.parametrize("value, expected", [("smoke ", "smoke"), (" laptop", "laptop"), (None, "teach")])
+def test_the_preset_is_read_without_blanks(value, expected, monkeypatch):
+    monkeypatch.delenv("CLKIT_PRESET", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CLKIT_PRESET", value)
+    for path in NOTEBOOKS:
+        lines = re.findall(
+            r"^PRESET = .*$", "\n".join(c.source for c in _code(nbformat.read(path, as_version=4))), re.M
+        )
+        assert [eval(line.removeprefix("PRESET = "), {"os": os}) for line in lines] == [expected], path.name
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_committed_notebook_breaks_no_rule(path):
     assert problems(nbformat.read(path, as_version=4), path.name, [other.name for other in NOTEBOOKS]) == []
