@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
 from fnmatch import fnmatchcase
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from clkit import papers
@@ -194,10 +194,7 @@ def _calls(found, seeds, *options) -> dict:
     """{run folder: arguments of `_seed_result`}."""
     found.learner, found.config  # noqa: B018, they travel with it: another process may not find them
     entered = _entered(found)
-    return {
-        str(run_folder(found, seed, options[1])): (os.getpid(), entered, found, seed, *options)
-        for seed in seeds
-    }
+    return {str(run_folder(found, seed, options[1])): (entered, found, seed, *options) for seed in seeds}
 
 
 def _in_processes(found, seeds, jobs, *options):
@@ -207,7 +204,7 @@ def _in_processes(found, seeds, jobs, *options):
 
     work = (delayed(_seed_result)(*call) for call in _calls(found, seeds, *options).values())
     try:
-        return Parallel(n_jobs=jobs)(work)
+        return Parallel(n_jobs=jobs, initializer=_end_with, initargs=(os.getpid(),))(work)
     except BrokenProcessPool:
         fault = "a process that computed a seed was ended from outside, or for lack of memory"
         raise PresetError(f"{fault}: run the same command again to resume, perhaps with fewer jobs") from None
@@ -218,8 +215,7 @@ def _in_processes(found, seeds, jobs, *options):
         raise PresetError(f"{what}: run it with one job, or write it into a file") from error
 
 
-def _seed_result(parent, entered, found, seed, device, record, every):
-    _end_with(parent)
+def _seed_result(entered, found, seed, device, record, every):
     for registry, entries in zip(_registries(), entered):
         registry.update(entries)
     return run_seed_of(found, seed, device, record, progress=False, every=every)[1]
@@ -244,17 +240,18 @@ def _is_own(entry):
     return isinstance(entry, partial) or own_code(entry) != ""
 
 
-@lru_cache
 def _end_with(parent: int) -> None:
-    """Let this process end when its parent does, however that ends: nobody would take its result."""
+    """Let this process end when its parent does, however that ends: nobody would take its result.
+
+    The parent may have ended already, while this process began.
+    """
 
     def watch():
         while os.getppid() == parent:
             time.sleep(0.2)
         os._exit(1)
 
-    if os.getppid() == parent:  # not in a cluster
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _kept(result, found, record, first):

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -18,7 +19,7 @@ from clkit.errors import ClkitError
 from clkit.experiments import PresetError, experiment, load_or_run, places, run_experiment
 from clkit.experiments.benchmark import _stream
 from clkit.experiments.load import records_in
-from clkit.experiments.runner import _seed_result, run_folder
+from clkit.experiments.runner import _end_with, _seed_result, run_folder
 from clkit.methods import LEARNERS
 from clkit.result import load, save
 from tests.builders import class_folders
@@ -209,7 +210,7 @@ def test_absent_data_are_reported_once_before_any_process_starts(tmp_path, monke
 def test_results_do_not_depend_on_the_number_of_processes():
     one = run_experiment("er/split-digits", "smoke", (0, 1), progress=False)
     found = experiment("er/split-digits", "smoke")
-    again = [_seed_result(0, (), found, s, "cpu", "*", 60.0) for s in (1, 0)][::-1]
+    again = [_seed_result((), found, s, "cpu", "*", 60.0) for s in (1, 0)][::-1]
     two = run_experiment("er/split-digits", "smoke", (0, 1), jobs=2, record=("loss", "memory"))
     for a, b, c in zip(one, two, again, strict=True):
         assert (a.rank == b.rank).all() and (a.rank == c.rank).all()
@@ -290,8 +291,9 @@ def test_there_are_no_more_processes_than_seeds(monkeypatch, seeds, jobs, most):
     asked = []
 
     class Parallel:
-        def __init__(self, n_jobs):
+        def __init__(self, n_jobs, initializer, initargs):
             asked.append(n_jobs)
+            assert (initializer, initargs) == (_end_with, (os.getpid(),))
 
         def __call__(self, work):
             return [f(*words, **more) for f, words, more in work]
@@ -299,6 +301,29 @@ def test_there_are_no_more_processes_than_seeds(monkeypatch, seeds, jobs, most):
     monkeypatch.setattr("joblib.Parallel", Parallel)
     run_experiment("finetune/split-digits", "smoke", seeds, jobs=jobs)
     assert asked == [most] * bool(most)
+
+
+WORKER = """
+import sys, threading
+from clkit.experiments.runner import _end_with
+_end_with(int(sys.argv[1]))
+sys.argv[2] == "early" or print(file=sys.stderr, flush=True)
+threading.Event().wait(100)
+"""
+PARENT = """
+import os, subprocess, sys
+worker = [sys.executable, "-c", sys.argv[1], str(os.getpid()), sys.argv[2]]
+worker = subprocess.Popen(worker, stderr=subprocess.PIPE)
+sys.argv[2] == "early" or worker.stderr.read(1)
+"""
+
+
+@pytest.mark.parametrize("when", ["early", "later"])
+def test_a_process_ends_with_its_parent_also_if_that_is_gone_before_it_begins(when):
+    # The worker has the output of its parent, and run() waits until nobody has it.
+    subprocess.run(
+        [sys.executable, "-c", PARENT, WORKER, when], stdout=subprocess.PIPE, timeout=60, check=True
+    )
 
 
 @pytest.mark.parametrize("seeds", [(0, 0), [1, 2, 1]])
