@@ -4,6 +4,7 @@ All slides of a notebook are one page that needs no library: sections that the b
 one sheet in print.
 """
 
+import copy
 import math
 import re
 from collections import namedtuple
@@ -72,7 +73,36 @@ def blocks(soup):
         if inside:
             yield from blocks(part)
         elif not _only_shows(part):
-            yield part
+            yield from _pieces(part)
+
+
+def _pieces(block):
+    """The element; a table longer than a slide becomes tables that fit, each with its head."""
+    rows = block.select("tbody tr")
+    if not rows or lines(block) <= ROOM:
+        yield block
+        return
+    heights, parts = _heights(block)[-len(rows) :], [[]]
+    for n, height in enumerate(heights):
+        if parts[-1] and sum(heights[m] for m in parts[-1]) + height > ROOM - 5:  # beside title and head
+            parts.append([])
+        parts[-1].append(n)
+    for part in parts:
+        piece = copy.copy(block)
+        for n, row in enumerate(piece.select("tbody tr")):
+            if n not in part:
+                row.decompose()
+        yield piece
+
+
+def _heights(table):
+    """About how many lines each row of a table fills, with its padding, in columns of the width they need."""
+    rows = [[cell.get_text().strip() for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")]
+    columns = max(map(len, rows))
+    longest = [max(len(row[k]) if k < len(row) else 0 for row in rows) for k in range(columns)]
+    room = (WIDTH - 2 * columns) / max(1, sum(longest))
+    widths = [max(8, int(n * min(1, room))) for n in longest]
+    return [0.25 + max(_wrapped(cell, width) for cell, width in zip(row, widths)) for row in rows]
 
 
 def _only_shows(part):
@@ -88,7 +118,7 @@ def lines(block):
     if block.name == "details":
         return 1.5
     if block.find("tr"):
-        return 1 + sum(_wrapped(row.get_text(), WIDTH) for row in block.find_all("tr"))
+        return 1 + sum(_heights(block))
     if block.find("li"):
         return 1 + sum(_wrapped(item.get_text(), WIDTH) for item in block.find_all("li"))
     if block.name in HEADINGS:

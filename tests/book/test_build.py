@@ -334,6 +334,18 @@ def test_what_announces_something_stays_with_it():
         assert words[-1] != "These:" and words[-1] != "A"
 
 
+def test_a_table_longer_than_a_slide_goes_on_on_the_next_with_its_head():
+    rows = [f"<tr><td>term {n}</td><td>{'word ' * 30}</td></tr>" for n in range(30)]
+    head = "<thead><tr><th>term</th><th>meaning</th></tr></thead>"
+    html = f"<h2>Glossary</h2><div><table>{head}<tbody>{''.join(rows)}"
+    found = slides.slides(BeautifulSoup(html, "html.parser"))
+    tables = [block for slide in found for block in slide.blocks if block.find("tr")]
+    assert len(tables) > 2 and max(sum(map(slides.lines, slide.blocks)) for slide in found) <= slides.ROOM
+    assert all(table.thead.get_text() == "termmeaning" for table in tables)
+    terms = [row.td.get_text() for table in tables for row in table.select("tbody tr")]
+    assert terms == [f"term {n}" for n in range(30)]
+
+
 def test_what_fits_on_no_slide_is_set_smaller():
     rows = "".join(f"<tr><td>{n}</td></tr>" for n in range(40))
     html = f"<h2>A</h2><table>{rows}</table><h2>B</h2><p>few words</p>"

@@ -24,7 +24,7 @@ def generator_view(results, step=0, task=1, seed=None):
     steps, images, labels = plots.course(result, task)
     at = int(np.abs(np.asarray(steps, dtype=int) - step).argmin())
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.4, 4.4), layout="constrained", width_ratios=(1, 1.1)
+        1, 2, figsize=(7.8, 4.2), layout="constrained", width_ratios=(1, 1.1)
     )
     names = [result.names[int(k)][:11] for k in labels[at]]
     plots.plot_images(images[at], names, columns=4, ax=left)
@@ -106,7 +106,8 @@ def classes_view(results, among="accuracy", stage=-1):
     looks |= {plots.style(m)["label"]: plots.style(m) for m in groups}
     parts = {"old": int(first.seen[stage - 1])}
     parts["new"] = seen - parts["old"]
-    ax = plots.plot_by_class(before | after, first.names[:seen], looks, groups=parts)
+    _, ax = plt.subplots(figsize=(7.8, 3.8), layout="constrained")
+    plots.plot_by_class(before | after, first.names[:seen], looks, groups=parts, ax=ax)
     ax.set_xlabel(f"after task {stage + 1}, {AMONG[among]}")
     plots.stamp(ax, groups)
     return View(ax, _about_classes(groups, among, stage, parts["old"]))
@@ -130,10 +131,11 @@ def _about_classes(groups, among, stage, old):
 
 
 def classes_explorer(results):
-    """A choice of the outputs that compete, and a slider over later tasks, around `classes_view`."""
+    """Sliders over the outputs that compete, and over later tasks, around `classes_view`."""
     groups = plots.grouped(results)
+    tasks = min(len(r.seen) for s in groups.values() for r in s)
     return common.explorer(
         lambda among, stage: classes_view(groups, among, stage - 1),
-        among=common.choice("among", [(words, column) for column, words in AMONG.items()]),
-        stage=common.slider("after task", min(len(r.seen) for s in groups.values() for r in s), first=2),
+        among=common.stops("among", [("all outputs", "accuracy"), ("old or new", "within")], at=0),
+        stage=common.stops("after task", [(str(n), n) for n in range(2, tasks + 1)]),
     )
