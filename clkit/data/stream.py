@@ -171,17 +171,18 @@ class Stream:
         parts = (self._train, self._val, self.test)
         return hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest()
 
-    def about(self) -> dict:
+    def about(self, until: int | None = None) -> dict:
         """What the stream was made from, as plain JSON values for records.
 
-        checksum covers both sets as given, so it is the same for every order.
+        checksum covers both sets as given, so it is the same for every order.   until: leave out the sizes of
+        the tasks after this one, on which its images and those of the tasks before it do not depend.
         """
         optional = {} if self.shuffle_images is None else {"shuffle_images": self.shuffle_images}
         optional |= {} if self.val_from == "random" else {"val_from": self.val_from}
         return {
             "data": self.data,
             "checksum": hashlib.sha256("".join(self._checksums).encode()).hexdigest(),
-            "classes_per_task": list(self.classes_per_task),
+            "classes_per_task": list(self.classes_per_task[: None if until is None else until + 1]),
             "order": list(self.order),
             "val": self.val,
             "max_per_class": self.max_per_class,

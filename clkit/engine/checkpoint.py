@@ -226,7 +226,7 @@ class Folder:
         with reading(path, cure):
             state = load_tensors(payload)
             for loop in (*state["finished"], state["unfinished"]):
-                _check_loop(loop)
+                check_loop(loop)
             for columns in state["rows"].values():
                 _must(all(type(rows) is list for rows in columns.values()))
         self.computed_by = head["computed_by"]
@@ -265,7 +265,7 @@ def _must(fits: bool) -> None:
         raise ValueError("it does not hold what it should")
 
 
-def _check_loop(loop: Facts) -> None:
+def check_loop(loop: Facts) -> None:
     """ValueError or KeyError unless this can be the state of a loop that a Trace has saved."""
     _must(type(loop["phase"]) is str and type(loop["done"]) is int and loop["done"] >= 0)
     _must(loop["learner"].keys() >= {"parameters", "buffers", "frozen", "eval"})
@@ -273,6 +273,8 @@ def _check_loop(loop: Facts) -> None:
     if loop["clock"] is not None:
         seconds, n = loop["clock"]["learn_seconds"], loop["clock"]["n_samples"]
         _must(type(seconds) is float and math.isfinite(seconds) and type(n) is int and min(seconds, n) >= 0)
+    if loop.get("begun") is not None:
+        _must(loop["begun"].keys() == {"clock", "rows", "asked"})
 
 
 def _is_whole(stem: Path) -> bool:

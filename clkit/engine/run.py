@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import signal
 import sys
 import threading
@@ -34,13 +35,14 @@ from clkit.engine.own_code import own_code
 from clkit.engine.past import Past
 from clkit.engine.provenance import PROCESS, Facts, plain, process_facts, record_key, revision_of, settings_of
 from clkit.engine.seeding import seed_everything
+from clkit.engine.shared import Shared
 from clkit.engine.trace import Stopped, Trace
 from clkit.result import Result, checked
 
 Probes = Mapping[str, Mapping[str, Callable[[Learner], Any]]]
 Studies = Mapping[str, Callable[[Learner, Stream], Mapping[str, Any]]]
 Histories = Mapping[str, Callable[[Sequence[Learner], Stream], Mapping[str, Any]]]
-FACTS = {*PROCESS, *"learner revision settings config seed stream key device threads".split()}
+FACTS = {*PROCESS, *"learner revision settings config seed stream key device threads shared".split()}
 
 
 def run(
@@ -51,6 +53,7 @@ def run(
     seed: int = 0,
     device: str | torch.device = "cpu",
     folder: str | Path | None = None,
+    shared: str | Path | None = None,
     every: float = 60.0,
     record: str | Iterable[str] = (),
     probes: Probes | None = None,
@@ -66,6 +69,8 @@ def run(
         all classes in one stage.   seed: of weights, batch order and all other random choices during learning
         (the class order belongs to the stream).   device: "cpu", "cuda", ... ("auto": cuda if there is one).
     folder: for checkpoints; None stores nothing on disk.   every: seconds between checkpoints within a task.
+    shared: a folder in which runs that have a `folder` share loops that they train alike; about["shared"]
+        names those that another run trained, whose seconds count here too (`clkit.engine.shared`).
     record, probes: see Trace.   studies: {table: function of the learner and the stream}; each is called
         after the last task, without affecting the run, and its columns become a table.   histories: the same,
         but functions of the learners after each task; the folder then keeps them.
@@ -92,13 +97,11 @@ def run(
         kept = None if folder is None else Folder(folder, identity, process)
         with kept or contextlib.nullcontext():
             trace = Trace(record, probes, save=kept and kept.save_checkpoint, every=every, progress=progress)
+            trace.shared = _shared(shared, about)
             after = studies or {}, histories or {}
             with _stopping(trace) if kept else contextlib.nullcontext():
                 model, stages = _run(learner, config, stream.to(device), seed, trace, kept, *after)
-            if kept:  # the last process that computed, and any earlier ones
-                *earlier, last = kept.computed_by
-                about |= last | ({"earlier_processes": earlier} if earlier else {})
-            result = _collected(stages, stream, about)
+            result = _collected(stages, stream, about | (_computed(kept) if kept else {}))
             if kept:
                 kept.save_result(result)
     return model, result
@@ -145,16 +148,17 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
     past = Past(build, len(stream), kept and kept.path)
     for task in list(stream)[len(stages) - 1 :]:
         state = kept.load_checkpoint(task.index) if kept else None
-        clock = _Clock(task.train)
+        clock, task.train.smallest = _Clock(task.train), smallest
         label = f"task {task.index + 1}/{len(stream)} · "
-        trace.begin(model, task.index, clock=clock, label=label, state=state)
+        data = [stream.about(until=task.index), task.train.ordered, smallest]
+        trace.begin(model, task.index, clock=clock, label=label, state=state, data=data)
         seed_everything(seed, 1 + task.index)
         model.train()
-        task.train.smallest = smallest
         with _explained(f"task {task.index} cannot be learned"):
             model.learn(task, trace)
         rows = trace.end()
         stage = {**clock.state_dict(), **_measure(model, stream, task)}
+        stage |= {"shared": json.dumps(trace.taken)} if trace.taken else {}
         if histories:
             past.keep(task.index, model)
         if task.index + 1 == len(stream):
@@ -223,6 +227,7 @@ def _collected(stages: list[Facts], stream: Stream, about: Facts) -> Result:
 def _collect(stages: list[Facts], stream: Stream, about: Facts) -> Result:
     """One Result from the stages of a run."""
     done, trace = stages[1:], {}
+    shared = [taken for stage in done for taken in json.loads(stage.get("shared", "[]"))]
     kinds = dict.fromkeys(k for s in done for k in s if k.startswith("memory_bytes/"))
     columns = "predictions rank seen learn_seconds test_seconds n_samples parameters".split()
     for stage in done:
@@ -230,7 +235,7 @@ def _collect(stages: list[Facts], stream: Stream, about: Facts) -> Result:
             for name, values in rows.items():
                 trace.setdefault(table, {}).setdefault(name, []).append(values)
     return Result(
-        about,
+        about | ({"shared": shared} if shared else {}),
         tuple(stream.test_classes_per_task),
         list(stream.names),
         None if stream.groups is None else list(stream.groups),
@@ -267,6 +272,22 @@ def _facts(learner, config, stream, seed, device) -> Facts:
         "threads": torch.get_num_threads(),
         **process_facts(),
     }
+
+
+def _computed(kept: Folder) -> Facts:
+    """Facts about the last process that computed, and any earlier ones."""
+    *earlier, last = kept.computed_by
+    return last | ({"earlier_processes": earlier} if earlier else {})
+
+
+def _shared(folder, about) -> Shared | None:
+    """The folder of shared loops as a run sees it: what they depend on, and how others name this run."""
+    if folder is None or about["revision"] is None:
+        return None
+    facts = {k: about[k] for k in ("revision", "device", "threads", "versions", "cpu")}
+    size = f" at {about['preset']}" if "preset" in about else ""
+    name = f"{about.get('experiment', about['learner'])}{size}, seed {about['seed']}"
+    return Shared(folder, facts, {"from": name} | {k: about[k] for k in ("key", "commit", "date")})
 
 
 def _identity(about, record, probes, studies) -> Facts:

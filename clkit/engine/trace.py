@@ -45,6 +45,7 @@ from clkit.errors import ClkitError
 
 if TYPE_CHECKING:
     from clkit.engine.learner import Learner
+    from clkit.engine.shared import Shared
 
 State = dict[str, Any]  # of a checkpoint, or of one loop in it
 Rows = dict[str, dict[str, Any]]  # table -> column -> rows
@@ -91,7 +92,9 @@ def _cell(value):
 def _column(values):
     """Rows of a column in one device transfer: an array (rows, ...) if their shapes agree, else a list."""
     if all(isinstance(v, torch.Tensor) for v in values):
-        if len({(v.shape, v.dtype, v.device) for v in values}) == 1:
+        if len({v.device for v in values}) > 1:  # some come from a checkpoint
+            values = [v.cpu() for v in values]
+        if len({(v.shape, v.dtype) for v in values}) == 1:
             return torch.stack(values).cpu().numpy()
         return [v.cpu().numpy() for v in values]
     values = [v.cpu().numpy() if isinstance(v, torch.Tensor) else np.asarray(v) for v in values]
@@ -108,6 +111,7 @@ class Trace:
     probes: {table pattern: {column: function of the learner}}; each is evaluated at every row of a matching
         table, without affecting the run, and stored as a further column. A table with a probe is kept.
     save: function(state) that stores a checkpoint, every `every` seconds, after an epoch or step.
+    shared: where to find and store loops that several runs train alike; it needs `save`.
     progress: show bars; None means only in a terminal or a notebook ($CLKIT_PROGRESS=0 or 1 overrides).
 
     ``Trace()`` keeps and saves nothing, which is enough to call ``learner.learn(task, Trace())`` by hand.
@@ -120,15 +124,16 @@ class Trace:
         *,
         save: Callable[[State], None] | None = None,
         every: float = 60.0,
+        shared: Shared | None = None,
         progress: bool | None = None,
     ) -> None:
         self.record = (record,) if isinstance(record, str) else tuple(record)
         self.probes = dict(probes or {})
         self.tables: Rows = {}  # of all finished tasks: lists of arrays, one per task
         self.stop = False  # set it to stop after the current epoch or step
-        self._save, self._every = save, every
+        self._save, self._every, self.shared = save, every, shared
         self._progress = _wants_progress() if progress is None else progress
-        self._wanted: dict[str, bool] = {}
+        self.asked: dict[str, bool] = {}  # whether rows are kept of each table that a method has named
         self.begin(None, 0)
 
     # -- a task begins and ends (called by run)
@@ -141,18 +146,25 @@ class Trace:
         label: str = "",
         clock: Any = None,
         state: State | None = None,
+        data: State | None = None,
     ) -> None:
         """Prepare for ``learner.learn`` of task number `task`.
 
         state: the checkpoint to resume from, if any.   clock: an object with state_dict and load_state_dict
-        that is saved and restored with every checkpoint.
+        that is saved and restored with every checkpoint, and whose numbers those of a shared loop are added
+        to.   data: JSON values that identify the images of the task, for shared loops.
         """
-        self.learner, self.task, self.label, self.clock = learner, task, label, clock
+        self.learner, self.task, self.label, self.clock, self.data = learner, task, label, clock, data
         self._finished, self._open, self._loss = [], None, None
         self._last = time.monotonic()
         self._stored = [*state["finished"], state["unfinished"]] if state else []  # loops to reach again
         self._live = not self._stored
         self._rows = _each_column(list, state["rows"] if state else {})
+
+    @property
+    def taken(self) -> list[State]:
+        """The loops of this task that another run trained, as JSON values: which, by which run, seconds."""
+        return [state["taken"] for state in self._finished if "taken" in state]
 
     def end(self) -> Rows:
         """End the task: move its rows to the CPU and return them as table -> column -> rows."""
@@ -176,7 +188,7 @@ class Trace:
         """
         if "loss" in columns:
             self._loss = columns["loss"]
-        if not self._live or not self.wants(table):
+        if not self.wants(table) or not self._live:
             return
         for pattern, probes in self.probes.items():
             if fnmatchcase(table, pattern) and self.learner is not None:
@@ -195,19 +207,36 @@ class Trace:
 
     def wants(self, table: str) -> bool:
         """Whether rows of this table are kept: check before computing something costly only to report it."""
-        if table not in self._wanted:
+        if table not in self.asked:
             if "/" in table or "#" in table:
                 raise TraceError(
                     f"the table name '{table}' holds '/' or '#': use letters, digits, '-', '_' and '.'"
                 )
-            self._wanted[table] = any(fnmatchcase(table, p) for p in (*self.record, *self.probes))
-        return self._wanted[table]
+            self.asked[table] = any(fnmatchcase(table, p) for p in (*self.record, *self.probes))
+        return self.asked[table]
 
     # -- loops
 
-    def epochs(self, phase: str, n: int, *objects: Any) -> Iterator[int]:
-        """``for epoch in trace.epochs("classifier", n, optimizer)``: yields 0 .. n-1; ``break`` ends it."""
-        return self._loop(phase, range(n), n, objects, "epoch")
+    def epochs(
+        self,
+        phase: str,
+        n: int,
+        *objects: Any,
+        share: torch.nn.Module | None = None,
+        apart: str = "",
+        by: str | None = None,
+    ) -> Iterator[int]:
+        """``for epoch in trace.epochs("classifier", n, optimizer)``: yields 0 .. n-1; ``break`` ends it.
+
+        share: the module of the learner that the loop trains, if runs of other methods or settings may train
+        it alike, as the first task often is: one of them trains it, and in the others the loop yields nothing
+        and loads its end (`clkit.engine.shared`). So nothing else of the learner may change in it, and it may
+        depend only on this module, the objects, settings, the images of the task, and random numbers.
+        apart: names of settings, separated by spaces, on which it does not depend.   by: a name of the code
+        of the loop, where learners of several classes share it; only learners of one class do otherwise.
+        """
+        offer = None if share is None or self.shared is None or self._save is None else (share, apart, by)
+        return self._loop(phase, range(n), n, objects, "epoch", offer)
 
     def steps(self, phase: str, batches: Iterable, *objects: Any, total: int | None = None) -> Iterator:
         """``for x, y in trace.steps("online", batches, optimizer)``: yields what `batches` yields.
@@ -219,7 +248,7 @@ class Trace:
             total = len(batches)
         return self._loop(phase, batches, total, objects, "step")
 
-    def _loop(self, phase, items, total, objects, unit):
+    def _loop(self, phase, items, total, objects, unit, offer=None):
         if self._open is not None:
             raise TraceError(
                 f"the loop '{phase}' begins inside the loop '{self._open}': loops of a trace follow one "
@@ -234,6 +263,12 @@ class Trace:
             self._load(state, objects)
             self._finished.append(state)
             return
+        offered = offer and self.shared.loop(self, phase, total, objects, *offer)
+        if offered and not state and (found := offered.found()):
+            self._take(*found, objects)
+            return
+        if offered:
+            offered.begin(self._rows, state)
         self._open = phase
         iterator, done = iter(items), state["done"] if state else 0
         for _ in range(done):
@@ -253,7 +288,7 @@ class Trace:
                 done += 1
                 if bar is not None and bar.update(1):
                     self._show_loss(bar)
-                self._boundary(phase, done, objects)
+                self._boundary(phase, done, objects, offered)
         except GeneratorExit:
             # `break` in the method: the loop ends as it does after its last item. (An error also leads here,
             # but then nothing more is saved.)
@@ -263,10 +298,14 @@ class Trace:
             if bar is not None:
                 bar.close()
         self._close(phase, done, objects)
+        if offered:  # not after a `break`, which looks like an error
+            offered.store(self._finished[-1], _each_column(_settle, self._rows))
 
-    def _boundary(self, phase, done, objects):
+    def _boundary(self, phase, done, objects, offered):
         if self._save is not None and (self.stop or time.monotonic() - self._last >= self._every):
             rows, unfinished = _each_column(_settle, self._rows), self._state(phase, done, objects)
+            if offered:
+                unfinished["begun"] = offered.beginning()
             self._save({"finished": self._finished, "unfinished": unfinished, "rows": rows})
             self._last = time.monotonic()
         if self.stop:
@@ -305,6 +344,16 @@ class Trace:
             raise TraceError(
                 f"the checkpoint of the loop '{state['phase']}' cannot be loaded ({error}): {CHANGED}"
             ) from error
+
+    def _take(self, found: State, rows: Rows, objects):
+        """End a loop that begins now as another run has ended it, whose rows and clock these are."""
+        self._load(found, objects)
+        for table, columns in rows.items():
+            for column, values in columns.items():
+                self._rows.setdefault(table, {}).setdefault(column, []).extend(values)
+        clock = self.clock.state_dict()
+        self.clock.load_state_dict({k: v + found["clock"][k] for k, v in clock.items()})
+        self._finished.append(found)
 
     # -- progress
 

@@ -82,6 +82,7 @@ def run_seed_of(found: Experiment, seed, device="auto", record=None, progress=No
         seed=seed,
         device=device,
         folder=run_folder(found, seed, record),
+        shared=runs_root() / "shared",
         record=record,
         probes=probes,
         studies=studies,

@@ -51,6 +51,7 @@ from clkit.engine.evaluate import eval_mode
 from clkit.engine.learner import Learner, check_config, frozen
 
 REVISION = 1
+LATER = "hold strength temperature share importance_images"     # settings without effect on the first task
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class Heads(Learner):
         quadratic = QuadraticPenalty(self.net, self.importance) if held in ("fisher", "mas") else None
         self.ends = torch.cat([self.ends, self.ends.new_tensor([task.seen])])
         optimizer = torch.optim.Adam(self.net.parameters(), config.lr, fused=True)
-        for epoch in trace.epochs("classifier", config.epochs, optimizer):
+        for epoch in trace.epochs("classifier", config.epochs, optimizer, apart=LATER,
+                                  share=None if task.first else self.net):
             decay(optimizer, config, epoch)
             new_total, old_total, batches = 0.0, 0.0, views(task.train, config)
             for x, y in batches:

@@ -43,6 +43,7 @@ from clkit.engine.evaluate import eval_mode
 from clkit.engine.learner import Learner, check_config, frozen
 
 REVISION = 1
+LATER = "per_class classifier distil temperature replay"   # settings without effect on the first task
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class ICaRLCE(Learner):
         if first and config.replay:
             images = images.followed_by(self.memory.images, self.memory.labels)
         optimizer = sgd(self.net.parameters(), config)
-        for epoch in trace.epochs("classifier", config.epochs, optimizer):
+        for epoch in trace.epochs("classifier", config.epochs, optimizer, apart=LATER,
+                                  share=None if task.first else self.net):
             decay(optimizer, config, epoch)
             total, batches = 0.0, views(images, config)
             for x, y in batches:

@@ -89,6 +89,8 @@ REVISION = 1
 PUSHED = {"cpu": 256}                                   # images whose features are computed at once,
 ELSEWHERE = 4096                                        # by device: a CPU is slower with more
 WATCHED = 200                                           # images whose features are compared over a task
+LATER = ("regulariser strength fd fd_times_r replay gauss norm nz hidden gan_epochs gan_lr gan_lr_step "
+         "critic_steps penalty alignment")              # settings without effect on F and H of the first task
 
 
 @dataclass(frozen=True)
@@ -243,13 +245,13 @@ class GFR(Learner):
         optimizer = torch.optim.Adam(self.net.parameters(), config.lr, weight_decay=config.weight_decay,
                                      fused=True)
         batches = images.batches(config.batch_size, drop_last=True, augment=self.augment)
-        for epoch in trace.epochs("classifier", config.epochs, optimizer):
+        for epoch in trace.epochs("classifier", config.epochs, optimizer, apart=LATER,
+                                  share=None if task.first else self.net):
             decay(optimizer, config.lr, 0.1, config.lr_step, epoch)
             total = 0.0
             for x, y in batches:
                 total += self.classify(optimizer, self.standardise(x), y, past)
-            names = ("loss", "new", "old", "regulariser")
-            report(trace, "classifier", task, epoch, dict(zip(names, total / len(batches))))
+            report(trace, "classifier", task, epoch, dict(zip(COLUMNS, total / len(batches))))
             if drift is not None:
                 trace("drift", epoch=epoch, cosine=drift())
 
@@ -334,8 +336,7 @@ class GFR(Learner):
                 if i % config.critic_steps == 0:
                     generator += self.generate(optimizer_g, z, y, old, task.first, weight)
             terms = [*(critic / batches), *(generator / -(-batches // config.critic_steps))]
-            names = ("critic", "penalty", "generator", "alignment")
-            report(trace, "generator", task, epoch, {"loss": terms[2] + terms[3], **dict(zip(names, terms))})
+            report(trace, "generator", task, epoch, {"loss": sum(terms[2:]), **dict(zip(COLUMNS[4:], terms))})
 
     def passed(self, images, size):
         """One pass over random views of images, `size` at a time: features (B, D) and labels (B,)."""
