@@ -380,8 +380,10 @@ def _print_summary(options, found, results, summary):
     )
     seconds = summary["seconds"]["learn"] + summary["seconds"]["test"]
     place = f"; record {options.out}/{found.stem}.json" if options.out else ""
+    taken = sum(loop["seconds"] for r in results for loop in r.about.get("shared", ()))
+    device = about["device"] + (f"; {taken:.1f} s of them in runs that had trained the same" if taken else "")
     print(
-        f"  {'kept between tasks':24} {kept}\n  {'time':24} {seconds:.1f} s on {about['device']}\n"
+        f"  {'kept between tasks':24} {kept}\n  {'time':24} {seconds:.1f} s on {device}\n"
         f"  {'run folders':24} {experiments.runs_root()}{place}"
     )
 

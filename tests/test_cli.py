@@ -198,6 +198,15 @@ def test_a_finished_run_is_read_back_without_training(command, monkeypatch):
     assert command(*SMOKE, "--json") == first
 
 
+def test_run_says_which_seconds_another_run_has_spent(command):
+    status, out, _ = command(
+        "run", "fecam/split-shapes", "ncm/split-shapes", "--preset", "smoke", "--seeds", "0"
+    )
+    first, second = (line for line in out.splitlines() if line.startswith("  time"))
+    assert status == 0 and first.endswith(" s on cpu")
+    assert second.endswith(" s of them in runs that had trained the same") and " s on cpu; " in second
+
+
 def test_two_jobs_give_exactly_what_one_gives(command, tmp_path, monkeypatch):
     records = []
     for jobs in "12":

@@ -112,7 +112,7 @@ class SharedLoop:
         if not os.path.exists(self.file):
             return None
         try:
-            with reading(self.file, f"the loop '{self.phase}' is trained anew"):
+            with reading(self.file, "it will be replaced"):
                 head, payload = unseal(self.file)
                 if head["key"] != self.key:
                     raise ValueError("it is the file of another loop")
@@ -127,7 +127,7 @@ class SharedLoop:
                 check_loop(state)
                 return state, {table: end["rows"][table] for table in wanted if table in end["rows"]}
         except ClkitError as error:
-            print(error, file=sys.stderr)
+            print(f"the loop '{self.phase}' is trained, not taken: {error}", file=sys.stderr)
             return None
 
     def _whole(self, part):

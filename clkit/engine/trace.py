@@ -90,13 +90,14 @@ def _cell(value):
 
 
 def _column(values):
-    """Rows of a column in one device transfer: an array (rows, ...) if their shapes agree, else a list."""
-    if all(isinstance(v, torch.Tensor) for v in values):
-        if len({v.device for v in values}) > 1:  # some come from a checkpoint
-            values = [v.cpu() for v in values]
-        if len({(v.shape, v.dtype) for v in values}) == 1:
-            return torch.stack(values).cpu().numpy()
-        return [v.cpu().numpy() for v in values]
+    """Rows of a column as an array (rows, ...) if their shapes agree, else as a list.
+
+    Tensors that are alike need one device transfer. Rows from a checkpoint are tensors on the CPU, whatever
+    they were, and end as they would have without it.
+    """
+    tensors = all(isinstance(v, torch.Tensor) for v in values)
+    if tensors and len({(v.shape, v.dtype, v.device) for v in values}) == 1:
+        return torch.stack(values).cpu().numpy()
     values = [v.cpu().numpy() if isinstance(v, torch.Tensor) else np.asarray(v) for v in values]
     return np.array(values) if len({v.shape for v in values}) == 1 else values
 

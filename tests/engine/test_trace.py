@@ -123,6 +123,24 @@ class Saved:
         self.states.append(copied(state))
 
 
+def test_a_checkpoint_does_not_change_the_columns():
+    """Of numbers and tensors together, of several types of number, and of text."""
+    rows = [
+        {"mixed": -1, "number": 0.5, "text": "x"},
+        {"mixed": torch.tensor(0.1, device="cpu"), "number": 1, "text": "y"},
+    ]
+    found = []
+    for saved in (None, Saved()):
+        trace = Trace("*", save=saved, every=0.0, progress=False)
+        trace.begin(TwoPhase(Config(), (1, 4, 4), 2), 0)
+        for epoch in trace.epochs("train", 2):
+            trace("rows", **rows[epoch])
+        found.append(trace.end()["rows"])
+    for column, values in found[0].items():
+        assert isinstance(values, np.ndarray) and values.dtype == found[1][column].dtype
+        assert values.tolist() == found[1][column].tolist()
+
+
 def learn(learner, task, saved=None, state=None, record="*", every=0.0):
     """Learn a task from a fixed random state, like `run`; returns the rows."""
     trace = Trace(record, save=saved, every=every, progress=False)

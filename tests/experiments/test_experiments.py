@@ -207,6 +207,17 @@ def test_absent_data_are_reported_once_before_any_process_starts(tmp_path, monke
         run_experiment("finetune/split-mnist", "paper", (0, 1), jobs=2)
 
 
+def test_methods_share_their_first_task_and_the_record_says_whose_it_is(tmp_path):
+    made = run_experiment("fecam/split-shapes", "smoke", (0, 1), progress=False)
+    taken = run_experiment("ncm/split-shapes", "smoke", (0, 1), progress=False, out=tmp_path)
+    for seed, read in enumerate(load(tmp_path / experiment("ncm/split-shapes", "smoke").stem)):
+        [first] = read.about["shared"]
+        assert first["from"] == f"fecam/split-shapes at smoke, seed {seed}" and first["task"] == 0
+        assert first["key"] == made[seed].about["key"] and first == taken[seed].about["shared"][0]
+        assert read.learn_seconds[0] > first["seconds"] > 0
+    assert len(list(places.runs_root().glob("shared/*.pt"))) == 2 and "shared" not in made[0].about
+
+
 def test_results_do_not_depend_on_the_number_of_processes():
     one = run_experiment("er/split-digits", "smoke", (0, 1), progress=False)
     found = experiment("er/split-digits", "smoke")
