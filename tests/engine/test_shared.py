@@ -26,10 +26,11 @@ from tests.soak import compare
 
 @dataclass(frozen=True)
 class Config:
-    """Only epochs and lr change what the first loop computes from its beginning."""
+    """Only the first three change what the first loop computes from its beginning."""
 
     epochs: int = 3
     lr: float = 0.01
+    weight: float = 1.0  # of the first loss
     later: float = 1.0  # of the second loop
     scale: float = 1.0  # of the first weights
     draws: int = 0  # random numbers drawn before the loop
@@ -59,7 +60,7 @@ class Alike(Learner):
 
     def learn(self, task, trace):
         config, net = self.config, self.net
-        trace("begin", seen=task.seen)
+        trace("begin", seen=sum(len(y) for _, y in task.train.batches(24)))
         trace("loss", epoch=-1, loss=0.0)  # rows before the loop stay this run's
         torch.rand(config.draws, device="cpu")
         optimizer = torch.optim.Adam(net.parameters(), config.lr)
@@ -95,7 +96,7 @@ class Alike(Learner):
 
     def steps(self, task, optimizer):
         for x, y in task.train.batches(16):
-            loss = F.cross_entropy(self.net(x), y)
+            loss = self.config.weight * F.cross_entropy(self.net(x), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -212,6 +213,7 @@ def test_sizes_of_later_tasks_do_not_matter_to_a_task(tmp_path, rounds):
     [
         {"seed": 1},
         {"config": Config(lr=0.02)},
+        {"config": Config(weight=2.0)},
         {"config": Config(epochs=4)},
         {"config": Config(scale=1.5)},  # set apart, but it changes the first weights
         {"config": Config(draws=1)},  # set apart, but it changes the random numbers
@@ -307,7 +309,7 @@ def test_what_probes_look_at_is_not_shared(tmp_path, rounds):
 # ---- files that are damaged, foreign, or cannot be written
 
 
-@pytest.mark.parametrize("harm", ["cut", "bit", "empty", "text", "foreign", "hollow", "folder"])
+@pytest.mark.parametrize("harm", ["cut", "bit", "empty", "text", "foreign", "hollow", "crooked", "folder"])
 def test_a_damaged_file_costs_a_sentence_and_the_training(tmp_path, rounds, capsys, harm):
     go(tmp_path / "maker")
     go(tmp_path / "alone", Config(later=2.0), shared=None)
@@ -317,9 +319,10 @@ def test_a_damaged_file_costs_a_sentence_and_the_training(tmp_path, rounds, caps
         if harm == "folder":
             path.unlink()
             path.mkdir()
-        elif harm == "hollow":  # whole, but not what was expected
-            hollow = {"asked": [], "kept": []}
-            shared_module.seal(path, content(path)[0], lambda file: torch.save(hollow, file))
+        elif harm in ("hollow", "crooked"):  # whole, but not what was expected
+            head, end = content(path)
+            end = {"asked": [], "kept": []} if harm == "hollow" else end | {"random": {}}
+            shared_module.seal(path, head, lambda file, end=end: torch.save(end, file))
         else:
             middle = len(raw) // 2
             flipped = raw[:middle] + bytes([raw[middle] ^ 1]) + raw[middle + 1 :]
@@ -478,7 +481,7 @@ def test_only_loops_that_ran_to_their_end_are_stored(tmp_path, fault):
     [
         ("more", "'net' is shared as the training of 'net', but changes more of the learner than that"),
         ("stranger", "shares a module that is not part of the learner"),
-        ("unknown", "sets unknown apart, no setting of its learner: choose from epochs, lr, later"),
+        ("unknown", "sets unknown apart, no setting of its learner: choose from epochs, lr, weight, later"),
     ],
 )
 def test_faults_of_a_method_are_said(tmp_path, fault, says):
