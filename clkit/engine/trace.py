@@ -156,7 +156,7 @@ class Trace:
         to.   data: JSON values that identify the images of the task, for shared loops.
         """
         self.learner, self.task, self.label, self.clock, self.data = learner, task, label, clock, data
-        self._finished, self._open, self._loss = [], None, None
+        self._finished, self._open, self._offered, self._loss = [], None, None, None
         self._last = time.monotonic()
         self._stored = [*state["finished"], state["unfinished"]] if state else []  # loops to reach again
         self._live = not self._stored
@@ -270,7 +270,7 @@ class Trace:
             return
         if offered:
             offered.begin(self._rows, state)
-        self._open = phase
+        self._open, self._offered = phase, offered
         iterator, done = iter(items), state["done"] if state else 0
         for _ in range(done):
             if next(iterator, self) is self:
@@ -289,7 +289,7 @@ class Trace:
                 done += 1
                 if bar is not None and bar.update(1):
                     self._show_loss(bar)
-                self._boundary(phase, done, objects, offered)
+                self._boundary(phase, done, objects)
         except GeneratorExit:
             # `break` in the method: the loop ends as it does after its last item. (An error also leads here,
             # but then nothing more is saved.)
@@ -302,11 +302,11 @@ class Trace:
         if offered:  # not after a `break`, which looks like an error
             offered.store(self._finished[-1], _each_column(_settle, self._rows))
 
-    def _boundary(self, phase, done, objects, offered):
+    def _boundary(self, phase, done, objects):
         if self._save is not None and (self.stop or time.monotonic() - self._last >= self._every):
             rows, unfinished = _each_column(_settle, self._rows), self._state(phase, done, objects)
-            if offered:
-                unfinished["begun"] = offered.beginning()
+            if self._offered:
+                unfinished["begun"] = self._offered.beginning()
             self._save({"finished": self._finished, "unfinished": unfinished, "rows": rows})
             self._last = time.monotonic()
         if self.stop:
