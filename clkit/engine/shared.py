@@ -22,10 +22,12 @@ costs a sentence on standard error, and the training of the loop.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -40,7 +42,9 @@ from clkit.engine.provenance import Facts, plain
 from clkit.engine.seeding import random_state
 from clkit.engine.trace import Trace, TraceError, copied
 from clkit.errors import ClkitError
+from clkit.result import PART
 
+HOUR = 3600.0  # seconds
 NAMED, LISTED = ("parameters", "buffers"), ("frozen", "eval")  # what a snapshot of a learner consists of
 
 
@@ -182,6 +186,7 @@ class SharedLoop:
         asked = self._asked()
         end |= {"rows": rows, "asked": asked, "kept": [table for table in asked if self.trace.wants(table)]}
         try:
+            _sweep(self.shared.folder)
             head = {"key": self.key, "maker": self.shared.maker}
             seal(self.file, head, lambda file: torch.save(end, file))
         except ClkitError as error:  # a full disk, say: the run itself goes on
@@ -189,6 +194,14 @@ class SharedLoop:
 
     def _is_probed(self, table):
         return any(fnmatchcase(table, pattern) for pattern in self.trace.probes)
+
+
+def _sweep(folder: Path):
+    """Remove what processes that were killed while they wrote have left; one may be writing now."""
+    for path in folder.glob(f".*{PART}"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > HOUR:
+                path.unlink()
 
 
 # ---- parts of a snapshot

@@ -30,7 +30,8 @@ class Result:
         row 0 is before any learning; -1 where the learner had no logit for these classes.
     rank: (R, N) number of seen classes ahead of the true class, 0 where it is predicted: those with a larger
         logit, and those with an equal logit and a smaller number; -1 where the true class is unseen.
-    learn_seconds, test_seconds: (R,) wall-clock time.   n_samples: (R,) training images drawn.
+    learn_seconds, test_seconds: (R,) wall-clock time.   n_samples: (R,) training images drawn; with
+        those that another run spent on loops that were taken from it, which about["shared"] lists.
     parameters: (R,) number of trainable parameters.
     memory_bytes: kind of memory -> (R,) bytes that the learner keeps after a stage.
     trace: table -> column -> rows, in the order in which they were reported.

@@ -4,6 +4,7 @@ import copy
 import errno
 import os
 import shutil
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -360,6 +361,16 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path, monkeypatch, capsys):
     assert files(tmp_path) == []
     go(tmp_path / "alone", shared=None)
     compare(tmp_path / "alone", tmp_path / "maker")
+
+
+def test_files_that_killed_processes_left_are_removed(tmp_path):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    for name, age in ((".a.pt.0.part", 2), (".b.pt.0.part", 0)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age * 3600,) * 2)
+    go(tmp_path / "maker")
+    assert [path.name for path in files(tmp_path) if path.suffix == ".part"] == [".b.pt.0.part"]
 
 
 def test_two_runs_may_train_the_same_loop_at_the_same_time(tmp_path, monkeypatch):
