@@ -20,6 +20,7 @@ import itertools  # noqa: E402
 import json  # noqa: E402
 
 from clkit import __version__  # noqa: E402
+from clkit.engine.torchrun import one_voice  # noqa: E402
 from clkit.errors import ClkitError, did_you_mean, file_error  # noqa: E402
 
 JSON = "one JSON object on standard output"
@@ -317,6 +318,7 @@ def _minutes(minutes):
     return "under 1" if minutes < 1 else f"{minutes:.0f}"
 
 
+@one_voice()
 def _run(options):
     from clkit import experiments, result
 

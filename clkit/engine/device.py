@@ -6,12 +6,16 @@ from collections.abc import Iterator
 import torch
 
 from clkit.engine import RunError
+from clkit.engine.torchrun import process
 
 
 def pick_device(wish: str | torch.device = "auto") -> torch.device:
-    """A torch.device; "auto" is cuda if there is one, else cpu. RunError if the device is not available."""
+    """A torch.device; "auto" is cuda if there is one, else cpu. RunError if the device is not available.
+
+    Each process of torchrun gets a card of its own.
+    """
     if wish == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        wish = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(wish)
     except RuntimeError:
@@ -20,7 +24,19 @@ def pick_device(wish: str | torch.device = "auto") -> torch.device:
         raise RunError(f"there is no device '{wish}': use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RunError("this torch sees no CUDA device: use --device cpu, or see `python -m clkit doctor`")
-    return device
+    return _own_card(device) if device.type == "cuda" and process().size > 1 else device
+
+
+def _own_card(device: torch.device) -> torch.device:
+    """The card whose number is that of this process on its machine."""
+    local, cards = process().local, torch.cuda.device_count()
+    if local >= cards:
+        cure = f"start at most {cards} with --nproc-per-node, or use --device cpu"
+        raise RunError(f"this machine has {cards} cards for at least {local + 1} processes: {cure}")
+    if device.index not in (None, local):
+        raise RunError(f"each process of torchrun has a card of its own: use --device cuda, not '{device}'")
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
 
 
 def device_name(device: torch.device) -> str:

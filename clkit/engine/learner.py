@@ -40,6 +40,7 @@ class Learner(nn.Module, ABC):
 
     stores_images: bool = False  # stores images of past tasks (joint training, exemplars)
     joint: bool = False  # learns all classes in one stage, as an upper bound
+    parallel: bool = False  # spreads its image network over several processes (clkit.engine.parallel)
     tables: ClassVar[dict[str, str]] = {}  # trace table -> description of its rows
     memory_kinds: ClassVar[dict[str, str]] = {}  # beginning of a tensor's name -> its kind in `memory_bytes`
 

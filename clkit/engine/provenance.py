@@ -24,10 +24,11 @@ from typing import Any
 from clkit import __version__
 from clkit.engine import RunError
 from clkit.engine.own_code import own_code
+from clkit.engine.torchrun import process
 
 Facts = dict[str, Any]
 Revision = int | str | None
-PROCESS = ("versions", "commit", "date", "cpu")  # facts that may differ between processes of one run
+PROCESS = ("versions", "commit", "date", "cpu", "processes")  # they may differ where a run was continued
 
 
 # ---- the key
@@ -89,13 +90,17 @@ def plain(value: Any) -> Any:
 
 
 def process_facts() -> Facts:
-    """Facts about this process that the last digits may depend on: versions, commit, date, CPU model."""
+    """Facts about this process that the last digits may depend on: versions, commit, date, CPU model.
+
+    Also how many processes compute the run together.
+    """
     import numpy
     import torch
 
     versions = {"clkit": __version__, "python": platform.python_version()}
     versions |= {"torch": torch.__version__, "numpy": numpy.__version__}
-    return {"versions": versions, "commit": commit(), "date": date.today().isoformat(), "cpu": cpu_model()}
+    facts = {"versions": versions, "commit": commit(), "date": date.today().isoformat(), "cpu": cpu_model()}
+    return facts | {"processes": process().size}
 
 
 @lru_cache

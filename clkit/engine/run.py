@@ -26,7 +26,7 @@ import torch
 from clkit.data import ImageSet
 from clkit.data.facts import is_whole
 from clkit.data.stream import Stream, Task
-from clkit.engine import RunError
+from clkit.engine import RunError, parallel
 from clkit.engine.checkpoint import Folder
 from clkit.engine.device import device_name, lacks_memory, pick_device, torch_set, wait
 from clkit.engine.evaluate import eval_mode, evaluate, label_type, smallest_batch
@@ -36,6 +36,7 @@ from clkit.engine.past import Past
 from clkit.engine.provenance import PROCESS, Facts, plain, process_facts, record_key, revision_of, settings_of
 from clkit.engine.seeding import seed_everything
 from clkit.engine.shared import Shared
+from clkit.engine.torchrun import is_first, process
 from clkit.engine.trace import Stopped, Trace
 from clkit.result import Result, checked
 
@@ -92,14 +93,15 @@ def run(
     device = pick_device(device)
     with torch_set(device, threads):
         about = {**_facts(learner, config, stream, seed, device), **(about or {})}
-        process = {k: about[k] for k in PROCESS}
+        facts = {k: about[k] for k in PROCESS if k in about}
         identity = _identity(about, record, probes or {}, {**(studies or {}), **(histories or {})})
-        kept = None if folder is None else Folder(folder, identity, process)
-        with kept or contextlib.nullcontext():
+        kept = None if folder is None or not is_first() else Folder(folder, identity, facts)
+        with kept or contextlib.nullcontext(), parallel.joined(device):
+            progress = progress if is_first() else False
             trace = Trace(record, probes, save=kept and kept.save_checkpoint, every=every, progress=progress)
             trace.shared = _shared(shared, about)
             after = studies or {}, histories or {}
-            with _stopping(trace) if kept else contextlib.nullcontext():
+            with _stopping(trace) if folder is not None else contextlib.nullcontext():
                 model, stages = _run(learner, config, stream.to(device), seed, trace, kept, *after)
             result = _collected(stages, stream, about | (_computed(kept) if kept else {}))
             if kept:
@@ -121,6 +123,9 @@ def _check_call(learner, config, stream, seed, threads, about) -> None:
             f"{learner.__name__} takes a {wanted.__module__}.Config, not a {given.__module__}.Config"
         )
     check_types(config)
+    if process().size > 1 and not learner.parallel:
+        cure = "start it without torchrun, and spread its seeds with --jobs"
+        raise RunError(f"{learner.__name__} is computed by one process, not by {process().size}: {cure}")
     if not is_whole(seed):
         raise RunError(f"seed must be a whole number of at least 0, not {seed!r}")
     if threads is not None and not is_whole(threads, 1):
@@ -138,7 +143,7 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
     seed_everything(seed, 0)
     with _explained(f"{learner.__name__} cannot be built", ValueError):  # settings that do not fit together
         model = build()
-    stages = kept.resume(model) if kept else []
+    stages = _resume(kept, model)
     if not stages:
         untrained = evaluate(model, stream.test, stream.test_classes_per_task, 0)
         stages = [{"predictions_task_aware": untrained["predictions_task_aware"]}]
@@ -147,7 +152,7 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
     smallest = smallest_batch(model, stream.test)
     past = Past(build, len(stream), kept and kept.path)
     for task in list(stream)[len(stages) - 1 :]:
-        state = kept.load_checkpoint(task.index) if kept else None
+        state = parallel.from_first(lambda i: kept and kept.load_checkpoint(i), task.index)
         clock, task.train.smallest = _Clock(task.train), smallest
         label = f"task {task.index + 1}/{len(stream)} · "
         data = [stream.about(until=task.index), task.train.ordered, smallest]
@@ -156,20 +161,29 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
         model.train()
         with _explained(f"task {task.index} cannot be learned"):
             model.learn(task, trace)
+            parallel.keep_alike(model)
         rows = trace.end()
         stage = {**clock.state_dict(), **_measure(model, stream, task)}
         stage |= {"shared": json.dumps(trace.taken)} if trace.taken else {}
-        if histories:
+        if histories and is_first():
             past.keep(task.index, model)
-        if task.index + 1 == len(stream):
+        if task.index + 1 == len(stream) and is_first():
             rows |= _studied(studies, model, model, stream, seed)
             rows |= _studied(histories, model, past, stream, seed)
         stages.append(stage | {"trace": rows})
         if kept:
             kept.save_stage(task.index + 1, stage, rows, model)
-            if trace.stop and task.index + 1 < len(stream):
-                raise Stopped(f"stopped after task {task.index}")
+        if parallel.agreed(kept is not None and trace.stop) and task.index + 1 < len(stream):
+            raise Stopped(f"stopped after task {task.index}")
     return model, stages
+
+
+def _resume(kept: Folder | None, model: Learner) -> list[Facts]:
+    """Measurements of the finished stages; the learner becomes what it was after the last one."""
+    stages = parallel.from_first(lambda: kept.resume(model) if kept else [])
+    if stages and process().size > 1:
+        model.restore(parallel.from_first(model.snapshot))
+    return stages
 
 
 @contextlib.contextmanager
@@ -192,7 +206,7 @@ def _studied(studies, model, subject, stream, seed) -> Facts:
     """The tables of studies of `subject`, each with its own random numbers; the model stays as it is."""
     found = {}
     for table, study in studies.items():
-        with eval_mode(model):
+        with eval_mode(model), parallel.whole():
             seed_everything(seed, len(stream) + 1)
             found[table] = {c: np.asarray(rows) for c, rows in study(subject, stream).items()}
     return found
@@ -277,14 +291,14 @@ def _facts(learner, config, stream, seed, device) -> Facts:
 def _computed(kept: Folder) -> Facts:
     """Facts about the last process that computed, and any earlier ones."""
     *earlier, last = kept.computed_by
-    return last | ({"earlier_processes": earlier} if earlier else {})
+    return {"processes": 1} | last | ({"earlier_processes": earlier} if earlier else {})
 
 
 def _shared(folder, about) -> Shared | None:
     """The folder of shared loops as a run sees it: what they depend on, and how others name this run."""
     if folder is None or about["revision"] is None:
         return None
-    facts = {k: about[k] for k in ("revision", "device", "threads", "versions", "cpu")}
+    facts = {k: about[k] for k in ("revision", "device", "threads", "versions", "cpu", "processes")}
     size = f" at {about['preset']}" if "preset" in about else ""
     name = f"{about.get('experiment', about['learner'])}{size}, seed {about['seed']}"
     return Shared(folder, facts, {"from": name} | {k: about[k] for k in ("key", "commit", "date")})
@@ -338,7 +352,8 @@ def _stopping(trace: Trace) -> Iterator[None]:
         trace.stop = True
         notice = "stopping at the end of this epoch or step (press Ctrl-C again to stop at once)"
         with contextlib.suppress(OSError, RuntimeError):  # closed, or in the middle of printing
-            print(notice, file=sys.stderr, flush=True)
+            if is_first():
+                print(notice, file=sys.stderr, flush=True)
 
     signal.signal(signal.SIGINT, ask)
     try:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from clkit.engine.torchrun import process
+
 
 def seed_everything(*numbers: int) -> None:
     """Seed torch (all devices), numpy and Python's random from whole numbers, such as a seed and a task."""
@@ -23,7 +25,7 @@ def random_state() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "python": [version, torch.tensor(words, device="cpu"), gauss_next],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), index, has_gauss, gauss],
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": [torch.cuda.get_rng_state(c) for c in _cards()] if torch.cuda.is_initialized() else [],
     }
 
 
@@ -34,5 +36,11 @@ def set_random_state(state: dict[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     if state["cuda"]:
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+        for card, s in zip(_cards(), state["cuda"]):
+            torch.cuda.set_rng_state(s.cpu(), card)
     torch.set_rng_state(state["torch"].cpu())
+
+
+def _cards():
+    """The cards whose states count: all, or that of this process, whose state all processes of a run have."""
+    return [torch.cuda.current_device()] if process().size > 1 else range(torch.cuda.device_count())

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from clkit.engine import parallel
 from clkit.engine.device import lacks_memory
 from clkit.engine.evaluate import eval_mode
 from clkit.engine.seeding import random_state, set_random_state
@@ -193,7 +194,7 @@ class Trace:
             return
         for pattern, probes in self.probes.items():
             if fnmatchcase(table, pattern) and self.learner is not None:
-                with eval_mode(self.learner):
+                with eval_mode(self.learner), parallel.whole():
                     columns |= {name: probe(self.learner) for name, probe in probes.items()}
         rows = self._rows.setdefault(table, {c: [] for c in ("task", *columns)})
         if rows.keys() != {"task", *columns}:
@@ -303,6 +304,8 @@ class Trace:
             offered.store(self._finished[-1], _each_column(_settle, self._rows))
 
     def _boundary(self, phase, done, objects):
+        parallel.keep_alike(self.learner)
+        self.stop = parallel.agreed(self.stop)
         if self._save is not None and (self.stop or time.monotonic() - self._last >= self._every):
             rows, unfinished = _each_column(_settle, self._rows), self._state(phase, done, objects)
             if self._offered:

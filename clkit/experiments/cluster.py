@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 
 from clkit.data.facts import reason, root
+from clkit.engine.torchrun import process
 from clkit.experiments.benchmark import PresetError
 from clkit.experiments.places import runs_root
 
@@ -95,6 +96,8 @@ def connected(scheduler: "str | Cluster", jobs: int) -> Iterator[Cluster]:
     if isinstance(scheduler, Cluster):
         yield scheduler
         return
+    if process().size > 1:
+        raise PresetError("torchrun already spreads each run over processes: leave out --scheduler")
     try:
         from distributed import LocalCluster, TimeoutError
     except ImportError:

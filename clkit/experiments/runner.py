@@ -134,14 +134,17 @@ def run_experiment(
     with several jobs.   every: seconds between checkpoints.   tasks, order: of own data.   scheduler: "dask",
     for a Dask cluster of `jobs` processes, the address of one, or a Cluster that is connected.
     """
+    from clkit.engine.torchrun import is_first, process
     from clkit.result import check_replaces, save
 
     found = experiment(name, preset, overrides, tasks=tasks, order=order)
     seeds = found.seeds if seeds is None else _whole(seeds)
     if type(jobs) is not int or jobs < 1 or not seeds:
         raise PresetError(f"there must be at least one seed and one job, not {len(seeds)} and {jobs!r}")
+    if process().size > 1 and jobs > 1:
+        raise PresetError("torchrun already spreads each run over processes: leave out --jobs")
     checked_tables(found, record)
-    if out is not None:  # check before hours of work, not after
+    if out is not None and is_first():  # check before hours of work, not after
         out = places.folder(out)
         _check_writable(out)
         if not replace:
@@ -155,7 +158,7 @@ def run_experiment(
         results = [run_seed_of(found, s, device, record, progress, every)[1] for s in seeds]
     else:
         results = _in_processes(found, seeds, jobs, device, record, every)
-    if out is not None:
+    if out is not None and is_first():
         kept = [_kept(r, found, record, first=r is results[0]) for r in results]
         save(kept, out / found.stem, replace=replace)
     return results

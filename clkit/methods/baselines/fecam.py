@@ -47,6 +47,7 @@ from clkit.blocks.pixels import Standardise
 from clkit.blocks.recipe import learn_features
 from clkit.engine.evaluate import eval_mode
 from clkit.engine.learner import Learner, check_config
+from clkit.engine.parallel import spread
 
 REVISION = 1
 
@@ -78,6 +79,7 @@ class Config:
 class FeCAM(Learner):
     """Feature covariance-aware metric."""
 
+    parallel = True
     tables = {"loss": "one row per epoch of the first task: epoch, loss"}
     memory_kinds = {"means": "features", "precisions": "features", "common": "features"}
 
@@ -118,7 +120,7 @@ class FeCAM(Learner):
         self.precisions = torch.linalg.pinv(new, hermitian=True).float()[None]
 
     def features(self, x):
-        return self.net.features(self.standardise(x))                           # (B, D)
+        return spread(self.net.features, self.standardise(x))                   # (B, D)
 
     def forward(self, x):
         """Minus the distances, (B, classes seen)."""

@@ -42,6 +42,7 @@ from clkit.blocks.pixels import Standardise
 from clkit.blocks.recipe import classify, learn_features
 from clkit.engine.evaluate import eval_mode
 from clkit.engine.learner import Learner, check_config
+from clkit.engine.parallel import spread
 
 REVISION = 1
 
@@ -72,6 +73,7 @@ class Config:
 class FeTrIL(Learner):
     """Feature translation."""
 
+    parallel = True
     tables = {"loss": "one row per epoch: epoch, loss",
               "translation": "one row per later task: nearest (first,), the new class whose features stand "
                              "for each old class; cosine (first,), that of their means"}
@@ -126,7 +128,7 @@ class FeTrIL(Learner):
             trace("loss", epoch=epoch, loss=total / len(parts))
 
     def features(self, x):
-        return self.net.features(self.standardise(x))                           # (B, D)
+        return spread(self.net.features, self.standardise(x))                   # (B, D)
 
     def forward(self, x):
         return self.net.head(self.features(x))                                  # (B, K)

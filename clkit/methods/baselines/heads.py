@@ -49,6 +49,7 @@ from clkit.blocks.quadratic import QuadraticPenalty
 from clkit.blocks.recipe import decay, views
 from clkit.engine.evaluate import eval_mode
 from clkit.engine.learner import Learner, check_config, frozen
+from clkit.engine.parallel import spread
 
 REVISION = 1
 LATER = "hold strength temperature share importance_images"     # settings without effect on the first task
@@ -80,6 +81,7 @@ class Config:
 class Heads(Learner):
     """A head for each task on a common network."""
 
+    parallel = True
     tables = {"loss": "one row per epoch: epoch, loss, new (cross-entropy), old (distillation or penalty, "
                       "with its strength)",
               "heads": "one row per task: wins (tasks so far,), the share of the task's training images that "
@@ -108,10 +110,10 @@ class Heads(Learner):
             new_total, old_total, batches = 0.0, 0.0, views(task.train, config)
             for x, y in batches:
                 x = self.standardise(x)
-                logits = self.net(x)                                            # (B, K)
+                logits = spread(self.net, x)                                    # (B, K)
                 loss = new = F.cross_entropy(logits[:, task.first:task.seen], y - task.first)
                 if teacher is not None:
-                    old = config.strength * self.drift(logits, teacher(x), old_heads)
+                    old = config.strength * self.drift(logits, spread(teacher, x), old_heads)
                     loss, old_total = new + old, old_total + old.detach()
                 optimizer.zero_grad()
                 loss.backward()
@@ -165,5 +167,5 @@ class Heads(Learner):
 
     def forward(self, x):
         """Probabilities within the head of each class, (B, classes seen)."""
-        logits = self.net(self.standardise(x))                                  # (B, K)
+        logits = spread(self.net, self.standardise(x))                          # (B, K)
         return torch.cat([logits[:, h].softmax(1) for h in self.heads()] or [logits[:, :0]], 1)

@@ -41,6 +41,7 @@ from clkit.blocks.pixels import Standardise
 from clkit.blocks.recipe import decay, sgd, views
 from clkit.engine.evaluate import eval_mode
 from clkit.engine.learner import Learner, check_config, frozen
+from clkit.engine.parallel import spread
 
 REVISION = 1
 LATER = "per_class classifier distil temperature replay"   # settings without effect on the first task
@@ -73,7 +74,7 @@ class Config:
 class ICaRLCE(Learner):
     """iCaRL with cross-entropy."""
 
-    stores_images = True
+    stores_images = parallel = True
     tables = {"loss": "one row per epoch: epoch, loss, new (cross-entropy), old (distillation, times beta)",
               "memory": "one row per task: counts (K,), exemplars of each class"}
     memory_kinds = {"memory.means": "features", "memory.": "exemplars"}
@@ -98,11 +99,11 @@ class ICaRLCE(Learner):
             total, batches = 0.0, views(images, config)
             for x, y in batches:
                 x = self.standardise(x)
-                logits = self.net(x)                                            # (B, K)
+                logits = spread(self.net, x)                                    # (B, K)
                 new = F.cross_entropy(logits[:, :task.seen], y)
                 old = torch.zeros_like(new)
                 if teacher is not None:
-                    before = teacher(x)[:, :first]                              # (B, first)
+                    before = spread(teacher, x)[:, :first]                      # (B, first)
                     old = config.distil * distillation(logits[:, :first], before, config.temperature)
                 optimizer.zero_grad()
                 (new + old).backward()
@@ -125,7 +126,7 @@ class ICaRLCE(Learner):
             head.weight[new], head.bias[new] = fresh.weight[new], fresh.bias[new]
 
     def features(self, x):
-        return self.net.features(self.standardise(x))                           # (B, D)
+        return spread(self.net.features, self.standardise(x))                   # (B, D)
 
     def forward(self, x):
         features = self.features(x)                                             # (B, D)

@@ -47,6 +47,7 @@ from clkit.blocks.pixels import Standardise
 from clkit.blocks.recipe import decay, sgd, views
 from clkit.engine.evaluate import eval_mode
 from clkit.engine.learner import Learner, check_config, frozen
+from clkit.engine.parallel import spread
 
 REVISION = 1
 LATER = "per_class classifier distil margin nearest ranking imprint replay"  # no effect on the first task
@@ -108,7 +109,7 @@ class CosineHead(nn.Module):
 class LUCIR(Learner):
     """Learning a unified classifier incrementally via rebalancing."""
 
-    stores_images = True
+    stores_images = parallel = True
     tables = {"loss": "one row per epoch: epoch, loss, new (cross-entropy), old (distillation, with its "
                       "strength), margin (ranking)",
               "memory": "one row per task: counts (K,), exemplars of each class"}
@@ -150,13 +151,13 @@ class LUCIR(Learner):
     def losses(self, x, y, task, teacher):
         """Cross-entropy, distillation and ranking of a batch, each with its weight: (3,)."""
         config, first, head = self.config, task.first, self.net.head
-        features = self.net.features(x)                                         # (B, D)
+        features = spread(self.net.features, x)                                 # (B, D)
         cosines = head.cosines(features)                                        # (B, seen)
         new = F.cross_entropy(head.scale * cosines, y)
         old = margin = torch.zeros_like(new)
         if teacher is not None:
             strength = config.distil * math.sqrt(first / (task.seen - first))
-            old = strength * turned(features, teacher.features(x))
+            old = strength * turned(features, spread(teacher.features, x))
         if first and config.ranking:
             margin = config.ranking * margin_ranking(cosines, y, first, config.nearest, config.margin)
         return torch.stack([new, old, margin])
@@ -173,7 +174,7 @@ class LUCIR(Learner):
             return imprinted(means, torch.cat([head.old, head.new]))
 
     def features(self, x):
-        return self.net.features(self.standardise(x))                           # (B, D)
+        return spread(self.net.features, self.standardise(x))                   # (B, D)
 
     def forward(self, x):
         features = self.features(x)                                             # (B, D)

@@ -74,6 +74,7 @@ from clkit.blocks.pixels import Standardise, crop_and_flip, zoom_and_flip
 from clkit.blocks.quadratic import QuadraticPenalty
 from clkit.engine.evaluate import in_eval_mode
 from clkit.engine.learner import Learner, LearnerError, check_config, frozen
+from clkit.engine.parallel import spread
 from clkit.methods.gfr.features import (
     ClassGaussians,
     Critic,
@@ -150,6 +151,7 @@ class Past(NamedTuple):
 class GFR(Learner):
     """Generative feature replay."""
 
+    parallel = True
     tables = {
         "loss": "one row per epoch of either phase: phase (classifier, generator), epoch, loss; classifier: "
                 "new, old (cross-entropies), regulariser; generator: critic, penalty, generator, alignment; "
@@ -205,7 +207,8 @@ class GFR(Learner):
     def until(self, net, x):
         """F of a network, on standardised images x (B, C, H, W): features (B, D), or maps."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return net.until(x.contiguous(memory_format=torch.channels_last), self.config.stage).float()
+            x = x.contiguous(memory_format=torch.channels_last)
+            return spread(net.until, x, self.config.stage).float()
 
     def after(self, u):
         """H: logits (B, K) of features or maps."""
@@ -257,11 +260,9 @@ class GFR(Learner):
 
     def past(self, task):
         """What the steps of this task need to know of the tasks before it."""
-        first, config, teacher, pull = task.first, self.config, None, None
-        if first and config.regulariser == "distill":
-            teacher = frozen(self.net)
-        if first and self.importance is not None:
-            pull = QuadraticPenalty(self.extractor(), self.importance)
+        first, weighs = task.first, self.importance is not None
+        teacher = frozen(self.net) if first and self.config.regulariser == "distill" else None
+        pull = QuadraticPenalty(self.extractor(), self.importance) if first and weighs else None
         return Past(first, times(task), teacher, pull)
 
     def classify(self, optimizer, x, y, past):
