@@ -12,7 +12,9 @@ over the whole batch included, is computed alike by all. Backward, each process 
 own rows, and these are summed. So the values and gradients are those of one process with the whole batch.
 (DistributedDataParallel averages gradients of losses of parts; a norm over the batch is no such average.)
 
-Batch normalisation that learns uses the mean and variance of all rows, forward and backward.
+Batch normalisation that learns uses the mean and variance of all rows, forward and backward. Rounding differs
+from one process, as it does between machines. Each process reads and augments whole batches, and needs memory
+for all images that are in memory; the first process alone writes files, and any number of them resumes a run.
 
 Outside of a run with several processes, `spread` only calls the function. A method that uses it says so by
 ``Learner.parallel``; for others a run with several processes is refused.
