@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 
 from clkit.__main__ import main
 from clkit.result import load
+from tests.test_cli import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["run", "gfr/split-shapes", "--preset", "smoke", "--seeds", "0", "--device", "cpu", "--json"]
@@ -31,18 +31,6 @@ def torchrun(*words, runs):
         text=True,
         env={**os.environ, "CLKIT_RUNS": str(runs), "OMP_NUM_THREADS": "1"},
     )
-
-
-def wait_for(pattern, runs, running):
-    """Wait for a file in the run folders; fails if the process ends first."""
-    end = time.monotonic() + 120
-    while not list(runs.glob(pattern)):
-        try:
-            running.wait(0.01)
-        except subprocess.TimeoutExpired:
-            assert time.monotonic() < end, f"no {pattern} after two minutes"
-        else:
-            pytest.fail(f"the run ended before there was {pattern}: {running.communicate()}")
 
 
 def said(err):
