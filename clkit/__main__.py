@@ -120,9 +120,7 @@ def _add_run(commands):
     one.add_argument("--jobs", type=int, metavar="N", help=words)
     words = "spread all runs over a Dask cluster: of processes on this machine (dask), or that of an address"
     one.add_argument("--scheduler", metavar="dask | ADDRESS", help=words)
-    words = (
-        "change a setting of the method; may be repeated, also to run each of several values of a setting "
-    )
+    words = "change a setting of the method; may be repeated, also to run each of several values of it "
     words += "(own data: also side, test_share, split_seed)"
     several = {"dest": "settings", "action": "append", "default": []}
     one.add_argument("--set", type=_setting, metavar="KEY=VALUE", help=words, **several)

@@ -45,16 +45,17 @@ def classify(logits, optimizer, y):
     return loss.detach()
 
 
-def learn_features(net, standardise, config, task, trace, apart):
+def learn_features(net, standardise, config, task, trace, spread, apart):
     """Train a network on the first task with Adam, for methods that freeze it then; a row of "loss" an epoch.
 
-    standardise: a function of images x (B, C, H, W) in [0, 1], what the network takes.   apart: the settings
-    that are of no effect here; methods that agree in all others share the loop (see Trace.epochs).
+    standardise: a function of images x (B, C, H, W) in [0, 1], what the network takes.   spread: that of
+    engine.parallel.   apart: the settings that are of no effect here; methods that agree in all others share
+    the loop (see Trace.epochs).
     """
     optimizer = adam(net.parameters(), config)
     for epoch in trace.epochs("features", config.epochs, optimizer, share=net, apart=apart, by=__name__):
         decay(optimizer, config, epoch)
         total, batches = 0.0, views(task.train, config)
         for x, y in batches:
-            total += classify(net.head(net.features(standardise(x)))[:, :task.seen], optimizer, y)
+            total += classify(net.head(spread(net.features, standardise(x)))[:, :task.seen], optimizer, y)
         trace("loss", epoch=epoch, loss=total / len(batches))

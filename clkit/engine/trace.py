@@ -266,7 +266,8 @@ class Trace:
             self._finished.append(state)
             return
         offered = offer and self.shared.loop(self, phase, total, objects, *offer)
-        if offered and not state and (found := offered.found()):
+        found = parallel.from_first(lambda: offered and not state and offered.found())
+        if found:
             self._take(*found, objects)
             return
         if offered:

@@ -95,7 +95,7 @@ class FeCAM(Learner):
     def learn(self, task, trace):
         if task.first == 0:
             later = "covariance power gamma_1 gamma_2 correlation"
-            learn_features(self.net, self.standardise, self.config, task, trace, apart=later)
+            learn_features(self.net, self.standardise, self.config, task, trace, spread, later)
         with eval_mode(self):
             features, y = features_of(self, task.train), task.train.labels - task.first      # (N, D)
             self.means = torch.cat([self.means, class_means(features, y, task.seen - task.first)])

@@ -89,7 +89,7 @@ class FeTrIL(Learner):
     def learn(self, task, trace):
         if task.first == 0:
             later = "replay head_epochs head_lr head_decay"
-            learn_features(self.net, self.standardise, self.config, task, trace, apart=later)
+            learn_features(self.net, self.standardise, self.config, task, trace, spread, later)
         with eval_mode(self):
             features, y = features_of(self, task.train), task.train.labels      # (N, D), (N,)
             new = class_means(features, y - task.first, task.seen - task.first)

@@ -67,7 +67,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clkit.blocks import nets
+from clkit.blocks import nets, recipe
 from clkit.blocks.gan import adam, finite, own_gradients, step
 from clkit.blocks.memory import as_pixels
 from clkit.blocks.pixels import Standardise, crop_and_flip, zoom_and_flip
@@ -245,8 +245,7 @@ class GFR(Learner):
         config, images = self.config, task.train
         self.net.train(not (task.first and config.norm == "frozen"))
         past, drift = self.past(task), self.drift(task, trace)
-        optimizer = torch.optim.Adam(self.net.parameters(), config.lr, weight_decay=config.weight_decay,
-                                     fused=True)
+        optimizer = recipe.adam(self.net.parameters(), config)
         batches = images.batches(config.batch_size, drop_last=True, augment=self.augment)
         for epoch in trace.epochs("classifier", config.epochs, optimizer, apart=LATER,
                                   share=None if task.first else self.net):
