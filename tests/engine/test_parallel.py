@@ -272,8 +272,20 @@ def test_several_processes_resume_the_run_of_one(pair, tmp_path):
     assert equal(first, again), "read from the folder"
 
 
-def in_folder(name, folder):
-    return learned(name, {}, folder=folder)
+def in_folder(name, folder, shared=None):
+    return learned(name, {}, folder=folder, shared=shared)
+
+
+def test_a_loop_that_several_processes_trained_is_taken_by_several(pair, tmp_path):
+    """Others would train it to other last bits."""
+    name, shared = "gfr-distill/split-shapes", tmp_path / "shared"
+    pair(in_folder, "gfr-gaussian-full/split-shapes", tmp_path / "first", shared)
+    (state, predictions, about), second = pair(in_folder, name, tmp_path / "second", shared)
+    assert [loop["loop"] for loop in about["shared"]] == ["classifier"]
+    assert equal((state, predictions), second[:2])
+    alone = in_folder(name, tmp_path / "alone", shared)
+    assert "shared" not in alone[2]
+    close(alone[0], state, 1e-9)
 
 
 # ---- what is refused
@@ -443,6 +455,7 @@ def ended():
 def test_torchrun_ends_a_process():
     """tests/test_torchrun.py reads what it says."""
     pair = Together()
+    pair(join, 60)
     pair.ask(ended)
     for member in pair.members:
         member.join(60)
