@@ -84,9 +84,7 @@ def run(
     are listed under "earlier_processes". Raises RunError, Stopped (Ctrl-C; the same call resumes), or what
     the learner raises.
     """
-    if not every >= 0:
-        raise RunError(f"every must be a number of seconds between checkpoints, 0 or more, not {every!r}")
-    _check_call(learner, config, stream, seed, threads, about)
+    _check_call(learner, config, stream, seed, threads, about, every)
     seed = int(seed)  # JSON knows no numpy's numbers
     if learner.joint:
         stream = stream.merged()
@@ -109,8 +107,10 @@ def run(
     return model, result
 
 
-def _check_call(learner, config, stream, seed, threads, about) -> None:
+def _check_call(learner, config, stream, seed, threads, about, every) -> None:
     """RunError or LearnerError unless the arguments of `run` are what they should be."""
+    if not every >= 0:
+        raise RunError(f"every must be a number of seconds between checkpoints, 0 or more, not {every!r}")
     if not (isinstance(learner, type) and issubclass(learner, Learner)):
         raise RunError(f"learner must be a subclass of Learner, such as LEARNERS['er'], not {learner!r}")
     if not isinstance(stream, Stream):
