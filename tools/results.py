@@ -91,7 +91,7 @@ FINE_GRAINED = (
     ("n", "n", 0),
     ("record", "record", 0),
 )
-SHAPES = (
+HALF_FIRST = (
     ("average over tasks", "average", 0),
     ("forgetting", "forgetting", 0),
     ("n", "n", 0),
@@ -139,6 +139,11 @@ def _mfgr(method):
 def _gfr(method):
     """Run of a method on the shapes, half of whose classes come first."""
     return (Run(f"{method}/split-shapes", preset="teach"),)
+
+
+def _half_of_cifar(method):
+    """The same on photographs."""
+    return (Run(f"{method}/cifar100-50-5", preset="laptop"),)
 
 
 TABLES = {
@@ -309,7 +314,7 @@ TABLES = {
         ),
     ),
     "split-shapes": Table(
-        SHAPES,
+        HALF_FIRST,
         (
             ("Finetune (GFR's training)", _gfr("gfr-finetune")),
             ("Feature replay alone", _gfr("gfr-replay")),
@@ -319,7 +324,19 @@ TABLES = {
             ("LwF, surest head", _gfr("lwf-max")),
             ("FeTrIL", _gfr("fetril")),
             ("FeCAM", _gfr("fecam")),
+            ("iCaRL-NME, 20 images of each class", _gfr("icarl-nme")),
             ("Joint (GFR's training)", _gfr("gfr-joint")),
+        ),
+    ),
+    "cifar100-50-5": Table(
+        HALF_FIRST,
+        (
+            ("Finetune (GFR's training)", _half_of_cifar("gfr-finetune")),
+            ("Feature replay alone", _half_of_cifar("gfr-replay")),
+            ("Feature distillation alone", _half_of_cifar("gfr-distill")),
+            ("GFR", _half_of_cifar("gfr")),
+            ("FeTrIL", _half_of_cifar("fetril")),
+            ("FeCAM", _half_of_cifar("fecam")),
         ),
     ),
 }

@@ -11,7 +11,18 @@ import numpy as np
 from clkit import plots
 from clkit.analysis import embedding
 from clkit.figures.gfr import memory, runs
-from clkit.figures.gfr.runs import CIFAR, CURVES, FROZEN, IMAGENET, PARTS, PRINTED, SHAPES, label_of, scale
+from clkit.figures.gfr.runs import (
+    CIFAR,
+    CURVES,
+    FROZEN,
+    IMAGENET,
+    PARTS,
+    PRINTED,
+    SHAPES,
+    UNPRINTED,
+    label_of,
+    scale,
+)
 from clkit.figures.picture import FigureSpec, panels, short
 from clkit.result import Result
 
@@ -101,9 +112,9 @@ def similarity():
 # ---- figures 4 to 6
 
 
-def curves(benchmarks, methods, title):
+def curves(benchmarks, methods, title, beside=()):
     """Accuracy and forgetting over the classes learned, a column for each benchmark."""
-    shown, records, note = runs.half_first(benchmarks, methods)
+    shown, records, note = runs.half_first(benchmarks, methods, beside)
     wide = len(shown) == 1
     figure, axes = panels(
         12.6 if wide else 1.8 + 4.4 * len(shown),
@@ -264,7 +275,7 @@ FIGURES = {
     "gfr-shapes": partial(curves, [SHAPES], (*PARTS, *FROZEN), "GFR and its parts on shapes"),
     "gfr-shapes-baselines": partial(curves, [SHAPES], PRINTED, "GFR and other methods on shapes"),
     "gfr-fig2-similarity": similarity,
-    **{name: partial(curves, benchmarks, PRINTED, title) for name, title, benchmarks in CURVES},
+    **{name: partial(curves, benchmarks, PRINTED, title, UNPRINTED) for name, title, benchmarks in CURVES},
     "gfr-fig7-features": features,
     "gfr-drift": drift,
     "gfr-table2-replay": partial(by_stage, "Table 2", runs.TABLE_2),

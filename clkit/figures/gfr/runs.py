@@ -29,6 +29,7 @@ PRINTED = (
 )
 PARTS = ("gfr-finetune", "gfr-replay", "gfr-distill", "gfr-gaussian", "gfr", "gfr-joint")
 FROZEN = ("ncm", "fetril", "fecam")  # beside GFR: the network of the first task, no exemplars
+UNPRINTED = ("gfr-finetune", "gfr-replay", "gfr-distill", *FROZEN)  # not in figures 4 to 6 of the paper
 
 # Table 2: {name in print: (label, experiment, overrides)}; table 3 in the same form.
 _GFR = f"gfr/{FOUR}"
@@ -70,14 +71,16 @@ def needed(rows, sizes=SIZES):
     return records, groups, size, left_out([str(label) for label, *_ in rows if label not in groups])
 
 
-def half_first(benchmarks, methods):
+def half_first(benchmarks, methods, beside=()):
     """{benchmark: {method: results}}, records, and a sentence on what is shown, of benchmarks with records.
+
+    beside: methods of which only those with a record of photographs are shown, and the others not named.
 
     Without any at a size of real images, those of shapes at the size teach.
     """
     records, shown, said = {}, {}, []
     for benchmark in benchmarks:
-        more, groups, size = of_methods(benchmark, methods, REAL)
+        more, groups, size = of_methods(benchmark, (*beside, *methods), REAL)
         if groups:
             records, shown = records | more, shown | {benchmark: groups}
             said.append(f"{benchmark} at size {size}")
