@@ -10,8 +10,10 @@ CLEAN_ENV = CLKIT_RUNS="$(BUILD)/runs" IPYTHONDIR="$(BUILD)/ipython" MPLCONFIGDI
 	JUPYTER_PREFER_ENV_PATH=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 # An IPython profile in which a deprecation warning raised by clkit or by a notebook's own cell is an error.
 STRICT := $(BUILD)/ipython-strict
-# The tests of a file stay in one process, because they share what is slow to make.
+# The tests of a file stay in one process, because they share what is slow to make. There is a process for each
+# core, so each has one thread: more threads than cores wait for one another by spinning, many times slower.
 ON_ALL_CORES := -n auto --dist loadfile
+ONE_THREAD := OMP_NUM_THREADS=1
 NBVAL_OPTIONS := -p no:python --nbval-lax --nbval-current-env --nbval-cell-timeout 120 \
 	--nbval-sanitize-with tests/nbval.cfg
 
@@ -48,10 +50,10 @@ workbook: setup
 	@echo "next: make lab"
 
 test: lint
-	OMP_NUM_THREADS=1 $(CLEAN_ENV) $(PY) -m pytest $(ON_ALL_CORES) tests
+	$(ONE_THREAD) $(CLEAN_ENV) $(PY) -m pytest $(ON_ALL_CORES) tests
 	@mkdir -p "$(STRICT)/profile_default/startup"
 	@cp tests/strict_warnings.py "$(STRICT)/profile_default/startup/"
-	CLKIT_PRESET=smoke $(CLEAN_ENV) IPYTHONDIR="$(STRICT)" $(PY) -m pytest $(NBVAL_OPTIONS) $(ON_ALL_CORES) notebooks
+	CLKIT_PRESET=smoke $(ONE_THREAD) $(CLEAN_ENV) IPYTHONDIR="$(STRICT)" $(PY) -m pytest $(NBVAL_OPTIONS) $(ON_ALL_CORES) notebooks
 	@$(CLEAN_ENV) $(PY) tools/browser.py --if-present
 
 browser: setup
