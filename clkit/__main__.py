@@ -118,21 +118,22 @@ def _add_run(commands):
     one.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     words = "processes to spread the seeds over (1; with --scheduler dask one for each core)"
     one.add_argument("--jobs", type=int, metavar="N", help=words)
-    words = "spread all runs over a Dask cluster: of processes on this machine (dask), or that of an address"
+    words = "spread all runs over a Dask cluster: of processes here (dask), or that of an address"
     one.add_argument("--scheduler", metavar="dask | ADDRESS", help=words)
     words = "change a setting of the method; may be repeated, also to run each of several values of it "
     words += "(own data: also side, test_share, split_seed)"
-    several = {"dest": "settings", "action": "append", "default": []}
-    one.add_argument("--set", type=_setting, metavar="KEY=VALUE", help=words, **several)
+    several = {"dest": "settings", "action": "append", "default": [], "metavar": "KEY=VALUE"}
+    one.add_argument("--set", type=_setting, help=words, **several)
+    words = "end after the first N tasks; the same command without it goes on from there"
+    one.add_argument("--first-tasks", type=int, metavar="N", help=words)
     one.add_argument("--tasks", type=_tasks, help="own data: number of classes in each task, such as 6,6,6,6")
     words = "own data: order of classes: random from a seed, by name, or from a file with one name per line"
     one.add_argument("--order", metavar="SEED | natural | FILE", help=words)
     words = "trace tables to record, such as loss,masks; '*' records all but similarity"
     one.add_argument("--keep", metavar="TABLES", help=words)
-    words = "seconds between checkpoints (60)"
-    one.add_argument("--every", type=_seconds, default=60.0, metavar="SECONDS", help=words)
-    words = "write one record of all seeds to this folder"
-    one.add_argument("--out", type=_folder, metavar="DIR", help=words)
+    every = {"type": _seconds, "default": 60.0, "metavar": "SECONDS"}
+    one.add_argument("--every", help="seconds between checkpoints (60)", **every)
+    one.add_argument("--out", type=_folder, metavar="DIR", help="write a record of all seeds to this folder")
     one.add_argument("--replace", action="store_true", help="let --out overwrite a record with other seeds")
     one.add_argument("--json", action="store_true", help=JSON)
 
@@ -200,9 +201,7 @@ def _tasks(text):
     """6,6,6 as a tuple of whole numbers."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not a list of class counts, one per task: write 6,6,6,6"
-        )
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of classes per task: write 6,6,6,6")
     return tuple(map(int, parts))
 
 
@@ -320,7 +319,7 @@ def _minutes(minutes):
 def _run(options):
     from clkit import experiments, result
 
-    own = {"tasks": options.tasks, "order": _order(options.order)}
+    own = {"tasks": options.tasks, "order": _order(options.order), "first_tasks": options.first_tasks}
     preset, jobs = options.preset or "teach", options.jobs
     asked = [(name, settings) for name in options.experiments for settings in _combinations(options.settings)]
     found = [experiments.experiment(name, preset, settings, **own) for name, settings in asked]
@@ -367,7 +366,8 @@ def _print_summary(options, found, results, summary):
     seeds, data = ", ".join(map(str, summary["seeds"])), about["stream"]["data"]
     if "test_share=" in data:
         data += " (there is no test/ folder: this share of each class is the test set)"
-    print(f"{found.name}, preset {found.preset}, data {data}, seeds {seeds}")
+    size = f"preset {found.preset}" + (f", first {found.first_tasks} tasks" if found.first_tasks else "")
+    print(f"{found.name}, {size}, data {data}, seeds {seeds}")
     for title, scores in (
         ("average accuracy (%)", [r.average() for r in results]),
         ("task-aware accuracy (%)", [r.task_aware_average() for r in results]),

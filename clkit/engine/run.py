@@ -43,7 +43,10 @@ from clkit.result import Result, checked
 Probes = Mapping[str, Mapping[str, Callable[[Learner], Any]]]
 Studies = Mapping[str, Callable[[Learner, Stream], Mapping[str, Any]]]
 Histories = Mapping[str, Callable[[Sequence[Learner], Stream], Mapping[str, Any]]]
-FACTS = {*PROCESS, *"learner revision settings config seed stream key device threads shared".split()}
+FACTS = {
+    *PROCESS,
+    *"learner revision settings config seed stream key device threads shared first_tasks".split(),
+}
 
 
 def run(
@@ -63,6 +66,7 @@ def run(
     threads: int | None = None,
     about: Facts | None = None,
     progress: bool | None = None,
+    first_tasks: int | None = None,
 ) -> tuple[Learner, Result]:
     """Train a learner on a stream, task by task; after each task test it on all classes seen.
 
@@ -76,33 +80,33 @@ def run(
         after the last task, without affecting the run, and its columns become a table.   histories: the same,
         but functions of the learners after each task; the folder then keeps them.
     threads: CPU threads of torch, fixed because the last bits of sums depend on their number; None leaves it
-        unchanged.   about: further facts to store in the result.
-    progress: show bars; None means only in a terminal or a notebook.
+        unchanged.   about: further facts for the result.   progress: show bars; None: as Trace does.
+    first_tasks: end after so many tasks, without studies and histories. The Result has their stages; the same
+        call without first_tasks goes on in the folder with the next task.
 
     Returns (the learner after the last task, Result). The result's commit, date, versions and CPU are those
-    of the process that finished the last stage, even if another process reads the folder; earlier processes
-    are listed under "earlier_processes". Raises RunError, Stopped (Ctrl-C; the same call resumes), or what
-    the learner raises.
+    of the process that finished the last stage, whichever reads the folder; "earlier_processes" lists others.
+    Raises RunError, Stopped (Ctrl-C; the same call resumes), or what the learner raises.
     """
     _check_call(learner, config, stream, seed, threads, about, every)
     seed = int(seed)  # JSON knows no numpy's numbers
     if learner.joint:
         stream = stream.merged()
-    device = pick_device(device)
+    last, device = _last_task(stream, first_tasks), pick_device(device)
     with torch_set(device, threads):
-        about = {**_facts(learner, config, stream, seed, device), **(about or {})}
+        about = {**_facts(learner, config, stream, seed, device, last), **(about or {})}
         facts = {k: about[k] for k in PROCESS if k in about}
         identity = _identity(about, record, probes or {}, {**(studies or {}), **(histories or {})})
         kept = None if folder is None or not is_first() else Folder(folder, identity, facts)
         with kept or contextlib.nullcontext(), parallel.joined(device):
-            progress = progress if is_first() else False
-            trace = Trace(record, probes, save=kept and kept.save_checkpoint, every=every, progress=progress)
+            shown = progress if is_first() else False
+            trace = Trace(record, probes, save=kept and kept.save_checkpoint, every=every, progress=shown)
             trace.shared = _shared(shared, about)
-            after = studies or {}, histories or {}
+            after = last, studies or {}, histories or {}
             with _stopping(trace) if folder is not None else contextlib.nullcontext():
                 model, stages = _run(learner, config, stream.to(device), seed, trace, kept, *after)
             result = _collected(stages, stream, about | (_computed(kept) if kept else {}))
-            if kept:
+            if kept and last == len(stream):
                 kept.save_result(result)
     return model, result
 
@@ -134,8 +138,31 @@ def _check_call(learner, config, stream, seed, threads, about, every) -> None:
         raise RunError(f"about= cannot change what a run finds out itself, {', '.join(forged)}: leave it out")
 
 
-def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Studies, histories: Histories):
-    """(the learner after the last task, measurements before any learning and after each task)."""
+def _last_task(stream: Stream, first_tasks: int | None) -> int:
+    """How many tasks to learn; RunError if there are not so many."""
+    if first_tasks is None:
+        return len(stream)
+    if not is_whole(first_tasks, 1) or first_tasks > len(stream):
+        rule = f"first_tasks must be a whole number from 1 to {len(stream)}, the number of tasks"
+        raise RunError(f"{rule}, not {first_tasks!r}")
+    return int(first_tasks)
+
+
+def _run(
+    learner,
+    config,
+    stream,
+    seed,
+    trace,
+    kept: Folder | None,
+    last: int,
+    studies: Studies,
+    histories: Histories,
+):
+    """(the learner, measurements before any learning and after each task), both after `last` tasks.
+
+    The learner is a later one if the folder has gone on further.
+    """
 
     def build() -> Learner:
         return learner(config, stream.shape, stream.classes).to(stream.test.device)
@@ -151,7 +178,7 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
             kept.save_stage(0, stages[0], {}, model)
     smallest = smallest_batch(model, stream.test)
     past = Past(build, len(stream), kept and kept.path)
-    for task in list(stream)[len(stages) - 1 :]:
+    for task in list(stream)[len(stages) - 1 : last]:
         state = parallel.from_first(lambda i: kept and kept.load_checkpoint(i), task.index)
         clock, task.train.smallest = _Clock(task.train), smallest
         label = f"task {task.index + 1}/{len(stream)} · "
@@ -173,9 +200,9 @@ def _run(learner, config, stream, seed, trace, kept: Folder | None, studies: Stu
         stages.append(stage | {"trace": rows})
         if kept:
             kept.save_stage(task.index + 1, stage, rows, model)
-        if parallel.agreed(kept is not None and trace.stop) and task.index + 1 < len(stream):
+        if parallel.agreed(kept is not None and trace.stop) and task.index + 1 < last:
             raise Stopped(f"stopped after task {task.index}")
-    return model, stages
+    return model, stages[: last + 1]
 
 
 def _resume(kept: Folder | None, model: Learner) -> list[Facts]:
@@ -271,7 +298,7 @@ def _joined(parts: list) -> np.ndarray | list:
 # ---- facts
 
 
-def _facts(learner, config, stream, seed, device) -> Facts:
+def _facts(learner, config, stream, seed, device, last) -> Facts:
     """What is run, where, and by which process."""
     revision = revision_of(learner, config)
     return {
@@ -284,6 +311,7 @@ def _facts(learner, config, stream, seed, device) -> Facts:
         "key": record_key(learner.__name__, revision, settings_of(config), stream.about()),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
+        **({"first_tasks": last} if last < len(stream) else {}),
         **process_facts(),
     }
 

@@ -41,6 +41,7 @@ class Experiment:
 
     name: METHOD/BENCHMARK.   preset: its size.   overrides: settings that differ from the row's.
     stream_row: the Benchmark of its stream.   row: the settings of the row that differ from the defaults.
+    first_tasks: how many tasks it learns; None: all.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Experiment:
     overrides: dict
     stream_row: Benchmark
     row: dict = field(default_factory=dict)
+    first_tasks: int | None = None
 
     @property
     def method(self) -> str:
@@ -85,7 +87,7 @@ class Experiment:
 
     @property
     def stem(self) -> str:
-        """The name of its record: METHOD_BENCHMARK_PRESET, then the overrides."""
+        """The name of its record: METHOD_BENCHMARK_PRESET, then the overrides, and how many tasks."""
 
         def said(value):
             return "-".join(map(str, value)) if isinstance(value, tuple) else value
@@ -99,6 +101,7 @@ class Experiment:
                 own["order"] = order if isinstance(order, int) else "given"
             extra = {**own, **extra}
         words = "".join(f"_{k}-{said(v)}" for k, v in sorted(extra.items()))
+        words += f"_first-{self.first_tasks}-tasks" if self.first_tasks else ""
         stem = re.sub(r"[^\w.+=-]", "-", f"{self.method}_{benchmark}_{self.preset}{words}".replace(" ", ""))
         return places.short(stem)
 
@@ -113,6 +116,8 @@ class Experiment:
         words += [f"--set {shlex.quote(f'{k}={v}')}" for k, v in settings.items()]
         if own:
             words.append(f"--tasks {','.join(map(str, self.stream_row.classes_per_task))}")
+        if self.first_tasks:
+            words.append(f"--first-tasks {self.first_tasks}")
         return f"python -m clkit run {' '.join(words)} {places.records_option()}"
 
     @property
@@ -166,13 +171,31 @@ def names(method: str | None = None, benchmark: str | None = None) -> list[str]:
     ]
 
 
-def experiment(name: str, preset: str = "teach", overrides=None, *, tasks=None, order=None) -> Experiment:
+def experiment(
+    name: str, preset: str = "teach", overrides=None, *, tasks=None, order=None, first_tasks=None
+) -> Experiment:
     """The Experiment of a name such as "er/split-mnist", or of "er/folder:PATH" and "er/NAME" for own data.
 
     overrides: {field of the method's Config: value}; text is parsed as the field's type; a value that equals
-    the row's setting is ignored.   tasks, order: of own data, see own_benchmark. PresetError for unknown
-    names (with similar ones) and for values of the wrong type.
+    the row's setting is ignored.   tasks, order: of own data, see own_benchmark.   first_tasks: learn only so
+    many. PresetError for unknown names (with similar ones) and for values of the wrong type.
     """
+    found = _whole_experiment(name, preset, overrides, tasks, order)
+    return found if first_tasks is None else _begun(found, first_tasks)
+
+
+def _begun(found, first_tasks):
+    """The Experiment that ends after so many tasks."""
+    if found.learner.joint:
+        raise PresetError(f"{found.method} learns all tasks at once: leave first_tasks out")
+    count = len(found.stream_row.classes_per_task)
+    if type(first_tasks) is not int or not 1 <= first_tasks <= count:
+        rule = f"first_tasks must be a whole number from 1 to {count}, the tasks of {found.name}"
+        raise PresetError(f"{rule} at size {found.preset}, not {first_tasks!r}")
+    return dataclasses.replace(found, first_tasks=first_tasks if first_tasks < count else None)
+
+
+def _whole_experiment(name, preset, overrides, tasks, order):
     if name not in names():
         return _own_experiment(name, overrides, tasks, order)
     if tasks is not None or order is not None:
@@ -183,12 +206,15 @@ def experiment(name: str, preset: str = "teach", overrides=None, *, tasks=None, 
     return _overridden(exact_experiment(name, preset), overrides)
 
 
-def exact_experiment(name: str, preset: str, overrides=None) -> Experiment:
-    """The same without loading a Config: overrides must have the field's type and differ from the row."""
+def exact_experiment(name: str, preset: str, overrides=None, first_tasks=None) -> Experiment:
+    """The same without loading a Config: overrides must have the field's type and differ from the row.
+
+    first_tasks must be None or below the number of tasks.
+    """
     method, _, benchmark = name.partition("/")
     size = papers.size_of(benchmark, checked_preset(preset))
     row = papers.paper_of(method).settings_of(method, benchmark, size)
-    return Experiment(name, size, dict(overrides or {}), papers.benchmark(benchmark, size), row)
+    return Experiment(name, size, dict(overrides or {}), papers.benchmark(benchmark, size), row, first_tasks)
 
 
 def _overridden(found, overrides):

@@ -54,9 +54,9 @@ def load_or_run(name, preset="teach", seeds=None, overrides=None, compute=None, 
     return results
 
 
-def load_record(name, preset="paper", overrides=None, trace=True):
-    """The checked results of a record; overrides as in `exact_experiment`, trace as in `load`."""
-    return load_record_of(exact_experiment(name, preset, overrides), trace)
+def load_record(name, preset="paper", overrides=None, trace=True, first_tasks=None):
+    """The checked results of a record; trace as in `load`, the others as in `exact_experiment`."""
+    return load_record_of(exact_experiment(name, preset, overrides, first_tasks), trace)
 
 
 def load_record_of(found: Experiment, trace=True):
@@ -68,9 +68,9 @@ def load_record_of(found: Experiment, trace=True):
     return results
 
 
-def on_record(name, preset="paper", overrides=None) -> bool:
+def on_record(name, preset="paper", overrides=None, first_tasks=None) -> bool:
     """Whether an experiment has a record, valid or stale."""
-    return places.record_of(exact_experiment(name, preset, overrides).stem).is_file()
+    return places.record_of(exact_experiment(name, preset, overrides, first_tasks).stem).is_file()
 
 
 def check_record(found: Experiment, results) -> None:
@@ -97,6 +97,8 @@ def _fault(found, result):
         return "another revision of the method made it"
     if about["key"] != record_key(about["learner"], about["revision"], about["settings"], about["stream"]):
         return "its key does not match its settings and stream"
+    if about.get("first_tasks") != found.first_tasks:
+        return f"it has the first {len(result.seen)} tasks"
     changed = {k for k in settings if about["config"].get(k) != settings[k]}
     if changed := changed | (about["settings"].keys() - settings.keys()):
         return f"it has other settings: {', '.join(sorted(changed))}"
@@ -156,7 +158,9 @@ def _beside_row(about):
     known = about["experiment"] in names() and about["preset"] != OWN
     row = plain(exact_experiment(about["experiment"], about["preset"]).settings) if known else {}
     named = row.keys() | about.get("settings", {}).keys()
-    return [f"{k}={v}" for k, v in about.get("config", {}).items() if k in named and row.get(k) != v]
+    words = [f"{k}={v}" for k, v in about.get("config", {}).items() if k in named and row.get(k) != v]
+    first = about.get("first_tasks")
+    return [*words, f"first {first} tasks"] if first else words
 
 
 def _labelled(rows):

@@ -46,12 +46,16 @@ def _asked_for(found, patterns) -> dict:
 
 
 def run_folder(found: Experiment, seed: int, record=None) -> Path:
-    """The folder of the run of one seed; it depends on settings, data and revision."""
+    """The folder of the run of one seed; it depends on settings, data and revision.
+
+    A run that ends after its first tasks has the folder of the whole run, which goes on there.
+    """
     record, tasks = checked_tables(found, record), stream_of(found.stream_row, seed)
     learned = tasks.merged() if found.learner.joint else tasks
     key = key_of(found.learner, found.config, learned.about()) or "unknown"
     tables = "".join(f"+{table}" for table in sorted(record)).replace("*", "all")
-    return runs_root() / places.short(f"{found.stem}-{key[:8]}{tables}", 240) / f"seed-{seed}"
+    stem = dataclasses.replace(found, first_tasks=None).stem
+    return runs_root() / places.short(f"{stem}-{key[:8]}{tables}", 240) / f"seed-{seed}"
 
 
 def run_seed(name, preset="teach", seed=0, device="auto", overrides=None, record=None, progress=None):
@@ -91,6 +95,7 @@ def run_seed_of(found: Experiment, seed, device="auto", record=None, progress=No
         about={"experiment": found.name, **about},
         progress=progress,
         every=every,
+        first_tasks=found.first_tasks,
     )
 
 
@@ -125,6 +130,7 @@ def run_experiment(
     tasks=None,
     order=None,
     scheduler=None,
+    first_tasks=None,
 ):
     """Run all seeds of an experiment; list of Results in the order of `seeds`.
 
@@ -132,12 +138,13 @@ def run_experiment(
     to; replace: overwrite a record there even if it holds other seeds.   record: trace tables to record, by
     default those of the experiment.   progress: show bars; None means in a terminal or notebook, and never
     with several jobs.   every: seconds between checkpoints.   tasks, order: of own data.   scheduler: "dask",
-    for a Dask cluster of `jobs` processes, the address of one, or a Cluster that is connected.
+    for a Dask cluster of `jobs` processes, the address of one, or a Cluster that is connected.   first_tasks:
+    learn only so many tasks; without it, the same call goes on where these end.
     """
     from clkit.engine.torchrun import is_first, process
     from clkit.result import check_replaces, save
 
-    found = experiment(name, preset, overrides, tasks=tasks, order=order)
+    found = experiment(name, preset, overrides, tasks=tasks, order=order, first_tasks=first_tasks)
     seeds = found.seeds if seeds is None else _whole(seeds)
     if type(jobs) is not int or jobs < 1 or not seeds:
         raise PresetError(f"there must be at least one seed and one job, not {len(seeds)} and {jobs!r}")

@@ -169,6 +169,32 @@ def test_a_stopped_run_resumes(tmp_path, monkeypatch):
     compare(tmp_path / "whole", tmp_path / "stopped")
 
 
+def test_the_first_tasks_are_those_of_the_whole_run_which_goes_on_from_there(tmp_path, monkeypatch):
+    _, first = quick(tmp_path / "begun", record="*", first_tasks=2)
+    assert first.about["first_tasks"] == 2 and first.seen.tolist() == [2, 4] and first.tasks == 3
+    assert not (tmp_path / "begun" / RESULT[0]).exists(), "the run is not over"
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.Trace, "end", lambda *_: pytest.fail("it trained again"))
+        again = quick(tmp_path / "begun", record="*", first_tasks=2)[1]
+    assert np.array_equal(first.rank, again.rank)
+
+    _, whole = quick(tmp_path / "whole", record="*")
+    quick(tmp_path / "begun", record="*")
+    compare(tmp_path / "whole", tmp_path / "begun")
+    assert np.array_equal(first.predictions, whole.predictions[:2]) and "first_tasks" not in whole.about
+    assert first.accuracy()[-1, 0] == whole.accuracy()[1, 0] and np.isnan(first.accuracy()[-1, 2])
+
+    later = quick(tmp_path / "begun", record="*", first_tasks=1)[1]
+    assert np.array_equal(later.predictions, whole.predictions[:1]), "also from a folder that has gone on"
+    assert "first_tasks" not in quick(first_tasks=3)[1].about, "all of them"
+
+
+@pytest.mark.parametrize("first", [0, 4, -1, 1.0, "2", True])
+def test_a_number_of_first_tasks_that_cannot_be_is_reported(first):
+    with pytest.raises(RunError, match="first_tasks must be a whole number from 1 to 3"):
+        quick(first_tasks=first)
+
+
 def test_two_processes_cannot_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "PATIENCE", 0.01)
     with lock(tmp_path), pytest.raises(RunError, match="another process is working in"):

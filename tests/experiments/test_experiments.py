@@ -16,7 +16,7 @@ import pytest
 from clkit import experiments, papers
 from clkit.blocks import nets
 from clkit.errors import ClkitError
-from clkit.experiments import PresetError, experiment, load_or_run, places, run_experiment
+from clkit.experiments import PresetError, experiment, load_or_run, load_record, places, run_experiment
 from clkit.experiments.benchmark import _stream
 from clkit.experiments.load import records_in
 from clkit.experiments.runner import _end_with, _seed_result, run_folder
@@ -127,6 +127,34 @@ def test_wrong_settings_are_reported(key, value, message):
 def test_unknown_names_are_reported(name, preset, message):
     with pytest.raises(PresetError, match=message):
         experiment(name, preset)
+
+
+def test_the_first_tasks_of_an_experiment_have_a_record_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "RECORDS", tmp_path / "records")
+    found = experiment("er/split-digits", "smoke", first_tasks=2)
+    assert found.command.endswith(f"--first-tasks 2 {places.records_option()}")
+    assert run_folder(found, 0) == run_folder(experiment("er/split-digits", "smoke"), 0)
+    again = experiment("er/split-digits", "smoke", first_tasks=len(found.stream_row.classes_per_task))
+    assert again == experiment("er/split-digits", "smoke"), "all tasks are the experiment itself"
+
+    run_experiment("er/split-digits", "smoke", (0,), out=places.RECORDS, first_tasks=2, progress=False)
+    [result] = load_record("er/split-digits", "smoke", first_tasks=2)
+    assert len(result.seen) == 2 and places.record_of(f"{again.stem}_first-2-tasks").is_file()
+    assert list(records_in(places.RECORDS)[("split-digits", "smoke")]) == ["er (first 2 tasks)"]
+    shutil.copy(places.record_of(found.stem), places.record_of(again.stem))
+    shutil.copy(
+        places.record_of(found.stem).with_suffix(".npz"), places.record_of(again.stem).with_suffix(".npz")
+    )
+    with pytest.raises(PresetError, match="stale .it has the first 2 tasks."):
+        load_record("er/split-digits", "smoke")
+
+
+@pytest.mark.parametrize("first", [0, 99, "2", 1.0, True])
+def test_first_tasks_that_there_are_not_are_reported(first):
+    with pytest.raises(PresetError, match="first_tasks must be a whole number from 1 to"):
+        experiment("er/split-digits", "smoke", first_tasks=first)
+    with pytest.raises(PresetError, match="all tasks at once: leave first_tasks out"):
+        experiment("joint/split-digits", "smoke", first_tasks=1)
 
 
 def test_an_override_that_changes_nothing_is_none():
