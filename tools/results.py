@@ -136,14 +136,13 @@ def _mfgr(method):
     return (Run(f"{method}/wardrobe", preset="laptop", over="images"),)
 
 
-def _gfr(method):
-    """Run of a method on the shapes, half of whose classes come first."""
-    return (Run(f"{method}/split-shapes", preset="teach"),)
+def _gfr(method, benchmark="split-shapes", preset="teach"):
+    """Run of a method on a benchmark of which half of the classes come first."""
+    return (Run(f"{method}/{benchmark}", preset=preset),)
 
 
-def _half_of_cifar(method):
-    """The same on photographs."""
-    return (Run(f"{method}/cifar100-50-5", preset="laptop"),)
+def _on_cifar(method):
+    return _gfr(method, "cifar100-50-5", "laptop")
 
 
 TABLES = {
@@ -331,12 +330,12 @@ TABLES = {
     "cifar100-50-5": Table(
         HALF_FIRST,
         (
-            ("Finetune (GFR's training)", _half_of_cifar("gfr-finetune")),
-            ("Feature replay alone", _half_of_cifar("gfr-replay")),
-            ("Feature distillation alone", _half_of_cifar("gfr-distill")),
-            ("GFR", _half_of_cifar("gfr")),
-            ("FeTrIL", _half_of_cifar("fetril")),
-            ("FeCAM", _half_of_cifar("fecam")),
+            ("Finetune (GFR's training)", _on_cifar("gfr-finetune")),
+            ("Feature replay alone", _on_cifar("gfr-replay")),
+            ("Feature distillation alone", _on_cifar("gfr-distill")),
+            ("GFR", _on_cifar("gfr")),
+            ("FeTrIL", _on_cifar("fetril")),
+            ("FeCAM", _on_cifar("fecam")),
         ),
     ),
 }

@@ -115,7 +115,10 @@ def _told_to_end() -> Iterator[None]:
 
 
 def from_first(make: Callable, *arguments: Any) -> Any:
-    """make(*arguments), which the first process computes for all of them; a ClkitError is raised by all."""
+    """make(*arguments), which the first process computes for all of them; a ClkitError is raised by all.
+
+    torch.distributed sends it by pickle, between processes of one run, and never from a file.
+    """
     if _here.size == 1:
         return make(*arguments)
     answer = [None, None]  # value, error

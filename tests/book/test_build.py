@@ -334,7 +334,7 @@ def test_what_announces_something_stays_with_it():
         assert words[-1] != "These:" and words[-1] != "A"
 
 
-def test_a_table_longer_than_a_slide_goes_on_on_the_next_with_its_head():
+def test_a_table_longer_than_a_slide_continues_on_the_next_with_its_head():
     rows = [f"<tr><td>term {n}</td><td>{'word ' * 30}</td></tr>" for n in range(30)]
     head = "<thead><tr><th>term</th><th>meaning</th></tr></thead>"
     html = f"<h2>Glossary</h2><div><table>{head}<tbody>{''.join(rows)}"

@@ -120,7 +120,7 @@ def scale(benchmark=SHAPES, size="teach"):
     return (
         f"size {size}, {row.data} of {side}x{side} pixels"
         f"{f', {most} training images a class' if most else ''}, {tasks}; "
-        f"{settings.get('net', 'resnet18-wide')}, {settings.get('epochs', 201)} epochs a task."
+        f"{settings.get('net', 'resnet18-wide')}; GFR trains for {settings.get('epochs', 201)} epochs a task."
     )
 
 
