@@ -1,5 +1,7 @@
 """Results for tests, with random answers and trace tables of the right shapes; helpers that inspect plots."""
 
+import dataclasses
+
 import matplotlib
 import numpy as np
 
@@ -227,6 +229,28 @@ def generative(method="dgmw", seed=0, *, fixed=True, grows=True, kept=True, side
     result.about["config"]["epochs"] = EPOCHS
     result.trace["progress"] = by_epoch(result)
     return result
+
+
+def begun(result, tasks):
+    """The Result of a run that ended after so many tasks."""
+
+    def first(rows, which):
+        return rows[which] if isinstance(rows, np.ndarray) else [rows[i] for i in which]
+
+    rows = "seen predictions rank learn_seconds test_seconds n_samples parameters".split()
+    parts = {name: getattr(result, name)[:tasks] for name in rows}
+    trace = {}
+    for table, columns in result.trace.items():
+        which = np.flatnonzero(np.asarray(columns["task"]) < tasks)
+        trace[table] = {name: first(values, which) for name, values in columns.items()}
+    return dataclasses.replace(
+        result,
+        about=result.about | {"first_tasks": tasks},
+        predictions_task_aware=result.predictions_task_aware[: tasks + 1],
+        memory_bytes={kind: sizes[:tasks] for kind, sizes in result.memory_bytes.items()},
+        trace=trace,
+        **parts,
+    )
 
 
 def by_epoch(result):

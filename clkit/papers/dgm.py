@@ -115,6 +115,7 @@ TABLES = {
 
 _ABLATIONS = ("masked-False", "hard-False", "expand-none", "sparsity-0.0")
 SEEDS = {f"dgmw_split-mnist-10_laptop_{change}": (0,) for change in _ABLATIONS}
+SEEDS["dgmw_split-mnist-10_paper_first-5-tasks"] = (0,)
 
 PAPER = Paper("DGM", "Ostapenko, Puscas, Klein, Jähnichen and Nabi 2019", VARIANTS, SETTINGS, BENCHMARKS,
               tables=TABLES, seeds=SEEDS)

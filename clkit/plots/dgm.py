@@ -161,8 +161,9 @@ def plot_neurons(results, *, relative=False, legend=True, ax=None):
             v / 100
             for v in frame.intervals([frame.column(r, "growth", "units", float) / scale for r in seeds])
         )
-        ax.plot(tasks, mean, markersize=5, clip_on=False, zorder=3, **look)
-        frame.band(ax, tasks, mean, half, look["color"])
+        learned = tasks[: len(mean)]
+        ax.plot(learned, mean, markersize=5, clip_on=False, zorder=3, **look)
+        frame.band(ax, learned, mean, half, look["color"])
     worst = (
         {1.0: list(starts)}
         if relative

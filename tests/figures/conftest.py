@@ -11,7 +11,7 @@ from clkit.engine.provenance import record_key, revision_of, settings_of
 from clkit.experiments import places
 from clkit.figures import arm, baselines, dgm, gfr, mfgr, spacenet
 from clkit.result import save
-from tests.builders import by_epoch, cosines, fine_grained, generative, made, online, recalling, sparse
+from tests.builders import begun, by_epoch, cosines, fine_grained, generative, made, online, recalling, sparse
 
 SHORT = {"train_per_class": 1, "test_per_class": 2}  # of each class of the shapes
 
@@ -60,9 +60,9 @@ def of_features():
     return found + [(f"{method}/{gfr.runs.FOUR}", "teach", None) for method in gfr.runs.COMPARED]
 
 
-def put(folder, name, preset, overrides, skill, seeds=(0, 1)):
+def put(folder, name, preset, overrides, skill, seeds=(0, 1), first_tasks=None):
     """Write a record of an experiment: random answers, right with probability `skill`. Returns its stem."""
-    found = experiments.exact_experiment(name, preset, overrides)
+    found = experiments.exact_experiment(name, preset, overrides, first_tasks)
     typed = experiments.experiment(name, preset, overrides)
     row, stream = found.stream_row, {"data": found.data, "checksum": "0f" * 32, **found.stream_row.stream}
     settings, revision = settings_of(typed.config), revision_of(typed.learner)
@@ -81,7 +81,7 @@ def put(folder, name, preset, overrides, skill, seeds=(0, 1)):
             "stream": stream,
             "key": record_key(typed.learner.__name__, revision, settings, stream),
         }
-        results.append(result)
+        results.append(begun(result, first_tasks) if first_tasks else result)
     assert row.classes_per_task == results[0].classes_per_task
     save(results, folder / found.stem, level=1)
     return found.stem
@@ -134,6 +134,7 @@ def records(tmp_path_factory):
     for n, (name, preset, overrides) in enumerate(wanted()):
         single = name.endswith("/cifar10-100") or arm.CIFAR in name
         put(folder, name, preset, overrides, 0.3 + 0.618 * n % 0.6, seeds=(0,) if single else (0, 1))
+    put(folder, f"dgmw/{dgm.runs.MNIST}", "paper", None, 0.95, seeds=(0,), first_tasks=5)
     yield folder
     patch.undo()
 

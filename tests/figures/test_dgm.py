@@ -38,7 +38,8 @@ def test_each_has_a_title_a_caption_a_description_and_a_stamp(records, name):
     assert len(spec.alt) >= 40 and spec.caption.endswith(".") and "nan" not in spec.alt + spec.caption
     if not name.endswith("-schematic"):
         said = stamp_of(spec.figure).get_text().replace("\n", " ")
-        wanted = "laptop preset" if spec.records else "printed numbers only"
+        size = "paper" if name == "dgm-full-size" else "laptop"
+        wanted = f"{size} preset" if spec.records else "printed numbers only"
         assert wanted in said and bool(spec.records) != ("printed" in spec.about)
     if "laptop preset" in str(stamp_of(spec.figure)):
         assert "Size laptop: 1500 training images of each digit, 16x16 pixels, 20 epochs" in spec.caption
@@ -162,9 +163,9 @@ def test_methods_without_a_record_are_named(records, tmp_path, monkeypatch):
         if name in ("dgm-schematic", "dgm-table1-all", "dgm-table2-real"):
             assert draw(name).records == {}
         else:
-            with pytest.raises(
-                experiments.PresetError, match=f"clkit run dgm[wa]/{dgm.runs.MNIST} --preset laptop"
-            ):
+            size = "paper" if name == "dgm-full-size" else "laptop"
+            command = f"clkit run dgm[wa]/{dgm.runs.MNIST} --preset {size}"
+            with pytest.raises(experiments.PresetError, match=command):
                 draw(name)
 
 
@@ -351,3 +352,36 @@ def test_each_ablation_has_both_scores_and_a_size(records):
         said = [next(t.get_text() for t in ax.texts if t.xy[1] == row) for ax in spec.figure.axes]
         assert said[:2] == [f"{means[-1]:.1f}", f"{drawn:.1f}"] and " → " in said[2], label
     assert len(set(means)) == len(means)  # or a mistaken row could not be seen
+
+
+# ---- the size of the paper
+
+
+def test_the_size_of_the_paper_is_shown_for_as_many_tasks_as_a_run_has(records, tmp_path, monkeypatch):
+    spec = draw("dgm-full-size")
+    [stem], [seeds] = spec.records.keys(), spec.records.values()
+    assert stem == f"dgmw_{dgm.runs.MNIST}_paper_first-5-tasks" and seeds[0].seen.tolist() == [1, 2, 3, 4, 5]
+    test, drawn, neurons, epochs = spec.figure.axes
+    np.testing.assert_allclose(marked(epochs, "o")[0].get_ydata(), 100 * seeds[0].averages(), rtol=1e-6)
+    line, best, theirs = (one.get_ydata() for one in test.lines)
+    np.testing.assert_allclose(line, 100 * seeds[0].averages(), rtol=1e-6)
+    np.testing.assert_allclose(best, [100 * score for _, score in chosen(seeds[0])])
+    there = printed("Table 1", benchmark="mnist-1x10")
+    assert theirs.tolist() == [there["dgmw", f"average accuracy after {k} classes"].value for k in (5, 10)]
+    np.testing.assert_allclose(drawn.lines[0].get_ydata(), 100 * plots.recognised(seeds[0]))
+    assert neurons.lines[0].get_ydata().tolist() == seeds[0].trace["growth"]["units"].tolist()
+    assert (
+        "Size paper: all training images but those for validation, 32x32 pixels, 101 epochs." in spec.caption
+    )
+    assert "first 5 of 10 tasks" in spec.caption and "98.75 after 5 classes, 96.46 after 10" in spec.alt
+
+    for path in records.glob(f"{stem}.*"):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(places, "RECORDS", tmp_path)
+    whole = put(tmp_path, f"dgmw/{dgm.runs.MNIST}", "paper", None, 0.9)
+    spec = draw("dgm-full-size")
+    assert [*spec.records] == [whole] and "of 10 tasks" not in spec.caption, "a run of all tasks comes first"
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(experiments.PresetError, match="paper preset: make it with .* --first-tasks 5"):
+        draw("dgm-full-size")

@@ -25,7 +25,10 @@ def row_of(stem):
         json.dumps(dataclasses.asdict(experiments.experiment(about["experiment"], about["preset"]).config))
     )
     changed = {k: v for k, v in about["config"].items() if v != plain[k]}
-    return experiments.experiment(about["experiment"], about["preset"], changed), seeds
+    first_tasks = about.get("first_tasks")
+    return experiments.experiment(
+        about["experiment"], about["preset"], changed, first_tasks=first_tasks
+    ), seeds
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
@@ -78,7 +81,7 @@ def test_a_table_has_both_epochs_and_the_judge_in_columns_of_their_own(name, mon
         for method in ("dgmw", "mergan")
     }
     monkeypatch.setattr(
-        experiments, "load_record", lambda experiment, *_: found[experiment.partition("/")[0]]
+        experiments, "load_record", lambda experiment, *_, **__: found[experiment.partition("/")[0]]
     )
     rows = [row for row in results.TABLES[name].rows if row[1][0].experiment.partition("/")[0] in found]
     columns = [c for c in results.TABLES[name].columns if c[1] != "record"]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from clkit import plots
-from clkit.figures.dgm import runs, tables
+from clkit.figures.dgm import full_size, runs, tables
 from clkit.figures.dgm.runs import (
     MEANING,
     MNIST,
@@ -372,4 +372,5 @@ FIGURES = {
     "dgm-samples-over-time": sample_course,
     "dgm-generated": generated_accuracy,
     "dgm-ablations": ablations,
+    "dgm-full-size": full_size.full_size,
 } | tables.FIGURES
