@@ -41,14 +41,14 @@ def full_size():
         "classifier, after the last epoch of a task and at the epoch that is best on validation images, the "
         "rule of the released code; below, after every epoch, for the first seed. Middle: the share of "
         "generated images that a fixed judge recognises. Right: neurons of the masked layers while a task is "
-        f"learned; their weights grow from {start:,.0f} to {weights:,.0f} after {last} classes. The paper "
-        "prints 5.58e4 and, after ten, 3.83e5.",
+        f"learned; their weights grow from {start:,.0f} to {weights:,.0f} after {last} classes. Printed in "
+        f"Table 3: {_printed_sizes()}.",
         "Three panels over tasks, and one over epochs. Accuracy in percent by task: "
-        f"{_mean([r.averages() for r in seeds], 2)}; after {last} classes {best} at the epoch best on "
+        f"{_mean([100 * r.averages() for r in seeds], 2)}; after {last} classes {best} at the epoch best on "
         f"validation. {_swing(seeds[0])} Printed: "
         f"{', '.join(f'{p.text} after {k} classes' for k, p in printed.items())}. Recognised by the judge, "
-        f"in percent by task: {_mean([plots.recognised(r) for r in seeds], 1)}. Neurons by task: "
-        f"{_mean([r.trace['growth']['units'] / 100 for r in seeds], 0)}.",
+        f"in percent by task: {_mean([100 * plots.recognised(r) for r in seeds], 1)}. Neurons by task: "
+        f"{_mean([r.trace['growth']['units'] for r in seeds], 0)}.",
         records,
         title="DGMw at the size of the paper",
     )
@@ -102,5 +102,12 @@ def _scale():
 
 
 def _mean(rows, digits):
-    """Means over the seeds, in percent, as words."""
-    return ", ".join(f"{100 * np.mean(values):.{digits}f}" for values in zip(*rows))
+    """Means over the seeds, as words."""
+    return ", ".join(f"{np.mean(values):.{digits}f}" for values in zip(*rows))
+
+
+def _printed_sizes():
+    """The weights that the paper prints for DGMw, in words."""
+    stages = ("at the start", "after 10 classes")
+    said = [printed_number("dgmw", f"generator parameters {s}", PRINTED_AS[MNIST], "Table 3") for s in stages]
+    return ", ".join(f"{p.note.removeprefix('printed as ')} {s}" for p, s in zip(said, stages))
