@@ -110,7 +110,9 @@ def of_fields(methods=None, learn=False, values=VALUES, texts=TEXTS):
 RUN = ["run", "finetune/split-digits", "--preset", "smoke"]
 OPTIONS = {  # command: its options; "" for an argument without a name
     ("run",): ["", "--set"],
-    (*RUN,): "--preset --seeds --device --jobs --set --tasks --order --keep --every --out".split(),
+    (*RUN,): (
+        "--preset --seeds --device --jobs --set --tasks --order --keep --every --out --first-tasks"
+    ).split(),
     ("list",): ["", "--preset"],
     ("report",): ["", "--records", "--preset", "--format"],
     ("figures", "--records", "nowhere"): ["", "--out", "--format"],
