@@ -131,10 +131,11 @@ def _add_run(commands):
     one.add_argument("--order", metavar="SEED | natural | FILE", help=words)
     words = "trace tables to record, such as loss,masks; '*' records all but similarity"
     one.add_argument("--keep", metavar="TABLES", help=words)
-    every = {"type": _seconds, "default": 60.0, "metavar": "SECONDS"}
-    one.add_argument("--every", help="seconds between checkpoints (60)", **every)
+    one.add_argument("--every", type=_seconds, default=60.0, metavar="S", help="seconds between checkpoints")
     one.add_argument("--out", type=_folder, metavar="DIR", help="write a record of all seeds to this folder")
-    one.add_argument("--replace", action="store_true", help="let --out overwrite a record with other seeds")
+    two = one.add_mutually_exclusive_group()
+    two.add_argument("--replace", action="store_true", help="let --out overwrite a record with other seeds")
+    two.add_argument("--add", action="store_true", help="let --out add the seeds to those of a record")
     one.add_argument("--json", action="store_true", help=JSON)
 
 
@@ -337,11 +338,10 @@ def _run(options):
             cluster = opened.enter_context(connected(cluster, jobs))
             for one in found:
                 experiments.begin(cluster, one, options.seeds, options.device, record, options.every)
-        more = {"every": options.every, "replace": options.replace, "scheduler": cluster, **own}
+        how = {"device": options.device, "jobs": jobs, "scheduler": cluster, "every": options.every}
+        how |= {"out": options.out, "replace": options.replace, "add": options.add, "record": record, **own}
         for one, (name, settings) in zip(found, asked):
-            results = experiments.run_experiment(
-                name, preset, options.seeds, options.device, jobs, settings, options.out, record, **more
-            )
+            results = experiments.run_experiment(name, preset, options.seeds, overrides=settings, **how)
             summaries.append(result.summary(results))
             if not options.json:
                 _print_summary(options, one, results, summaries[-1])

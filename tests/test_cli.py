@@ -25,7 +25,7 @@ from clkit.errors import ClkitError
 from clkit.experiments.experiment import config_class, typed_setting
 from clkit.methods import LEARNERS
 from clkit.methods.baselines.finetune import Finetune
-from clkit.result import load
+from clkit.result import load, save
 from tests.builders import class_folders
 from tests.soak import smallest
 
@@ -896,6 +896,43 @@ def test_seeds_are_not_lost_unasked(command, tmp_path):
     refused(command(*SMOKE, "--seeds", "0", "--out", out), "has the seeds 1, 2, which would be lost")
     assert command(*SMOKE, "--seeds", "0", "--out", out, "--replace")[0] == 0
     assert [r.about["seed"] for r in load(out / "finetune_split-digits_smoke")] == [0]
+
+
+def test_seeds_are_added_to_a_record(command, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert command(*SMOKE, "--seeds", "0-2", "--keep", "loss", "--out", whole)[0] == 0
+    for seeds in ("1", "0,2"):  # the first finds no record
+        assert command(*SMOKE, "--seeds", seeds, "--keep", "loss", "--out", out, "--add")[0] == 0
+    together, apart = (load(folder / "finetune_split-digits_smoke") for folder in (whole, out))
+    assert [r.about["seed"] for r in apart] == [0, 1, 2]
+    for a, b in zip(together, apart, strict=True):
+        assert all(np.array_equal(x, y) for x, y in zip(a.predictions, b.predictions, strict=True))
+        assert a.trace.keys() == b.trace.keys() == {"loss"}
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--seeds", "0,3", "--out", "OUT", "--add"], "already has the seed 0: add only other seeds"),
+        (["--seeds", "3", "--out", "OUT", "--add", "--replace"], "not allowed with argument --add"),
+        (["--seeds", "3", "--add"], "out, the folder of a record"),
+        (["--seeds", "3", "--replace"], "out, the folder of a record"),
+    ],
+)
+def test_seeds_that_cannot_be_added(words, told, command, tmp_path):
+    out = tmp_path / "out"
+    assert command(*SMOKE, "--seeds", "0", "--out", out)[0] == 0
+    before = (out / "finetune_split-digits_smoke.json").read_bytes()
+    refused(command(*SMOKE, *[out if word == "OUT" else word for word in words]), told)
+    assert (out / "finetune_split-digits_smoke.json").read_bytes() == before
+
+
+def test_no_seed_is_added_to_a_stale_record(command, tmp_path):
+    assert command(*SMOKE, "--seeds", "0", "--out", tmp_path)[0] == 0
+    stem = tmp_path / "finetune_split-digits_smoke"
+    results = load(stem)
+    save([dataclasses.replace(r, about={**r.about, "revision": 0}) for r in results], stem)
+    refused(command(*SMOKE, "--seeds", "1", "--out", tmp_path, "--add"), "another revision", "--replace")
 
 
 def test_a_report_of_nothing(command, tmp_path):

@@ -68,6 +68,23 @@ def load_record_of(found: Experiment, trace=True):
     return results
 
 
+def record_to_extend(found: Experiment, folder: Path, seeds) -> list:
+    """The results of the record in a folder to which an experiment adds `seeds`; [] if there is none yet.
+
+    PresetError if it holds one of them, or if the present version of the experiment did not make it.
+    """
+    path = folder / found.stem
+    if not folder.joinpath(f"{found.stem}.json").is_file():
+        return []
+    results = load(path)
+    cure = "use --replace, or name another folder"
+    for fault in filter(None, (_fault(found, result) for result in results)):
+        raise PresetError(f"seeds cannot be added to the record {path} ({fault}): {cure}")
+    if both := sorted({r.about["seed"] for r in results}.intersection(seeds)):
+        raise PresetError(f"the record {path} already has the seed {both[0]}: add only other seeds")
+    return results
+
+
 def on_record(name, preset="paper", overrides=None, first_tasks=None) -> bool:
     """Whether an experiment has a record, valid or stale."""
     return places.record_of(exact_experiment(name, preset, overrides, first_tasks).stem).is_file()

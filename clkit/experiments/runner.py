@@ -18,6 +18,7 @@ from clkit.errors import did_you_mean
 from clkit.experiments import places
 from clkit.experiments.benchmark import PresetError, stream_of
 from clkit.experiments.experiment import Experiment, experiment
+from clkit.experiments.load import record_to_extend
 from clkit.experiments.places import runs_root
 
 THREADS = 1  # CPU threads in every run, on every machine: the last bits of sums depend on their number
@@ -127,6 +128,7 @@ def run_experiment(
     *,
     every=60.0,
     replace=False,
+    add=False,
     tasks=None,
     order=None,
     scheduler=None,
@@ -135,14 +137,15 @@ def run_experiment(
     """Run all seeds of an experiment; list of Results in the order of `seeds`.
 
     jobs: processes to spread the seeds over; results do not depend on it.   out: folder to write the record
-    to; replace: overwrite a record there even if it holds other seeds.   record: trace tables to record, by
-    default those of the experiment.   progress: show bars; None means in a terminal or notebook, and never
-    with several jobs.   every: seconds between checkpoints.   tasks, order: of own data.   scheduler: "dask",
-    for a Dask cluster of `jobs` processes, the address of one, or a Cluster that is connected.   first_tasks:
-    learn only so many tasks; without it, the same call goes on where these end.
+    to; with replace, over a record there, even of other seeds; with add, beside the seeds of a record there.
+    record: trace tables to record, by default those of the experiment.   progress: show bars; None means in a
+    terminal or notebook, and never with several jobs.   every: seconds between checkpoints.   tasks, order:
+    of own data.   scheduler: "dask", for a Dask cluster of `jobs` processes, the address of one, or a Cluster
+    that is connected.   first_tasks: learn only so many tasks; without it, the same call goes on where these
+    end.
     """
-    from clkit.engine.torchrun import is_first, process
-    from clkit.result import check_replaces, save
+    from clkit.engine.torchrun import process
+    from clkit.result import save
 
     found = experiment(name, preset, overrides, tasks=tasks, order=order, first_tasks=first_tasks)
     seeds = found.seeds if seeds is None else _whole(seeds)
@@ -151,11 +154,7 @@ def run_experiment(
     if process().size > 1 and jobs > 1:
         raise PresetError("torchrun already spreads each run over processes: leave out --jobs")
     checked_tables(found, record)
-    if out is not None and is_first():  # check before hours of work, not after
-        out = places.folder(out)
-        _check_writable(out)
-        if not replace:
-            check_replaces(out / found.stem, seeds)
+    out = _opened(found, out, seeds, replace, add)
     if scheduler is not None:
         from clkit.experiments.cluster import connected
 
@@ -165,9 +164,10 @@ def run_experiment(
         results = [run_seed_of(found, s, device, record, progress, every)[1] for s in seeds]
     else:
         results = _in_processes(found, seeds, jobs, device, record, every)
-    if out is not None and is_first():
-        kept = [_kept(r, found, record, first=r is results[0]) for r in results]
-        save(kept, out / found.stem, replace=replace)
+    if out is not None:
+        before = record_to_extend(found, out, seeds) if add else []
+        kept = [_kept(r, found, record, first=r is results[0] and not before) for r in results]
+        save(sorted(before + kept, key=lambda r: r.about["seed"]), out / found.stem, replace=replace)
     return results
 
 
@@ -183,6 +183,24 @@ def _whole(seeds) -> tuple:
     if len(set(whole)) < len(whole):
         raise PresetError(f"{whole} names a seed twice: name each seed once")
     return whole
+
+
+def _opened(found: Experiment, out, seeds, replace: bool, add: bool) -> Path | None:
+    """The folder of the record that this process is to write, or None; checked before hours of work."""
+    from clkit.engine.torchrun import is_first
+    from clkit.result import check_replaces
+
+    if (replace or add) and (out is None or (replace and add)):
+        raise PresetError("replace and add belong to out, the folder of a record, and exclude each other")
+    if out is None or not is_first():
+        return None
+    out = places.folder(out)
+    _check_writable(out)
+    if add:
+        record_to_extend(found, out, seeds)
+    elif not replace:
+        check_replaces(out / found.stem, seeds)
+    return out
 
 
 def _check_writable(out: Path) -> None:

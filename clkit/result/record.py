@@ -205,8 +205,8 @@ def check_replaces(stem: str | Path, seeds: Iterable[int]) -> None:
     if lost:
         lost = ", ".join(map(str, lost))
         raise ResultError(
-            f"the record {stem} has the seeds {lost}, which would be lost: run these seeds too, write to "
-            f"another folder, or delete the record"
+            f"the record {stem} has the seeds {lost}, which would be lost: run these seeds too, add "
+            f"yours to them (--add), write to another folder, or delete the record"
         )
 
 
