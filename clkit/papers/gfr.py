@@ -148,7 +148,6 @@ SEEDS = {
     ("cifar100-4", "teach"): (0,),
     ("split-shapes", "paper"): (0,),
     **{(name, "laptop"): (0, 1, 2) for name in BENCHMARKS},
-    ("cifar100-50-5", "laptop"): (0,),
 }
 
 TABLES = {
