@@ -773,7 +773,7 @@ def test_no_seed_of_a_record_is_lost_unasked(record):
     seeds, path = record
     before = path.read_bytes(), path.with_suffix(".npz").read_bytes()
     with pytest.raises(
-        ResultError, match="has the seeds 0, which would be lost: run these seeds too, write to another"
+        ResultError, match="has the seeds 0, which would be lost: run these seeds too, add yours"
     ):
         save(seeds[1:], path.with_suffix(""))
     with pytest.raises(ResultError, match="has the seeds 0, 1, which"):
