@@ -131,11 +131,11 @@ def _add_run(commands):
     one.add_argument("--order", metavar="SEED | natural | FILE", help=words)
     words = "trace tables to record, such as loss,masks; '*' records all but similarity"
     one.add_argument("--keep", metavar="TABLES", help=words)
-    one.add_argument("--every", type=_seconds, default=60.0, metavar="S", help="seconds between checkpoints")
+    every = {"type": _seconds, "default": 60.0, "metavar": "SECONDS"}
+    one.add_argument("--every", help="seconds between checkpoints (60)", **every)
     one.add_argument("--out", type=_folder, metavar="DIR", help="write a record of all seeds to this folder")
-    two = one.add_mutually_exclusive_group()
-    two.add_argument("--replace", action="store_true", help="let --out overwrite a record with other seeds")
-    two.add_argument("--add", action="store_true", help="let --out add the seeds to those of a record")
+    one.add_argument("--replace", action="store_true", help="let --out overwrite a record with other seeds")
+    one.add_argument("--add", action="store_true", help="let --out add the seeds to those of a record")
     one.add_argument("--json", action="store_true", help=JSON)
 
 

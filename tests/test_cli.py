@@ -914,7 +914,7 @@ def test_seeds_are_added_to_a_record(command, tmp_path):
     "words, told",
     [
         (["--seeds", "0,3", "--out", "OUT", "--add"], "already has the seed 0: add only other seeds"),
-        (["--seeds", "3", "--out", "OUT", "--add", "--replace"], "not allowed with argument --add"),
+        (["--seeds", "3", "--out", "OUT", "--add", "--replace"], "exclude each other"),
         (["--seeds", "3", "--add"], "out, the folder of a record"),
         (["--seeds", "3", "--replace"], "out, the folder of a record"),
     ],

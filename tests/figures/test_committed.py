@@ -14,8 +14,8 @@ LEVELS = 48
 MAPS = ("gfr-fig7-features", "mfgr-fig3-maps")
 
 
-def test_each_committed_file_belongs_to_a_figure():
-    files = {path.name for path in figures.OUT.iterdir() if path.is_file()}
+def test_each_committed_image_belongs_to_a_figure():
+    files = {path.name for end in ("png", "json") for path in figures.OUT.glob(f"*.{end}")}
     assert files == {f"{name}.{end}" for name in figures.FIGURES for end in ("png", "json")}
 
 
