@@ -79,16 +79,15 @@ def labelled_records(rows, trace=True, preset="paper"):
 
 
 def available(rows, sizes):
-    """(records, {label: results}, size) of rows in the first size with records of any; ({}, {}, None) else.
+    """(records, {label: results}, size) of rows in the size with most records of them, or ({}, {}, None).
 
-    rows: [(label, experiment name, overrides)]; experiments that do not exist are left out.
+    rows: [(label, experiment name, overrides)]; experiments that do not exist are left out.   sizes: of two
+    with as many records, the earlier one.
     """
     rows = [row for row in rows if row[1] in experiments.names()]
-    for size in sizes:
-        there = [row for row in rows if on_record(*row[1:], preset=size)]
-        if there:
-            return *labelled_records(there, preset=size), size
-    return {}, {}, None
+    there = {size: [row for row in rows if on_record(*row[1:], preset=size)] for size in sizes}
+    size = max(sizes, key=lambda size: len(there[size]))
+    return (*labelled_records(there[size], preset=size), size) if there[size] else ({}, {}, None)
 
 
 def on_record(name, overrides=None, preset="paper"):
