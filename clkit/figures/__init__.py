@@ -65,9 +65,8 @@ def write(name, spec, out, formats=("png",)):
     """Write one FigureSpec as out/NAME.json and an image of each format, and close it; returns the paths."""
     stamps = [t.get_text() for t in spec.figure.findobj(matplotlib.text.Text) if t.get_gid() == "stamp"]
     provenance = " ".join(stamps)
-    if (
-        layout := spec.figure.get_layout_engine()
-    ):  # once only: each further layout would shift things a little
+    layout = spec.figure.get_layout_engine()
+    if formats and layout:  # once only: each further layout would shift things a little
         layout.execute(spec.figure)
         spec.figure.set_layout_engine("none")
     files = {kind: _image(spec.figure, kind, name, spec.alt, provenance) for kind in formats}
