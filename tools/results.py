@@ -94,20 +94,16 @@ FIRST_FIVE = (
     ("n", "n", 0),
     ("record", "record", 0),
 )
-# Of the classes of the first task: among all classes seen, and among themselves.
+RECORD = ("record", "record", 0)
+# Old classes are those of the first task: among all classes seen, and among themselves.
 FINE_GRAINED = (
     ("all classes", "average", 0),
     ("old classes", "old accuracy", 0),
     ("old classes, old outputs alone", "old within", 0),
+    ("new classes", "new accuracy", 0),
     ("n", "n", 0),
-    ("record", "record", 0),
 )
-HALF_FIRST = (
-    ("average over tasks", "average", 0),
-    ("forgetting", "forgetting", 0),
-    ("n", "n", 0),
-    ("record", "record", 0),
-)
+HALF_FIRST = (("average over tasks", "average", 0), ("forgetting", "forgetting", 0), ("n", "n", 0))
 
 
 def _spacenet(table, benchmark):
@@ -145,6 +141,11 @@ def _dgm(method, **overrides):
 def _mfgr(method):
     """Run of a method on the wardrobe; its accuracy is over all images."""
     return (Run(f"{method}/wardrobe", preset="laptop", over="images"),)
+
+
+def _birds(method):
+    """Run of a method on birds and objects."""
+    return (Run(f"{method}/cub-caltech", preset="laptop", over="images"),)
 
 
 def _gfr(method, benchmark="split-shapes", preset="teach"):
@@ -214,6 +215,27 @@ TABLES = {
         "classes",
     ),
     # RESULTS: every row
+    "mfgr": Table(
+        FINE_GRAINED,
+        (
+            ("Finetune (SGD)", _mfgr("finetune-sgd")),
+            ("LwF (SGD)", _mfgr("lwf-sgd")),
+            ("MAS (SGD)", _mfgr("mas-sgd")),
+            ("**MFGR**", _mfgr("mfgr")),
+            ("Oracle, all images", _mfgr("oracle")),
+        ),
+    ),
+    "gfr": Table(
+        HALF_FIRST,
+        (
+            ("Finetune (GFR's training)", _on_cifar("gfr-finetune")),
+            ("Feature replay alone", _on_cifar("gfr-replay")),
+            ("Feature distillation alone", _on_cifar("gfr-distill")),
+            ("**GFR**", _on_cifar("gfr")),
+            ("FeTrIL", _on_cifar("fetril")),
+            ("FeCAM", _on_cifar("fecam")),
+        ),
+    ),
     "split-mnist": Table(
         OFFLINE,
         (
@@ -319,17 +341,33 @@ TABLES = {
         "classes",
     ),
     "wardrobe": Table(
-        FINE_GRAINED,
+        (*FINE_GRAINED, RECORD),
         (
             ("Finetune (SGD)", _mfgr("finetune-sgd")),
             ("LwF (SGD)", _mfgr("lwf-sgd")),
+            ("LwM", _mfgr("lwm")),
+            ("MUC-LwF", _mfgr("muc-lwf")),
             ("MAS (SGD)", _mfgr("mas-sgd")),
+            ("MUC-MAS", _mfgr("muc-mas")),
+            ("MFGR, base generator", _mfgr("mfgr-base")),
+            ("MFGR without l_div", _mfgr("mfgr-bn")),
+            ("MFGR without l_div and l_nkd", _mfgr("mfgr-no-nkd")),
             ("MFGR", _mfgr("mfgr")),
+            ("iCaRL (SGD), 400 images", _mfgr("icarl-sgd")),
+            ("iCaRL (SGD), 400 images, and MFGR's", _mfgr("icarl-mfgr")),
             ("Oracle", _mfgr("oracle")),
         ),
     ),
+    "cub-caltech": Table(
+        (*FINE_GRAINED, RECORD),
+        (
+            ("Finetune (SGD)", _birds("finetune-sgd")),
+            ("LwF (SGD)", _birds("lwf-sgd")),
+            ("MFGR", _birds("mfgr")),
+        ),
+    ),
     "split-shapes": Table(
-        HALF_FIRST,
+        (*HALF_FIRST, RECORD),
         (
             ("Finetune (GFR's training)", _gfr("gfr-finetune")),
             ("Feature replay alone", _gfr("gfr-replay")),
@@ -343,8 +381,17 @@ TABLES = {
             ("Joint (GFR's training)", _gfr("gfr-joint")),
         ),
     ),
+    "cifar100-4": Table(
+        (*HALF_FIRST, RECORD),
+        (
+            ("Finetune (GFR's training)", _gfr("gfr-finetune", "cifar100-4", "laptop")),
+            ("LwF, surest head", _gfr("lwf-max", "cifar100-4", "laptop")),
+            ("Feature distillation alone", _gfr("gfr-distill", "cifar100-4", "laptop")),
+            ("GFR", _gfr("gfr", "cifar100-4", "laptop")),
+        ),
+    ),
     "cifar100-50-5": Table(
-        HALF_FIRST,
+        (*HALF_FIRST, RECORD),
         (
             ("Finetune (GFR's training)", _on_cifar("gfr-finetune")),
             ("Feature replay alone", _on_cifar("gfr-replay")),
@@ -397,9 +444,11 @@ def _cell(what, run, task_mean):
         from clkit.result import chosen_after
 
         return _percent([chosen_after(r, int(what.split()[1])) for r in results])
-    if what.startswith("old "):
-        rows = [r.trace["fine"][what.split()[1]][-1][: int(r.seen[0])] for r in results]
-        return _percent([row.mean() for row in rows])
+    if what.startswith(("old ", "new ")):
+        which, column = what.split()
+        rows = [r.trace["fine"][column][-1] for r in results]
+        parts = {"old": slice(int(results[0].seen[0])), "new": slice(int(results[0].seen[0]), None)}
+        return _percent([row[parts[which]].mean() for row in rows])
     if what == "generated":
         rows = [r.trace["generated"]["accuracy"][-1][: r.seen[-1]] for r in results if "generated" in r.trace]
         return _percent([row.mean() for row in rows]) if rows else "-"

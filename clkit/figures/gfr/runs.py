@@ -1,4 +1,4 @@
-"""The records behind GFR's figures: at the largest size that there is, or of shapes in their place."""
+"""The records behind GFR's figures: at the size with most of them, or of shapes in their place."""
 
 from clkit import experiments, papers, plots
 from clkit.figures.picture import available, left_out

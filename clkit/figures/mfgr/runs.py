@@ -1,4 +1,4 @@
-"""The records behind MFGR's figures, in the largest size that there is, and the scores that they show."""
+"""The records behind MFGR's figures, at the size with most of them, and the scores that they show."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -67,7 +67,7 @@ def label_of(method):
 
 
 def recorded(benchmark, methods, sizes=SIZES):
-    """(records, {method: results}, size) of methods in the first size with a record of any."""
+    """(records, {method: results}, size) of methods at the size with most records of them."""
     return available([(m, f"{m}/{benchmark}", None) for m in methods], sizes)
 
 
