@@ -1,7 +1,7 @@
 """Figures of GFR (Liu et al. 2020): data flow, figures 2 and 4 to 7, tables 2 and 3; table 1 in memory.py.
 
-Each shows the size with most of its rows on record. Curves of real images for which there is none give way to those
-of shapes, and the caption says so.
+Each shows the size with most of its rows on record. Curves of real images for which there is none give way to
+those of shapes, and the caption says so.
 """
 
 from functools import partial

@@ -152,7 +152,9 @@ def _of_groups(number, benchmark, methods, title, about):
     if records:
         keys = list(by_group(next(iter(groups.values()))[0], benchmark))
         rows = {label_of(m): [list(by_group(r, benchmark).values()) for r in s] for m, s in groups.items()}
-        plots.plot_by_class(rows, keys, looks, title=f"ours, size {size}", ax=axes[0, 1])
+        plots.plot_by_class(rows, keys, looks, legend=False, title=f"ours, size {size}", ax=axes[0, 1])
+        every = axes[0, 0].get_legend_handles_labels()  # printed methods that have no record, too
+        figure.legend(*every, loc="outside right upper", frameon=False, fontsize=9)
         axes[0, 1].set_ylabel("")
         own = f" Ours: {_in_words(rows, keys)}."
         note = f"{scale(benchmark, size)} A small network from scratch, {plots.kind(groups)}."
