@@ -138,14 +138,9 @@ def _dgm(method, **overrides):
     return (Run(f"{method}/split-mnist-10", None, overrides, "laptop"),)
 
 
-def _mfgr(method):
-    """Run of a method on the wardrobe; its accuracy is over all images."""
-    return (Run(f"{method}/wardrobe", preset="laptop", over="images"),)
-
-
-def _birds(method):
-    """Run of a method on birds and objects."""
-    return (Run(f"{method}/cub-caltech", preset="laptop", over="images"),)
+def _mfgr(method, benchmark="wardrobe"):
+    """Run of a method on a benchmark of similar classes; its accuracy is over all images."""
+    return (Run(f"{method}/{benchmark}", preset="laptop", over="images"),)
 
 
 def _gfr(method, benchmark="split-shapes", preset="teach"):
@@ -214,7 +209,6 @@ TABLES = {
         ),
         "classes",
     ),
-    # RESULTS: every row
     "mfgr": Table(
         FINE_GRAINED,
         (
@@ -236,6 +230,7 @@ TABLES = {
             ("FeCAM", _on_cifar("fecam")),
         ),
     ),
+    # RESULTS: every row
     "split-mnist": Table(
         OFFLINE,
         (
@@ -361,9 +356,9 @@ TABLES = {
     "cub-caltech": Table(
         (*FINE_GRAINED, RECORD),
         (
-            ("Finetune (SGD)", _birds("finetune-sgd")),
-            ("LwF (SGD)", _birds("lwf-sgd")),
-            ("MFGR", _birds("mfgr")),
+            ("Finetune (SGD)", _mfgr("finetune-sgd", "cub-caltech")),
+            ("LwF (SGD)", _mfgr("lwf-sgd", "cub-caltech")),
+            ("MFGR", _mfgr("mfgr", "cub-caltech")),
         ),
     ),
     "split-shapes": Table(
