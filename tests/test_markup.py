@@ -131,14 +131,17 @@ def test_tables(shown, name):
 def test_figures_and_views(shown, name):
     result = made(groups=None)
     result.names, result.about["method"] = [name] * 6, name
-    show.figure(explore.confusion_view(result), id="confusion", caption="Of **one** class.", title=name)
+    plot = explore.confusion_view(result)
+    assert inactive(BeautifulSoup(show.as_html(plot), "html.parser"), "img")
+    show.figure(plot, id="confusion", caption="Of **one** class.", title=name)
     (page,) = shown
     assert f"Confusion matrix of {one_line(name)} after" in seen(page)
     assert inactive(page, "strong", "em")
-    plot = explore.confusion_view(result)
-    assert inactive(BeautifulSoup(show.as_html(plot), "html.parser"), "img")
-    show.figure(explore.confusion_view(result), id="a", caption=f"A caption <b>{SCRIPT}")
-    assert inactive(shown[1], "strong", "em")
+
+
+def test_captions(shown):
+    show.figure(explore.confusion_view(made()), id="a", caption=f"A caption <b>{SCRIPT}")
+    assert inactive(shown[0], "strong", "em")
 
 
 def test_results_as_pages(name):

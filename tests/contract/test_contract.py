@@ -23,7 +23,7 @@ from clkit.methods import LEARNERS
 from tests import golden
 from tests.fakes import small_stream
 from tests.modes import DeviceFactories
-from tests.soak import smallest
+from tests.soak import LOOPS, smallest
 
 DEVICE = os.environ.get("CLKIT_DEVICE", "cpu")
 EXACT = {"rtol": 0, "atol": 0} if DEVICE == "cpu" else {"rtol": 1e-3, "atol": 1e-3}
@@ -96,6 +96,10 @@ def test_a_seed_gives_the_same_predictions_and_another_seed_others(once, silent,
 
 
 def test_recording_and_looking_do_not_disturb(experiment, once, silent):
+    """Probes are called by the training loop, so one method of each loop has them."""
+    assert same(silent[0], once[1])
+    if experiment.name.partition("/")[0] not in LOOPS:
+        return
     probes = {
         "*": {
             "shaken": lambda m: (torch.rand(3, device=DEVICE), m(torch.rand(2, *m.shape, device=DEVICE)))[
@@ -104,7 +108,7 @@ def test_recording_and_looking_do_not_disturb(experiment, once, silent):
         }
     }
     watched = go(experiment, record="*", probes=probes)[1]
-    assert same(silent[0], watched) and same(silent[0], once[1])
+    assert same(silent[0], watched)
     assert all("shaken" in columns for columns in watched.trace.values())
 
 
@@ -230,14 +234,14 @@ def test_settings_that_cannot_work_are_refused(name, setting):
     assert next(iter(wrong)) in str(error.value) or "network" in str(error.value)
 
 
-@pytest.mark.parametrize("name", [n for n in LEARNERS if {("net", str), ("batch_size", int)} <= fields_of(n)])
+@pytest.mark.parametrize("name", [n for n in LOOPS if {("net", str), ("batch_size", int)} <= fields_of(n)])
 def test_a_last_batch_of_one_image_joins_the_batch_before(name):
     """A residual network reduces 8x8 pixels to one, and batch normalisation cannot learn from one number."""
     found = experiments.experiment(smallest(name), "smoke")
     stream = small_stream(classes=4, sizes=(2, 2), per_class=5, side=8)
     images = 20 if found.learner.joint else 10
     slow = {field: 1e-4 for field, _ in fields_of(name) if field in ("lr", "base_lr")}  # some would diverge
-    for size, fits in ((images - 1, True), ((images - 1) // 3, True), (1, False)):
+    for size, fits in (((images - 1) // 3, True), (1, False)):
         changed = {"net": "resnet10", "batch_size": size, **slow}
         config = dataclasses.replace(found.config, **changed)
         with (

@@ -21,14 +21,14 @@ from clkit.engine.trace import Stopped
 from clkit.errors import FileError, file_error
 from clkit.result import load
 from tests.fakes import FAKES, Config, Growing, Online, TwoPhase, small_stream, stop_after
-from tests.soak import SUBJECTS, Killer, compare
+from tests.soak import LOOPS, SUBJECTS, Killer, compare
 
 FULL = file_error("checkpoint.pt", "written", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
 
-@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("subject", [*LOOPS, *FAKES])
 def test_killed_and_resumed_equals_never_killed(subject, tmp_path):
-    """One or two of the kills that `make soak` performs by the hundred."""
+    """One or two of the kills that `make soak` performs by the hundred, and on every variant of a loop."""
     kills = 2 if subject in FAKES else 1
     found = Killer(seed=SUBJECTS.index(subject)).soak(subject, tmp_path, kills)
     assert found["kills"] == kills

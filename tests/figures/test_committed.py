@@ -28,8 +28,8 @@ def test_what_is_said_of_a_committed_figure_is_what_its_records_give(name, tmp_p
     assert old == new, CURE.format(name)
 
 
-# Each fourth, because drawing takes most of the time.
-@pytest.mark.parametrize("name", [name for name in list(figures.FIGURES)[::4] if name not in MAPS])
+# Each sixth, because drawing takes most of the time.
+@pytest.mark.parametrize("name", [name for name in list(figures.FIGURES)[::6] if name not in MAPS])
 def test_a_committed_image_is_drawn_again_alike(name, tmp_path):
     drawn = figures.build([name], tmp_path)[0]
     old, new = map(pixels, (figures.OUT / drawn.name, drawn))

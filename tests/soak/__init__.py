@@ -22,6 +22,8 @@ from clkit.methods import LEARNERS
 from tests.fakes import FAKES, Config, small_stream
 
 SUBJECTS = (*LEARNERS, *FAKES)
+# The first method of each training loop, for tests that have no time for each variant of its settings.
+LOOPS = tuple({learner.learn: name for name, learner in reversed(LEARNERS.items())}.values())[::-1]
 
 
 def smallest(method):
