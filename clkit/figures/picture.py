@@ -145,11 +145,26 @@ def side_by_side(plot, groups, last, width, height, y_labels=False, **options):
         plot(seeds, ax=ax, **{last: n == len(groups) - 1})
         if n and not y_labels:
             ax.set_ylabel("")
-    bar = figure.axes[-1]  # the colour bar, if any, whose label states the seeds of the last panel
-    if last == "colorbar" and len({len(seeds) for seeds in groups.values()}) > 1:
-        bar.set_ylabel(f"{bar.get_ylabel().partition(', ')[0]}, mean over seeds")
+    if last == "colorbar":
+        bar_of_all(figure, groups)
     plots.stamp(figure, groups)
     return figure
+
+
+def bar_of_all(figure, groups):
+    """Let the colour bar, the last axes, state the seeds of all panels instead of those of the last one."""
+    if len({len(seeds) for seeds in groups.values()}) > 1:
+        bar = figure.axes[-1]
+        bar.set_ylabel(f"{bar.get_ylabel().partition(', ')[0]}, mean over seeds")
+
+
+def mean_of_seeds(groups):
+    """ "mean of 5 seeds", "mean of 1 to 3 seeds" or "single seed, n = 1", of {label: results}."""
+    counts = [len(seeds) for seeds in groups.values()]
+    low, high = min(counts), max(counts)
+    if high == 1:
+        return "single seed, n = 1"
+    return f"mean of {low if low == high else f'{low} to {high}'} seeds"
 
 
 def scenarios(methods, caption):

@@ -1,5 +1,7 @@
 """Figures of GFR: plots and texts agree with records and printed numbers, at the size that there is."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,18 @@ def test_similarity_has_a_map_for_each_method(records):
         shown = ax.collections[0].get_array().reshape(len(mean), -1)
         np.testing.assert_allclose(shown, mean[(slice(None), *np.triu_indices(mean.shape[1], 1))])
         assert f"{100 * np.mean([r.average() for r in seeds]):.0f} %" in ax.get_title()
+
+
+def test_similarity_of_different_numbers_of_seeds_says_so(records, tmp_path, monkeypatch):
+    for method in runs.COMPARED[1:]:
+        for path in records.glob(f"{method}_{runs.FOUR}_teach.*"):
+            shutil.copy(path, tmp_path)
+    put(tmp_path, f"{runs.COMPARED[0]}/{runs.FOUR}", "teach", None, skill=0.5, seeds=(0,))
+    assert "by layer; mean of 2 seeds." in draw("gfr-fig2-similarity").caption
+    monkeypatch.setattr(places, "RECORDS", tmp_path)
+    spec = draw("gfr-fig2-similarity")
+    assert "by layer; mean of 1 to 2 seeds." in spec.caption
+    assert spec.figure.axes[-1].get_ylabel() == "SVCCA, mean over seeds"
 
 
 def test_features_stand_beside_their_numbers(records):

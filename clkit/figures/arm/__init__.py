@@ -15,6 +15,7 @@ from clkit.figures.picture import (
     FigureSpec,
     available_records,
     left_out,
+    mean_of_seeds,
     on_record,
     panels,
     shared_bar,
@@ -138,8 +139,8 @@ def outputs():
     return FigureSpec(
         figure,
         f"Classes that the old network sees in the images recalled for each batch of {where}, by diversity "
-        f"weight; {_means(groups)}. Classes below the stepped line are new to the old network. Grey: nothing "
-        f"is recalled in the first task.{other}{left_out(absent)}",
+        f"weight; {mean_of_seeds(groups)}. Classes below the stepped line are new to the old network. Grey: "
+        f"nothing is recalled in the first task.{other}{left_out(absent)}",
         f"Heat maps of classes over batches, empty below a staircase. {_about_maps(groups)}",
         records,
         title="Recalled classes, by diversity weight",
@@ -159,18 +160,9 @@ def _maps(figure, axes, groups):
         plots.plot_recall_map(seeds, vmax=top, colorbar=False, title=label, ax=ax)
     for ax in axes[len(groups) :]:
         ax.remove()
-    label = f"probability by the\nold network (%),\n{_means(groups)}"
+    label = f"probability by the\nold network (%),\n{mean_of_seeds(groups)}"
     shared_bar(axes[: len(groups)], label, shrink=0.8)
     plots.stamp(figure, groups)
-
-
-def _means(groups):
-    """ "mean of 5 seeds" or "single seed, n = 1"."""
-    counts = [len(seeds) for seeds in groups.values()]
-    low, high = min(counts), max(counts)
-    if high == 1:
-        return "single seed, n = 1"
-    return f"mean of {low if low == high else f'{low} to {high}'} seeds"
 
 
 def _about_maps(groups):

@@ -23,7 +23,7 @@ from clkit.figures.gfr.runs import (
     label_of,
     scale,
 )
-from clkit.figures.picture import FigureSpec, panels, short
+from clkit.figures.picture import FigureSpec, bar_of_all, mean_of_seeds, panels, short
 from clkit.result import Result
 
 # ---- the data flow
@@ -95,12 +95,12 @@ def similarity():
         mean = np.mean([plots.similarity(r)[1] for r in seeds], axis=0)
         ends = ", ".join(f"{layer} {v[0, -1]:.2f}" for layer, v in zip(layers, mean))
         said.append(f"{label_of(method)}: {ends}")
+    bar_of_all(figure, groups)
     plots.stamp(figure, groups)
-    n = len(next(iter(groups.values())))
     return FigureSpec(
         figure,
         "SVCCA between the networks after an earlier and a later task (columns), on test images of the "
-        f"earlier one, by layer; {'mean of ' + str(n) + ' seeds' if n > 1 else 'one seed'}. {runs.FOUR}, "
+        f"earlier one, by layer; {mean_of_seeds(groups)}. {runs.FOUR}, "
         f"{scale(runs.FOUR, size)} LwF's logits are the probabilities of its head.{absent}",
         "Heat maps, a row for each layer and a column for each pair of tasks. Networks after task 1 and "
         f"after the last: {'; '.join(said)}.",
