@@ -1,5 +1,7 @@
 """Figures of MFGR: texts agree with the records and the printed numbers; without records they say so."""
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -137,3 +139,16 @@ def test_maps_state_the_numbers_of_the_features(records):
     rows = of(records, "lwf-sgd")[0].trace["fine"]
     score = separation(np.asarray(rows["features"][1], float), rows["labels"][1])
     assert f"silhouette {score:.2f}" in spec.alt.partition("LwF (SGD): ")[2].partition(";")[0]
+
+
+def test_a_command_with_a_long_path_fits_its_frame(monkeypatch):
+    folder = "/home/somebody/courses/continual-learning/workbook/figures/results"
+    command = f"python -m clkit run mfgr/wardrobe --preset laptop --seeds 0-4 --set ratio=3.0 --out {folder}"
+    monkeypatch.setattr(runs, "_first", lambda *_: command)
+    spec = runs.no_record("A title", "What it shows.", runs.WARDROBE, ("mfgr",))
+    with warnings.catch_warnings():  # of a layout that was not applied
+        warnings.simplefilter("error")
+        spec.figure.canvas.draw()
+    [text] = [t.get_text() for t in spec.figure.axes[0].texts if "clkit" in t.get_text()]
+    assert " ".join(text.replace("\\\n", "").split()).endswith(command)
+    plt.close(spec.figure)

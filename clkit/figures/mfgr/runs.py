@@ -1,5 +1,7 @@
 """The records behind MFGR's figures, at the size with most of them, and the scores that they show."""
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -99,8 +101,11 @@ def no_record(title, shows, benchmark, methods, about="", overrides=None):
     said = f"{shows} {about} {needed(benchmark, methods, overrides)}".replace("  ", " ")
     figure, ax = plt.subplots(figsize=(7.6, 1.2), layout="constrained")
     ax.set_axis_off()
-    what = f"no record yet:\n{_first(benchmark, methods, overrides)}"
-    ax.text(0, 0.5, what, va="center", family="monospace")
+    # Wrapped, because a long path in the command would leave no room for the axes.
+    command = textwrap.wrap(
+        _first(benchmark, methods, overrides), 100, break_long_words=False, break_on_hyphens=False
+    )
+    ax.text(0, 0.5, "no record yet:\n" + " \\\n    ".join(command), va="center", family="monospace")
     plots.stamp(figure, "no record")
     return FigureSpec(figure, said, f"An empty frame with a command. {said}", title=title)
 
