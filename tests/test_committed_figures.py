@@ -1,4 +1,7 @@
-"""The committed figures are those that the code draws from the committed records."""
+"""The committed figures are those that the code draws from the committed records.
+
+Outside tests/figures, whose records and resolution are made up.
+"""
 
 import json
 
@@ -12,7 +15,6 @@ from clkit import figures
 LEVELS = 48
 # Figures with t-SNE, which amplifies rounding; rounding differs between processors.
 MAPS = ("gfr-fig7-features", "mfgr-fig3-maps")
-DPI = figures.DPI  # other tests of the package change it for as long as their records are there
 CURE = "{0} is older than its code or records: python -m clkit figures {0}"
 
 
@@ -31,8 +33,7 @@ def test_what_is_said_of_a_committed_figure_is_what_its_records_give(name, tmp_p
 
 # Each sixth, because drawing takes most of the time.
 @pytest.mark.parametrize("name", [name for name in list(figures.FIGURES)[::6] if name not in MAPS])
-def test_a_committed_image_is_drawn_again_alike(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "DPI", DPI)
+def test_a_committed_image_is_drawn_again_alike(name, tmp_path):
     drawn = figures.build([name], tmp_path)[0]
     old, new = map(pixels, (figures.OUT / drawn.name, drawn))
     assert old.shape == new.shape and np.abs(old - new).max() <= LEVELS, CURE.format(name)
