@@ -142,7 +142,7 @@ def test_maps_state_the_numbers_of_the_features(records):
 
 
 def test_a_command_with_a_long_path_fits_its_frame(monkeypatch):
-    folder = "/home/somebody/courses/continual-learning/workbook/figures/results"
+    folder = "a-folder/of-somebody/courses/continual-learning/workbook/figures/results"
     command = f"python -m clkit run mfgr/wardrobe --preset laptop --seeds 0-4 --set ratio=3.0 --out {folder}"
     monkeypatch.setattr(runs, "_first", lambda *_: command)
     spec = runs.no_record("A title", "What it shows.", runs.WARDROBE, ("mfgr",))
