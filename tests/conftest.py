@@ -1,4 +1,4 @@
-"""For all tests: the shapes are drawn once in each process, which halves the time of runs at the smoke size."""
+"""For all tests: the shapes are drawn once in each process, which shortens runs at the smoke size."""
 
 import pytest
 

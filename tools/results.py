@@ -6,6 +6,7 @@ differs from the records.
 """
 
 import argparse
+import functools
 import re
 import sys
 from dataclasses import dataclass, field
@@ -406,7 +407,10 @@ def markdown(table):
     """A Table as lines of Markdown. PresetError if a record is missing or stale."""
     lines = [["method", *(title for title, _, _ in table.columns)], ["---"] * (len(table.columns) + 1)]
     for label, runs in table.rows:
-        lines.append([label, *(_cell(what, runs[i], table.task_mean) for _, what, i in table.columns)])
+        loaded = [functools.cache(functools.partial(_results, run)) for run in runs]  # once for all cells
+        lines.append(
+            [label, *(_cell(what, runs[i], loaded[i], table.task_mean) for _, what, i in table.columns)]
+        )
     return (
         "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
         .replace("| --- ", "|---")
@@ -414,20 +418,27 @@ def markdown(table):
     )
 
 
-def _cell(what, run, task_mean):
-    """The text of one cell."""
+def _results(run):
+    """The Results of a run's record."""
+    from clkit import experiments
+
+    return experiments.load_record(run.experiment, run.preset, run.overrides, first_tasks=run.first_tasks)
+
+
+def _cell(what, run, load, task_mean):
+    """The text of one cell. load: a function that gives the Results of the run's record."""
     if run is None:
         return "not run"
     if what in ("place", "second", "published", "published 5", "published forgetting"):
         return _printed(what, run)
-    from clkit import experiments
-
-    wanted = (run.experiment, run.preset, run.overrides)
-    results = experiments.load_record(*wanted, first_tasks=run.first_tasks)
+    results = load()
     if what == "n":
         return str(len(results))
     if what == "record":
-        stem = experiments.exact_experiment(*wanted, run.first_tasks).stem
+        from clkit import experiments
+
+        wanted = (run.experiment, run.preset, run.overrides, run.first_tasks)
+        stem = experiments.exact_experiment(*wanted).stem
         return f"[json](figures/results/{stem}.json)"
     if what == "forgetting":
         return "-" if len(results[0].seen) == 1 else _percent([r.forgetting(task_mean) for r in results])

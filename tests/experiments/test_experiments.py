@@ -55,7 +55,7 @@ STREAMS = {  # of each that several benchmarks or sizes share, one
 }
 
 
-@pytest.mark.parametrize(("name", "preset"), STREAMS.values())
+@pytest.mark.parametrize("name, preset", STREAMS.values())
 def test_embedded_streams_can_be_had(name, preset):
     row = papers.benchmark(name, preset)
     assert experiments.stream(name, preset).classes_per_task == row.classes_per_task
