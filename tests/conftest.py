@@ -1,5 +1,7 @@
 """For all tests: the shapes are drawn once in each process, which shortens runs at the smoke size."""
 
+import functools
+
 import pytest
 
 from clkit.data import shapes
@@ -10,6 +12,7 @@ def each_set_of_shapes_is_drawn_once():
     """`shapes.draw` gives copies of what it drew before for the same options, so a test may change them."""
     draw, kept = shapes.draw, {}
 
+    @functools.wraps(draw)  # its signature says which options there are
     def again(**options):
         key = repr(sorted(options.items()))
         if key not in kept:
