@@ -25,7 +25,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-LARGEST, LARGEST_TOGETHER = 1.6e6, 15e6  # bytes
+LARGEST, LARGEST_TOGETHER = 1.5e6, 15e6  # bytes
 
 _spec = importlib.util.spec_from_file_location("notebook_tools", ROOT / "tools" / "notebooks.py")
 tools = importlib.util.module_from_spec(_spec)

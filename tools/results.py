@@ -362,6 +362,22 @@ TABLES = {
             ("MFGR", _mfgr("mfgr", "cub-caltech")),
         ),
     ),
+    "cifar100-5": Table(
+        REDUCED,
+        (
+            ("Finetune (SGD)", _mfgr("finetune-sgd", "cifar100-5")),
+            ("LwF (SGD)", _mfgr("lwf-sgd", "cifar100-5")),
+            ("MFGR", _mfgr("mfgr", "cifar100-5")),
+        ),
+    ),
+    "birds": Table(
+        (*FINE_GRAINED, RECORD),
+        (
+            ("Finetune (SGD)", _mfgr("finetune-sgd", "cub-10-10")),
+            ("LwF (SGD)", _mfgr("lwf-sgd", "cub-10-10")),
+            ("MFGR", _mfgr("mfgr", "cub-10-10")),
+        ),
+    ),
     "split-shapes": Table(
         (*HALF_FIRST, RECORD),
         (

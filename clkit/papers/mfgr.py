@@ -206,16 +206,18 @@ TABLES = {
     "loss": Table(first_seed_columns=("counts",)),
     "memory": Table(only=("icarl-sgd", "icarl-mfgr")),
     "recording": Table(first_seed_columns=("counts", "gaps"), only=_STAGE_1,
+                       kept_by=tuple(f"{m}/wardrobe" for m in _STAGE_1),
                        large="the gap of each layer and the images of each class, at 200 steps of each task"),
     "images": Table(keep="first seed", variants=False, only=_STAGE_1,
-                    kept_by=("mfgr/wardrobe", "mfgr-base/wardrobe", "mfgr/cifar100-5"),
+                    kept_by=("mfgr/wardrobe", "mfgr-base/wardrobe"),
                     large="sixteen generated images at nine steps of each stage 1"),
     "inversion": Table(only=("deep-inversion",)),
     "samples": Table(first_seed_columns=("images",), only=(*_STAGE_1, "deep-inversion"),
-                     kept_by=("mfgr", "mfgr-base", "deep-inversion"),
+                     kept_by=("mfgr/wardrobe", "mfgr/cub-caltech", "mfgr-base/wardrobe", "deep-inversion"),
                      large="eight generated images of each old class, after each stage 1"),
     "fine": Table(first_seed_columns=("apart", "features", "labels", "pictures"), probe="fine",
-                  kept_by=("mfgr", "lwf-sgd"),
+                  kept_by=tuple(f"{m}/{b}" for m in ("mfgr", "lwf-sgd")
+                                for b in ("wardrobe", "cub-caltech", "cifar100-6")),
                   large="features of 100 images of each of some classes, before and after the second task"),
 }
 
