@@ -77,6 +77,11 @@ LINES = {
         "generator",
         "generator, reference",
         "generator, features alone",
+        *(
+            f"{phase}, paper's network, {how}"
+            for phase in ("classifier", "generator")
+            for how in ("reference", "bf16", "fp32")
+        ),
     ],
     "large": [
         "resized once",

@@ -150,10 +150,15 @@ SEEDS = {
     **{(name, "laptop"): (0, 1, 2) for name in BENCHMARKS},
 }
 
+_DRAWN = (                                              # where the features themselves are looked at
+    *(f"{m}/split-shapes" for m in ("gfr", "gfr-gaussian", "gfr-distill", "gfr-replay", "gfr-finetune")),
+    *(f"{m}/{name}" for m in ("gfr", "gfr-gaussian") for name in BENCHMARKS if "-50-" in name),
+)
 TABLES = {
     "loss": Table(),
     "drift": Table(),
     "features": Table(first_seed_columns=("real", "generated", "means"), variants=False, probe="features",
+                      kept_by=_DRAWN,
                       large="features of ten classes and means of all, after each task, of the first seed"),
     "similarity": Table(variants=False, history="similarity", only=("gfr", "gfr-distill", "gfr-finetune"),
                         unless=tuple(name for name in BENCHMARKS if name not in _SMALLER[:2])),

@@ -213,7 +213,7 @@ TABLES = {
                     large="sixteen generated images at nine steps of each stage 1"),
     "inversion": Table(only=("deep-inversion",)),
     "samples": Table(first_seed_columns=("images",), only=(*_STAGE_1, "deep-inversion"),
-                     kept_by=("mfgr/wardrobe", "mfgr/cub-caltech", "mfgr-base/wardrobe", "deep-inversion"),
+                     kept_by=("mfgr/wardrobe", "mfgr-base/wardrobe", "deep-inversion"),
                      large="eight generated images of each old class, after each stage 1"),
     "fine": Table(first_seed_columns=("apart", "features", "labels", "pictures"), probe="fine",
                   kept_by=tuple(f"{m}/{b}" for m in ("mfgr", "lwf-sgd")
