@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import shlex
@@ -15,6 +16,7 @@ import pytest
 
 from clkit import experiments, papers
 from clkit.blocks import nets
+from clkit.data import shapes
 from clkit.errors import ClkitError
 from clkit.experiments import PresetError, experiment, load_or_run, load_record, places, run_experiment
 from clkit.experiments.benchmark import _stream
@@ -55,8 +57,23 @@ STREAMS = {  # of each that several benchmarks or sizes share, one
 }
 
 
+@pytest.fixture
+def few_shapes(monkeypatch):
+    """Shapes of which a class has three images, which take less time to draw."""
+    draw = shapes.draw
+
+    @functools.wraps(draw)
+    def some(**options):
+        return draw(**(options | {"train_per_class": 2, "test_per_class": 1}))
+
+    monkeypatch.setattr(shapes, "draw", some)
+    _stream.cache_clear()
+    yield
+    _stream.cache_clear()
+
+
 @pytest.mark.parametrize("name, preset", STREAMS.values())
-def test_embedded_streams_can_be_had(name, preset):
+def test_embedded_streams_can_be_had(name, preset, few_shapes):
     row = papers.benchmark(name, preset)
     assert experiments.stream(name, preset).classes_per_task == row.classes_per_task
 
