@@ -19,7 +19,7 @@ from clkit.figures.mfgr.runs import (
     recorded,
     scale,
 )
-from clkit.figures.picture import FigureSpec, available, panels, shared_bar, short
+from clkit.figures.picture import FigureSpec, available, left_out, panels, shared_bar, short
 from clkit.papers.palette import BLUE, GREY, VERMILLION
 from clkit.plots.style import SEQUENTIAL
 
@@ -221,7 +221,7 @@ def ratio():
     return FigureSpec(
         ax.figure,
         f"Accuracy after the second task, with more generated images in each step ({plots.kind(groups)}). "
-        f"{scale(benchmark, size)}",
+        f"{scale(benchmark, size)}{left_out([name for name in RATIOS if name not in groups])}",
         "Dots for each ratio of generated to new images. Percent on all classes: "
         f"{short({k: [row[2] for row in v] for k, v in values.items()}, float)}.",
         records,
