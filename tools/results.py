@@ -104,7 +104,13 @@ FINE_GRAINED = (
     ("new classes", "new accuracy", 0),
     ("n", "n", 0),
 )
-HALF_FIRST = (("average over tasks", "average", 0), ("forgetting", "forgetting", 0), ("n", "n", 0))
+# The first task has half of the classes: among all images it counts as half, among tasks as one of six.
+HALF_FIRST = (
+    ("all images", "images", 0),
+    ("average over tasks", "average", 0),
+    ("forgetting", "forgetting", 0),
+    ("n", "n", 0),
+)
 
 
 def _spacenet(table, benchmark):
@@ -227,8 +233,11 @@ TABLES = {
             ("Feature replay alone", _on_cifar("gfr-replay")),
             ("Feature distillation alone", _on_cifar("gfr-distill")),
             ("**GFR**", _on_cifar("gfr")),
+            ("GFR (Gaussian)", _on_cifar("gfr-gaussian")),
             ("FeTrIL", _on_cifar("fetril")),
             ("FeCAM", _on_cifar("fecam")),
+            ("LwF, surest head", _on_cifar("lwf-max")),
+            ("LUCIR, 20 images of each class", _on_cifar("lucir")),
         ),
     ),
     # RESULTS: every row
@@ -387,14 +396,19 @@ TABLES = {
             ("GFR", _gfr("gfr")),
             ("GFR (Gaussian)", _gfr("gfr-gaussian")),
             ("LwF, surest head", _gfr("lwf-max")),
+            ("EWC, surest head", _gfr("ewc-max")),
+            ("MAS, surest head", _gfr("mas-max")),
+            ("Nearest class mean", _gfr("ncm")),
             ("FeTrIL", _gfr("fetril")),
             ("FeCAM", _gfr("fecam")),
+            ("LUCIR, 20 images of each class", _gfr("lucir")),
+            ("iCaRL-CNN, 20 images of each class", _gfr("icarl-cnn")),
             ("iCaRL-NME, 20 images of each class", _gfr("icarl-nme")),
             ("Joint (GFR's training)", _gfr("gfr-joint")),
         ),
     ),
     "cifar100-4": Table(
-        (*HALF_FIRST, RECORD),
+        (*HALF_FIRST[1:], RECORD),
         (
             ("Finetune (GFR's training)", _gfr("gfr-finetune", "cifar100-4", "laptop")),
             ("LwF, surest head", _gfr("lwf-max", "cifar100-4", "laptop")),
@@ -409,8 +423,15 @@ TABLES = {
             ("Feature replay alone", _on_cifar("gfr-replay")),
             ("Feature distillation alone", _on_cifar("gfr-distill")),
             ("GFR", _on_cifar("gfr")),
+            ("GFR (Gaussian)", _on_cifar("gfr-gaussian")),
             ("FeTrIL", _on_cifar("fetril")),
             ("FeCAM", _on_cifar("fecam")),
+            ("LwF, surest head", _on_cifar("lwf-max")),
+            ("EWC, surest head", _on_cifar("ewc-max")),
+            ("MAS, surest head", _on_cifar("mas-max")),
+            ("LUCIR, 20 images of each class", _on_cifar("lucir")),
+            ("iCaRL-CNN, 20 images of each class", _on_cifar("icarl-cnn")),
+            ("iCaRL-NME, 20 images of each class", _on_cifar("icarl-nme")),
         ),
     ),
 }
@@ -460,6 +481,8 @@ def _cell(what, run, load, task_mean):
         return "-" if len(results[0].seen) == 1 else _percent([r.forgetting(task_mean) for r in results])
     if what == "aware":
         return _percent([r.task_aware_average(task_mean) for r in results])
+    if what == "images":
+        return _percent([r.average("images") for r in results])
     if what == "after 5":
         return _percent([r.average_after(5) for r in results])
     if what.startswith("chosen "):

@@ -285,6 +285,7 @@ def _interval(score):
 COLUMNS = {
     "n": lambda seeds: str(len(seeds)),
     "average accuracy (%)": _interval(SCORES["average accuracy"]),
+    "over all images (%)": _interval(lambda r: r.average("images")),
     "task-aware (%)": _interval(SCORES["task-aware accuracy"]),
     "forgetting (points)": _interval(SCORES["forgetting"]),
     "memory (MB)": _mean(megabytes, "{:.2f}"),
